@@ -1,0 +1,37 @@
+//! The protocol of ennead: what a machine remembers, promises, answers and counts.
+//!
+//! No clock, socket, disk, thread or randomness lives here: inputs go in, effects come out ([`Node`]).
+//! The rules cited in these pages (A1, Q2, ...) are those of PROTOCOL.md. Modules in reading order:
+//!
+//! | module | one idea |
+//! |---|---|
+//! | [`position`] | 128-bit positions; a key's chain of nine |
+//! | [`view`] | who belongs: members, incarnations, epochs |
+//! | [`placement`] | which machine owns which slot in a view; pure |
+//! | [`key`], [`stamp`] | keys; ballots and stamps: the order of versions |
+//! | [`quorum`] | what counts as five; nothing else counts votes |
+//! | [`message`] | what machines say to each other, and how it prints |
+//! | [`effect`] | what goes into a node and what comes out |
+//! | [`node`] | all of the above, driven by one input at a time |
+#![no_std]
+
+extern crate alloc;
+
+pub mod effect;
+pub mod key;
+pub mod message;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+pub mod node;
+pub mod position;
+pub mod quorum;
+pub mod stamp;
+pub mod view;
+
+pub use effect::{Change, Effect, Input, Limits, Loaded, Mono, Now, Ticket};
+pub use key::{Key, KeyError};
+pub use node::Node;
+pub use position::{Chain, Position};
+pub use quorum::{SlotSet, Tally, quorum_of};
+pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
+pub use view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};

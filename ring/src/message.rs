@@ -1,0 +1,309 @@
+//! What machines say to each other, and how it prints.
+#![allow(missing_docs, reason = "the fields of a message are explained where it is")]
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use bincode::{Decode, Encode};
+
+use crate::key::Key;
+use crate::quorum::SlotSet;
+use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
+use crate::view::{ClusterId, Epoch, Machine, Name, View};
+
+/// Ties an answer to what was asked. Drawn by who asks; means nothing to who answers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+pub struct Ask(pub u64);
+
+/// Who speaks or is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Addr {
+    /// A machine that proved its name; which incarnation it is, it says itself.
+    Machine(Machine),
+    /// A client, by the number that the transport gave to its connection.
+    Client(u64),
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(m) => write!(f, "{m}"),
+            Self::Client(n) => write!(f, "client {n}"),
+        }
+    }
+}
+
+/// A message under the cluster id and epoch of its sender (V4). An answer's votes count at this epoch (Q2).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Envelope {
+    /// The sender's cluster; `None` from a blank machine, or a client that has not fetched a view.
+    pub cluster: Option<ClusterId>,
+    /// The sender's epoch when it spoke.
+    pub epoch: Epoch,
+    /// What it says.
+    pub message: Message,
+}
+
+/// Everything that is said.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Message {
+    /// A1: promise to accept nothing below `ballot`, and tell what you hold.
+    Prepare { ask: Ask, key: Key, ballot: Ballot },
+    /// A2: hold this state under this stamp.
+    Accept { ask: Ask, key: Key, stamp: Stamp, state: Arc<State> },
+    /// A3: tell what you hold; a value longer than `inline` bytes as its length only.
+    Read { ask: Ask, key: Key, inline: u32 },
+    /// The answer to those three, with the slots it votes for (Q1).
+    Answer { ask: Ask, votes: SlotSet, answer: Answer },
+    /// Coordinate this for me (section 12). `within` is how long, in milliseconds, the asker still waits.
+    /// `handed` is true where another coordinator passed it on: it is not passed on again.
+    Request { ask: Ask, key: Key, op: Op, within: u32, handed: bool },
+    /// What came of a request.
+    Outcome { ask: Ask, outcome: Outcome },
+    /// F1: a blank machine offers itself to be taken along, with so many virtual peers.
+    Blank { weight: u32 },
+    /// F1: view 1, which takes you along; also told to a member that asks as if it were blank.
+    Birth { view: Arc<View> },
+    /// F1: why a blank machine is not taken along.
+    NotTaken { reason: String },
+    /// V4: what is your newest view?
+    ViewAsk { ask: Ask },
+    /// V4: this is.
+    ViewTold { ask: Ask, view: Arc<View> },
+}
+
+/// An acceptor's answer.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Answer {
+    /// A1: promised; this is what I hold (votes for the record are inside it), and the bound below which
+    /// an absent key may have been forgotten (I4, G3).
+    Promised { ballot: Ballot, record: Option<Record>, bound: Bound },
+    /// A2: I hold a state of that ballot at or above the one asked for, under this stamp.
+    Held { stamp: Stamp },
+    /// A1, A2, A4: no; this is the ballot to beat.
+    Refused { beat: Ballot },
+    /// A3: what I hold.
+    Copy(Copied),
+    /// R3: my record of this key is unreadable. I say nothing about it.
+    Mute,
+}
+
+/// A3: a record as told to a reader.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Copied {
+    /// I have no record.
+    None,
+    /// This record, whole.
+    Whole(Record),
+    /// A record whose value is longer than was asked for: without the value and the requests.
+    Summary { stamp: Stamp, version: u64, bytes: u64, expires: Option<Hlc>, votes: SlotSet },
+}
+
+impl Copied {
+    /// Under which stamp; `None` if there is no record.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::None => None,
+            Self::Whole(record) => Some(record.stamp),
+            Self::Summary { stamp, .. } => Some(*stamp),
+        }
+    }
+
+    /// Which version; 0 if there is no record.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Whole(record) => record.state.version,
+            Self::Summary { version, .. } => *version,
+        }
+    }
+
+    /// True if a reader would be told a value: neither absent nor a tombstone.
+    pub fn has_value(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Whole(record) => record.state.value.is_some(),
+            Self::Summary { .. } => true,
+        }
+    }
+}
+
+/// G3: at or above everything in any tombstone that a machine has dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct Bound {
+    /// At or above the ballots and request times. For a key without a record, ballots at or below are refused.
+    pub time: Hlc,
+    /// At or above the versions, so that a key's version never falls.
+    pub version: u64,
+}
+
+impl Bound {
+    /// The higher of the two, in both readings.
+    pub fn max(self, other: Self) -> Self {
+        Self { time: self.time.max(other.time), version: self.version.max(other.version) }
+    }
+}
+
+/// What a client wants of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Op {
+    /// The settled state (D1 to D4).
+    Read,
+    /// A change, applied at most once under its id (I1 to I4).
+    Write(Write),
+}
+
+/// A change that a client asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Write {
+    /// The same in every retry.
+    pub id: RequestId,
+    /// Only if this holds.
+    pub condition: Condition,
+    /// What to do.
+    pub change: Change,
+}
+
+/// What must be true of the key for a write to be applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Condition {
+    /// Nothing.
+    Any,
+    /// There is no value.
+    Absent,
+    /// There is a value, of this version.
+    Version(u64),
+}
+
+/// What a write does to the key.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Change {
+    /// Stores a value, which expires after so many milliseconds if any are given (by the coordinator's clock).
+    Put { value: Arc<[u8]>, ttl: Option<u64> },
+    /// Removes the value (G1).
+    Delete,
+}
+
+/// A value as a client sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Found {
+    /// The value.
+    pub value: Arc<[u8]>,
+    /// Its version.
+    pub version: u64,
+    /// When it expires, if it does.
+    pub expires: Option<Hlc>,
+}
+
+/// What came of a request. Every variant says what is now true of the key.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Outcome {
+    /// The write is on the disks of five slots, as this version. `votes` slots held it when this was said.
+    Done { version: u64, votes: u8 },
+    /// The settled value, or that there is none.
+    Value(Option<Found>),
+    /// The condition does not hold: the key has this version, or no value. Nothing was changed.
+    Mismatch { version: Option<u64> },
+    /// There was nothing to delete. Nothing was changed.
+    Absent,
+    /// I2: the id is too old to tell whether it was applied; never applied from now on.
+    TooLate { horizon: Hlc },
+    /// Too few slots answered, and no Accept was sent: nothing was changed. Retrying is safe.
+    NoQuorum { votes: u8, needed: u8, silent: Vec<Name> },
+    /// C4: an Accept went out, and too few slots said that they hold it. It may yet take effect.
+    /// Retrying under the same id is safe.
+    Unknown { votes: u8, needed: u8, silent: Vec<Name> },
+    /// Not tried, since too much is waiting. Nothing was changed; try again after so many milliseconds.
+    Overloaded { retry_after: u32 },
+    /// Not tried, for this reason. Nothing was changed.
+    Refused(Box<str>),
+}
+
+impl Message {
+    /// One word, for logs and counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Prepare { .. } => "prepare",
+            Self::Accept { .. } => "accept",
+            Self::Read { .. } => "read",
+            Self::Answer { answer, .. } => match answer {
+                Answer::Promised { .. } => "promised",
+                Answer::Held { .. } => "held",
+                Answer::Refused { .. } => "refused",
+                Answer::Copy(_) => "copy",
+                Answer::Mute => "mute",
+            },
+            Self::Request { .. } => "request",
+            Self::Outcome { .. } => "outcome",
+            Self::Blank { .. } => "blank",
+            Self::Birth { .. } => "birth",
+            Self::NotTaken { .. } => "not_taken",
+            Self::ViewAsk { .. } => "view_ask",
+            Self::ViewTold { .. } => "view_told",
+        }
+    }
+
+    /// The key it is about, if it names one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Prepare { key, .. }
+            | Self::Accept { key, .. }
+            | Self::Read { key, .. }
+            | Self::Request { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// The ballot it is about, if it names one.
+    pub fn ballot(&self) -> Option<Ballot> {
+        match self {
+            Self::Prepare { ballot, .. } => Some(*ballot),
+            Self::Accept { stamp, .. } => Some(stamp.ballot),
+            Self::Answer { answer, .. } => match answer {
+                Answer::Promised { ballot, .. } => Some(*ballot),
+                Answer::Held { stamp } => Some(stamp.ballot),
+                Answer::Refused { beat } => Some(*beat),
+                Answer::Copy(copied) => copied.stamp().map(|s| s.ballot),
+                Answer::Mute => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Bytes of values it carries: what the transport sends on the side when it is much.
+    pub fn value_bytes(&self) -> usize {
+        let of = |state: &State| state.value.as_ref().map_or(0, |v| v.len());
+        match self {
+            Self::Accept { state, .. } => of(state),
+            Self::Answer { answer: Answer::Promised { record: Some(record), .. }, .. }
+            | Self::Answer { answer: Answer::Copy(Copied::Whole(record)), .. } => of(&record.state),
+            Self::Request { op: Op::Write(Write { change: Change::Put { value, .. }, .. }), .. } => {
+                value.len()
+            }
+            Self::Outcome { outcome: Outcome::Value(Some(found)), .. } => found.value.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// One line, as in golden conversations and trace logs. Never shows a key or a value.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind())?;
+        if let Some(key) = self.key() {
+            write!(f, " {}", key.digest())?;
+        }
+        match self {
+            Self::Answer { votes, .. } => write!(f, " votes {votes:?}")?,
+            Self::Accept { stamp, .. } => write!(f, " #{}", stamp.n)?,
+            _ => {}
+        }
+        match self.ballot() {
+            Some(ballot) => write!(f, " {ballot}"),
+            None => Ok(()),
+        }
+    }
+}

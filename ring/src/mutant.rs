@@ -1,0 +1,66 @@
+//! Test-only: rules that can be switched off, to show that the tests notice.
+
+/// A rule of PROTOCOL.md, broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// Q2: votes of different epochs are added up.
+    Q2MixedEpochs,
+    /// Q2: four of nine are a quorum.
+    Q2Four,
+    /// A1: a Prepare below the promise is promised.
+    A1LowPromise,
+    /// A2: an Accept below the promise is accepted.
+    A2LowAccept,
+    /// A2: answers "held" before it is on disk.
+    A2Unsynced,
+    /// B1: the process forgets its ceiling, and may use a ballot twice.
+    B1BallotTwice,
+    /// B2: a further state is computed from the one before the last.
+    B2Fork,
+    /// C1: the base is the first promise's record, not the highest.
+    C1AnyBase,
+    /// C2: an answer leaves before its state is chosen.
+    C2Early,
+    /// C2: a failed comparison is answered from the lead, without asking anyone.
+    C2StaleCompare,
+    /// D3: a read answers with the highest record seen, without helping it to five.
+    D3NoHelp,
+    /// D1: a read is content with four equal answers.
+    D1Four,
+    /// I2: requests are not recognised when they come again.
+    I2NoDedup,
+    /// I2: the horizon is ignored: forgotten requests are applied again.
+    I2NoHorizon,
+    /// A4: after a restart the floor stays where it was.
+    A4NoFloor,
+    /// R3: an unreadable record is taken for none.
+    R3Blind,
+    /// G1: a delete forgets the record instead of writing a tombstone.
+    G1NoTombstone,
+    /// F1: view 1 is told before it is durable.
+    F1TellFirst,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Q2MixedEpochs,
+        Self::Q2Four,
+        Self::A1LowPromise,
+        Self::A2LowAccept,
+        Self::A2Unsynced,
+        Self::B1BallotTwice,
+        Self::B2Fork,
+        Self::C1AnyBase,
+        Self::C2Early,
+        Self::C2StaleCompare,
+        Self::D3NoHelp,
+        Self::D1Four,
+        Self::I2NoDedup,
+        Self::I2NoHorizon,
+        Self::A4NoFloor,
+        Self::R3Blind,
+        Self::G1NoTombstone,
+        Self::F1TellFirst,
+    ];
+}

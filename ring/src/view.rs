@@ -1,0 +1,394 @@
+//! Who belongs: members, incarnations, epochs.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::str::FromStr;
+
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
+use bincode::{Decode, Encode};
+
+use crate::quorum::MAX_SLOTS;
+
+/// The UDP port a machine listens on where its name has none.
+pub const DEFAULT_PORT: u16 = 9595;
+/// Positions of a machine on the ring where nobody said otherwise.
+pub const DEFAULT_WEIGHT: u32 = 64;
+/// Most positions one machine may have.
+pub const MAX_WEIGHT: u32 = 65_536;
+/// Most members of a view.
+pub const MAX_MEMBERS: usize = 100_000;
+
+/// What a machine is called: its advertised IP address, with the port where that is not the default.
+///
+/// The ring hashes its text, so `10.0.0.1` and `10.0.0.1:9595` are the same name: `10.0.0.1`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(SocketAddr);
+
+impl Encode for Name {
+    fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+        match self.0.ip() {
+            IpAddr::V4(ip) => (4u8, ip.octets(), self.0.port()).encode(encoder),
+            IpAddr::V6(ip) => (6u8, ip.octets(), self.0.port()).encode(encoder),
+        }
+    }
+}
+
+impl<Context> Decode<Context> for Name {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let ip = match u8::decode(decoder)? {
+            4 => IpAddr::from(<[u8; 4]>::decode(decoder)?),
+            6 => IpAddr::from(<[u8; 16]>::decode(decoder)?),
+            _ => return Err(DecodeError::Other("an address is IPv4 or IPv6")),
+        };
+        match u16::decode(decoder)? {
+            0 => Err(DecodeError::Other("port 0 names no machine")),
+            port => Ok(Self(SocketAddr::new(ip, port))),
+        }
+    }
+}
+bincode::impl_borrow_decode!(Name);
+
+impl Name {
+    /// The name of the machine that listens there.
+    pub const fn new(address: SocketAddr) -> Self {
+        Self(address)
+    }
+
+    /// Where it listens.
+    pub const fn address(self) -> SocketAddr {
+        self.0
+    }
+
+    /// The IP address alone: what its certificate must name.
+    pub const fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.port() == DEFAULT_PORT { write!(f, "{}", self.0.ip()) } else { write!(f, "{}", self.0) }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Why a text is no machine's name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NameError(String);
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is not a machine: write IP or IP:PORT, such as 10.0.0.1 or [fd00::1]:9605", self.0)
+    }
+}
+
+impl core::error::Error for NameError {}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let address = match text.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, DEFAULT_PORT),
+            Err(_) => text.parse::<SocketAddr>().map_err(|_| NameError(text.to_string()))?,
+        };
+        // A port nobody can listen on, or a scope that another machine would read otherwise, is no name.
+        match address {
+            a if a.port() == 0 => Err(NameError(text.to_string())),
+            SocketAddr::V6(a) if a.scope_id() != 0 || a.flowinfo() != 0 => Err(NameError(text.to_string())),
+            a => Ok(Self(a)),
+        }
+    }
+}
+
+/// One life of a member's data directory: a random id written once on it. An emptied, restored, cloned or
+/// badly damaged directory gets a new one, so amnesia never hides behind an old name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    /// No machine's: below all others.
+    pub const NONE: Self = Self(0);
+
+    /// The incarnation with this id.
+    pub const fn new(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The id.
+    pub const fn id(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A random id drawn by `init`: two inits are two clusters that refuse each other (F1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct ClusterId(u64);
+
+impl ClusterId {
+    /// The cluster with this id.
+    pub const fn new(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The id.
+    pub const fn id(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Which view: a number within a generation. A forced recovery (F2) opens a new generation, which also
+/// carries a random id so that two forced ones never mix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+pub struct Epoch {
+    /// 0 until a forced recovery.
+    pub generation: u32,
+    /// The generation's random id; 0 in generation 0.
+    pub fork: u32,
+    /// 1 for the view that `init` makes.
+    pub number: u32,
+}
+
+impl Epoch {
+    /// Before every view: the epoch of a blank machine.
+    pub const ZERO: Self = Self { generation: 0, fork: 0, number: 0 };
+    /// The epoch of the view that `init` makes.
+    pub const FIRST: Self = Self { generation: 0, fork: 0, number: 1 };
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "{}", self.number),
+            g => write!(f, "{g}.{:08x}.{}", self.fork, self.number),
+        }
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{self}")
+    }
+}
+
+/// A machine: one incarnation of a member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Machine {
+    /// Its address, so to speak.
+    pub name: Name,
+    /// Who it is.
+    pub incarnation: Incarnation,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.incarnation)
+    }
+}
+
+/// Whether a member is in the ring, on its way in or on its way out (V1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum MemberState {
+    /// Copies data ahead; owns nothing yet.
+    Joining,
+    /// Owns slots.
+    Up,
+    /// Owns slots; its heirs copy ahead.
+    Leaving,
+}
+
+/// One machine's place in a view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Member {
+    /// Which machine.
+    pub machine: Machine,
+    /// Its positions in the ring (V): its weight.
+    pub weight: u32,
+    /// Its positions in the next ring.
+    pub next_weight: u32,
+    /// Joining, up or leaving.
+    pub state: MemberState,
+}
+
+impl Member {
+    /// True if it is in the view's ring: up or leaving.
+    pub const fn in_ring(&self) -> bool {
+        matches!(self.state, MemberState::Up | MemberState::Leaving)
+    }
+}
+
+/// The agreed membership at one epoch (V1). Every `View` in memory is [valid](View::new).
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
+pub struct View {
+    cluster: ClusterId,
+    epoch: Epoch,
+    slots: u8,
+    members: Vec<Member>,
+    forced_out: Vec<Incarnation>,
+}
+
+/// Why some members make no view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ViewError {
+    /// The number of slots is even, zero or above [`MAX_SLOTS`].
+    Slots(u8),
+    /// Nobody is in the ring.
+    Empty,
+    /// More than [`MAX_MEMBERS`].
+    TooMany(usize),
+    /// Two members of one name (V6) or of one incarnation.
+    Twice(Machine),
+    /// No position on the ring, or more than [`MAX_WEIGHT`].
+    Weight(Machine, u32),
+    /// An incarnation that was forced out (F2) is a member.
+    ForcedOut(Machine),
+}
+
+impl fmt::Display for ViewError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slots(n) => write!(f, "{n} slots: a cluster has an odd number of slots, 1 to {MAX_SLOTS}"),
+            Self::Empty => write!(f, "a view needs a machine in its ring"),
+            Self::TooMany(n) => write!(f, "{n} members; a view has at most {MAX_MEMBERS}"),
+            Self::Twice(m) => {
+                write!(f, "two machines are called {} or are incarnation {}", m.name, m.incarnation)
+            }
+            Self::Weight(m, v) => write!(f, "{m} has {v} virtual peers; a machine has 1 to {MAX_WEIGHT}"),
+            Self::ForcedOut(m) => write!(f, "{m:?} was forced out and may not return under this incarnation"),
+        }
+    }
+}
+
+impl core::error::Error for ViewError {}
+
+impl View {
+    /// A view of these members, in any order.
+    ///
+    /// # Errors
+    /// Whatever would make placement ambiguous or impossible: see [`ViewError`].
+    pub fn new(
+        cluster: ClusterId,
+        epoch: Epoch,
+        slots: u8,
+        mut members: Vec<Member>,
+        forced_out: Vec<Incarnation>,
+    ) -> Result<Self, ViewError> {
+        if slots % 2 == 0 || slots as usize > MAX_SLOTS {
+            return Err(ViewError::Slots(slots));
+        }
+        if members.len() > MAX_MEMBERS {
+            return Err(ViewError::TooMany(members.len()));
+        }
+        if !members.iter().any(Member::in_ring) {
+            return Err(ViewError::Empty);
+        }
+        for member in &members {
+            if !(1..=MAX_WEIGHT).contains(&member.weight) {
+                return Err(ViewError::Weight(member.machine, member.weight));
+            }
+            if !(1..=MAX_WEIGHT).contains(&member.next_weight) {
+                return Err(ViewError::Weight(member.machine, member.next_weight));
+            }
+            if forced_out.contains(&member.machine.incarnation) {
+                return Err(ViewError::ForcedOut(member.machine));
+            }
+        }
+        members.sort_by_key(|m| m.machine.incarnation);
+        if let Some(pair) = members.windows(2).find(|p| p[0].machine.incarnation == p[1].machine.incarnation)
+        {
+            return Err(ViewError::Twice(pair[1].machine));
+        }
+        members.sort_by_key(|m| m.machine.name);
+        if let Some(pair) = members.windows(2).find(|p| p[0].machine.name == p[1].machine.name) {
+            return Err(ViewError::Twice(pair[1].machine));
+        }
+        Ok(Self { cluster, epoch, slots, members, forced_out })
+    }
+
+    /// Which cluster's.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Which view.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Slots of each key (S).
+    pub fn slots(&self) -> u8 {
+        self.slots
+    }
+
+    /// The members, in order of their names.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The incarnations ever forced out (F2).
+    pub fn forced_out(&self) -> &[Incarnation] {
+        &self.forced_out
+    }
+
+    /// The place of the machine of this name in [`members`](Self::members).
+    pub fn index_of(&self, name: Name) -> Option<usize> {
+        self.members.binary_search_by_key(&name, |m| m.machine.name).ok()
+    }
+
+    /// True if exactly this incarnation is a member: its namesake is not (V6).
+    pub fn has(&self, machine: Machine) -> bool {
+        self.index_of(machine.name).is_some_and(|i| self.members[i].machine == machine)
+    }
+}
+
+/// Decodes and checks, so that a peer's lie or a rotten byte never becomes a `View`.
+impl<Context> Decode<Context> for View {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let cluster = Decode::decode(decoder)?;
+        let epoch = Decode::decode(decoder)?;
+        let slots = Decode::decode(decoder)?;
+        let members = Decode::decode(decoder)?;
+        let forced_out = Decode::decode(decoder)?;
+        Self::new(cluster, epoch, slots, members, forced_out)
+            .map_err(|e| DecodeError::OtherString(e.to_string()))
+    }
+}
+bincode::impl_borrow_decode!(View);
