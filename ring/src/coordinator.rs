@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Mono, Ticket};
-use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
+use crate::message::{Answer, Ask, Bound, Copied, Message, Op, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally, hopeless};
 use crate::reader::Reader;
@@ -409,7 +409,11 @@ impl Coordinator {
         self.favourite = None;
         for Handed { ask, waiting, .. } in back {
             turn.local.forget(ask);
-            self.waiting.push_back(Waiting { handed: true, sent: true, ..waiting });
+            let mut waiting = Waiting { handed: true, sent: true, ..waiting };
+            if let Op::Write(write) = &mut waiting.op {
+                write.again = true;
+            }
+            self.waiting.push_back(waiting);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::reading::Readings;
-use crate::stamp::Ballot;
+use crate::stamp::{Ballot, State};
 use crate::turn::{Turn, Waiting};
 use crate::view::{Epoch, Machine, Name, View};
 
@@ -480,7 +480,10 @@ impl Cell {
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }
             Message::Read { ask, inline, .. } => {
-                let (answer, votes) = self.acceptor.read(inline, voting);
+                let (mut answer, votes) = self.acceptor.read(inline, voting);
+                if matches!(from, Addr::Client(_)) {
+                    spare_requests(&mut answer);
+                }
                 let after = self.acceptor.ticket();
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }
@@ -546,6 +549,15 @@ impl Cell {
             promised,
         });
         debug_assert!(effects.is_empty(), "an idle coordinator has nothing to say");
+    }
+}
+
+/// A client has no use for the requests that a state remembers; they are often longer than its value.
+fn spare_requests(answer: &mut Answer) {
+    if let Answer::Copy(message::Copied::Whole(record)) = answer {
+        let State { version, ref value, expires, horizon, .. } = *record.state;
+        record.state =
+            Arc::new(State { version, value: value.clone(), expires, recent: Vec::new(), horizon });
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::message::{Bound, Change, Condition, Found, Op, Outcome, Write};
 use crate::mutant::{Mutant, Rules};
-use crate::stamp::{Applied, Hlc, RequestId, State};
+use crate::stamp::{Applied, Came, Hlc, RequestId, State};
 
 /// Requests that a state always remembers (I1).
 pub(crate) const REMEMBERED: usize = 16;
@@ -57,7 +57,11 @@ impl Draft {
         if let Some(applied) = self.state.recent.iter().find(|a| a.id == write.id)
             && !self.rules.broken(Mutant::I2NoDedup)
         {
-            return Outcome::Done { version: applied.version, votes: 0 };
+            return match applied.came {
+                Came::Version(version) => Outcome::Done { version, votes: 0 },
+                Came::Mismatch(version) => Outcome::Mismatch { version },
+                Came::Absent => Outcome::Absent,
+            };
         }
         let forgotten = write.id.time <= self.state.horizon;
         if forgotten && !self.rules.broken(Mutant::I2NoHorizon) && !self.rules.broken(Mutant::I2NoDedup) {
@@ -70,6 +74,7 @@ impl Draft {
             Condition::Version(wanted) => version == Some(wanted),
         };
         if !holds {
+            self.remember_failure(write, Came::Mismatch(version), wall);
             return Outcome::Mismatch { version };
         }
         match &write.change {
@@ -77,10 +82,13 @@ impl Draft {
                 let expires = ttl.map(|ms| wall.plus(ms.saturating_mul(1_000_000)));
                 self.change(Some(value.clone()), expires);
             }
-            Change::Delete if version.is_none() => return Outcome::Absent,
+            Change::Delete if version.is_none() => {
+                self.remember_failure(write, Came::Absent, wall);
+                return Outcome::Absent;
+            }
             Change::Delete => self.change(None, None),
         }
-        self.remember(write.id, wall);
+        self.remember(write.id, Came::Version(self.state.version), wall);
         Outcome::Done { version: self.state.version, votes: 0 }
     }
 
@@ -95,9 +103,18 @@ impl Draft {
         self.changed = true;
     }
 
-    fn remember(&mut self, id: RequestId, wall: Hlc) {
+    /// A failure is final only if no other try of the request can succeed later. One that may still be under
+    /// way (it is `again`) will find this and say the same.
+    fn remember_failure(&mut self, write: &Write, came: Came, wall: Hlc) {
+        if write.again {
+            self.remember(write.id, came, wall);
+            self.changed = true;
+        }
+    }
+
+    fn remember(&mut self, id: RequestId, came: Came, wall: Hlc) {
         let recent = &mut self.state.recent;
-        recent.push(Applied { id, version: self.state.version });
+        recent.push(Applied { id, came });
         let young = |applied: &Applied| applied.id.time.plus(YOUNG) > wall;
         let mut drop = 0;
         while recent.len() - drop > REMEMBERED

@@ -316,7 +316,7 @@ impl View {
         mut members: Vec<Member>,
         forced_out: Vec<Incarnation>,
     ) -> Result<Self, ViewError> {
-        if slots % 2 == 0 || slots as usize > MAX_SLOTS {
+        if slots.is_multiple_of(2) || slots as usize > MAX_SLOTS {
             return Err(ViewError::Slots(slots));
         }
         if members.len() > MAX_MEMBERS {
