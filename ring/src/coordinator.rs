@@ -629,17 +629,18 @@ impl Lead {
     ) -> Option<Ballot> {
         let flight = self.flights.iter_mut().find(|f| f.round.ask == ask)?;
         let What::Confirm { least } = flight.what else { return None };
-        if epoch >= turn.local.epoch() {
-            flight.round.heard(from);
-        }
         let told = copied.stamp();
-        match (told, least) {
-            _ if told == least => flight.tally.add(epoch, votes),
-            // The chain has gone on meanwhile: its later states hold the one meant.
-            (Some(t), Some(l)) if t.ballot == l.ballot && t > l && l.ballot == self.ballot => {
+        match told {
+            Some(t) if t.ballot > self.ballot => return Some(t.ballot),
+            // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
+            // held only by who holds the state meant.
+            _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
                 flight.tally.add(epoch, votes);
+                if epoch >= turn.local.epoch() {
+                    flight.round.heard(from);
+                }
             }
-            (Some(t), _) if t.ballot > self.ballot => return Some(t.ballot),
+            // It does not hold the state yet: it is asked again.
             _ => {}
         }
         None
