@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ennead_ring::message::{
     Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Wish, Outcome, Write,
 };
-use ennead_ring::{Epoch, Hlc, RequestId, Stamp, Tally};
+use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
 use rand::RngExt;
 
 use super::checker::{Call, If, Op, Reply};
@@ -47,10 +47,13 @@ struct Doing {
     id: RequestId,
     ttl: Option<u64>,
     /// Requests sent and not answered.
-    asks: Vec<Ask>,
+    /// With each, whether it said that it was not the first try.
+    asks: Vec<(Ask, bool)>,
     /// Requests sent that were never answered with certainty: each may still be acted upon.
     open: u32,
     sent: u32,
+    /// Whoever still has the request will find that it has been answered.
+    settled: bool,
     /// Where the next try goes.
     slot: usize,
     direct: Option<Direct>,
@@ -59,7 +62,7 @@ struct Doing {
 /// A read that counts for itself (D1, D2).
 struct Direct {
     ask: Ask,
-    tallies: Vec<(Option<Stamp>, Tally, Reply)>,
+    reader: Reader,
     wide: bool,
 }
 
@@ -200,6 +203,7 @@ impl World {
             asks: Vec::new(),
             open: 0,
             sent: 0,
+            settled: false,
             slot: 0,
             direct: None,
         });
@@ -207,7 +211,7 @@ impl World {
         if direct {
             let ask = self.new_ask();
             if let Some(doing) = &mut self.clients[c].doing {
-                doing.direct = Some(Direct { ask, tallies: Vec::new(), wide: false });
+                doing.direct = Some(Direct { ask, reader: Reader::new(self.profile.slots), wide: false });
             }
             let quorum = usize::from(self.profile.slots / 2 + 1);
             for owner in self.owners[key].clone().into_iter().take(quorum) {
@@ -241,7 +245,8 @@ impl World {
         let Some(doing) = &mut self.clients[c].doing else { return };
         let left = doing.deadline.saturating_sub(self.now);
         let patience = self.profile.patience.min(left).max(MS);
-        doing.asks.push(ask);
+        let again = doing.sent > 0;
+        doing.asks.push((ask, again));
         doing.open += 1;
         doing.sent += 1;
         let (key, slot) = (doing.key, doing.slot);
@@ -249,11 +254,13 @@ impl World {
             Call::Get => Wish::Read,
             Call::Put(value, condition) => Wish::Write(Write {
                 id: doing.id,
+                again,
                 condition: condition_of(condition),
                 change: Change::Put { value: Arc::from(value.to_be_bytes().as_slice()), ttl: doing.ttl },
             }),
             Call::Delete(condition) => Wish::Write(Write {
                 id: doing.id,
+                again,
                 condition: condition_of(condition),
                 change: Change::Delete,
             }),
@@ -296,9 +303,9 @@ impl World {
         match reply {
             Reply::Unknown if doing.call == Call::Get => {}
             Reply::Unknown => history.push(Op { end: u64::MAX, ..op }),
-            // Told "no" by one coordinator while another may still have the request: the answer was true, and
-            // the write may yet be applied.
-            Reply::Mismatch(_) | Reply::Absent if doing.open > 0 => {
+            // Told "no" to its first try while a later one may still be under way: the answer was true, and the
+            // write may yet be applied.
+            Reply::Mismatch(_) | Reply::Absent if doing.open > 0 && !doing.settled => {
                 history.push(op);
                 history.push(Op { reply: Reply::Unknown, end: u64::MAX, ..op });
             }
@@ -320,44 +327,36 @@ impl World {
     }
 
     /// Something arrived for a client.
-    pub(crate) fn client_hears(&mut self, c: usize, envelope: Envelope) {
+    pub(crate) fn client_hears(&mut self, c: usize, from: Name, envelope: Envelope) {
         let Some(doing) = &mut self.clients[c].doing else { return };
         match envelope.message {
             Message::Answer { ask, votes, answer: Answer::Copy(copied) } => {
                 let Some(direct) = doing.direct.as_mut().filter(|d| d.ask == ask) else { return };
-                let reply = match &copied {
-                    Copied::None => Reply::Nothing(None),
-                    Copied::Whole(record) => match &record.state.value {
+                direct.reader.hear(from, envelope.epoch, votes, copied);
+                let Some(stamp) = direct.reader.settled() else { return };
+                let reply = match direct.reader.copy_of(stamp) {
+                    Some(Copied::None) => Reply::Nothing(None),
+                    Some(Copied::Whole(record)) => match &record.state.value {
                         Some(value) => Reply::Found(value_of(value), record.state.version),
                         None => Reply::Nothing(Some(record.state.version)),
                     },
-                    Copied::Summary { .. } => return self.fail("a short value was not told".to_string()),
-                };
-                let stamp = copied.stamp();
-                let at = match direct.tallies.iter().position(|(s, ..)| *s == stamp) {
-                    Some(at) => at,
-                    None => {
-                        direct.tallies.push((stamp, Tally::default(), reply));
-                        direct.tallies.len() - 1
+                    other => {
+                        let what = format!("a settled read of a short value tells {other:?}");
+                        return self.fail(what);
                     }
                 };
-                let (_, tally, reply) = &mut direct.tallies[at];
-                tally.add(envelope.epoch, votes);
-                let (reached, reply) = (tally.reached(self.profile.slots), *reply);
-                if reached {
-                    self.conclude(c, reply);
-                }
+                self.conclude(c, reply);
             }
             Message::Outcome { ask, outcome } => {
-                let Some(at) = doing.asks.iter().position(|&a| a == ask) else { return };
-                doing.asks.swap_remove(at);
-                self.client_told(c, outcome);
+                let Some(at) = doing.asks.iter().position(|&(a, _)| a == ask) else { return };
+                let (_, again) = doing.asks.swap_remove(at);
+                self.client_told(c, again, outcome);
             }
             _ => {}
         }
     }
 
-    fn client_told(&mut self, c: usize, outcome: Outcome) {
+    fn client_told(&mut self, c: usize, again: bool, outcome: Outcome) {
         let Some(doing) = &mut self.clients[c].doing else { return };
         let read = doing.call == Call::Get;
         if !matches!(outcome, Outcome::Unknown { .. }) {
@@ -367,8 +366,14 @@ impl World {
             Outcome::Done { version, .. } => Reply::Done(version),
             Outcome::Value(Some(Found { value, version, .. })) => Reply::Found(value_of(&value), version),
             Outcome::Value(None) => Reply::Nothing(None),
-            Outcome::Mismatch { version } => Reply::Mismatch(version),
-            Outcome::Absent => Reply::Absent,
+            Outcome::Mismatch { version } => {
+                doing.settled |= again;
+                Reply::Mismatch(version)
+            }
+            Outcome::Absent => {
+                doing.settled |= again;
+                Reply::Absent
+            }
             Outcome::TooLate { horizon } if doing.sent == 1 && !read => {
                 // Never applied: a later id may be tried.
                 let id = self.request_id(c, horizon.plus(1));

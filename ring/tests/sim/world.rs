@@ -35,6 +35,7 @@ pub(crate) enum Event {
     /// A message arrives at a client.
     Tell {
         client: usize,
+        from: Name,
         envelope: Box<Envelope>,
     },
     /// Something inside a process: it dies with it.
@@ -409,9 +410,9 @@ impl World {
                 }
                 self.feed(to, Input::Message { from, envelope });
             }
-            Event::Tell { client, envelope } => {
+            Event::Tell { client, from, envelope } => {
                 self.mix(client as u64 + 7_000);
-                self.client_hears(client, *envelope);
+                self.client_hears(client, from, *envelope);
             }
             Event::Inside { machine, life, input } => {
                 let computer = &self.computers[machine];
@@ -703,7 +704,8 @@ impl World {
             Addr::Client(n) => {
                 let client = n as usize;
                 let end = self.profile.machines + client;
-                self.transmit(m, end, Event::Tell { client, envelope });
+                let from = self.computers[m].me.name;
+                self.transmit(m, end, Event::Tell { client, from, envelope });
             }
         }
     }
@@ -966,7 +968,9 @@ fn copy(event: &Event) -> Event {
         Event::Deliver { to, from, envelope } => {
             Event::Deliver { to: *to, from: *from, envelope: envelope.clone() }
         }
-        Event::Tell { client, envelope } => Event::Tell { client: *client, envelope: envelope.clone() },
+        Event::Tell { client, from, envelope } => {
+            Event::Tell { client: *client, from: *from, envelope: envelope.clone() }
+        }
         _ => unreachable!("only messages are copied"),
     }
 }
