@@ -242,9 +242,10 @@ impl World {
     /// Asks the next coordinator, under the same id.
     fn try_once(&mut self, c: usize) {
         let ask = self.new_ask();
+        let patience = if self.clients[c].scripted { SEC } else { self.profile.patience };
         let Some(doing) = &mut self.clients[c].doing else { return };
         let left = doing.deadline.saturating_sub(self.now);
-        let patience = self.profile.patience.min(left).max(MS);
+        let patience = patience.min(left).max(MS);
         let again = doing.sent > 0;
         doing.asks.push((ask, again));
         doing.open += 1;
