@@ -99,15 +99,17 @@ impl Readings {
                 help.round.heard(from);
             }
             match answer {
-                Answer::Held { stamp } if stamp.ballot == help.stamp.ballot && stamp.n >= help.stamp.n => {
+                // Exactly this stamp: a later state of the chain holds this one (C2), so it was chosen, but the
+                // later one may have been answered before this read began.
+                Answer::Held { stamp } if stamp == help.stamp => {
                     help.tally.add(epoch, votes);
                     if help.tally.reached(turn.owners.slots()) {
                         let stamp = help.stamp;
                         return self.finish(turn, Some(stamp));
                     }
                 }
-                // A higher ballot is about: only a coordinator can tell what comes of it.
-                Answer::Refused { .. } => return self.give_away(turn),
+                // A higher stamp is about: only a coordinator can tell what comes of it.
+                Answer::Refused { .. } | Answer::Held { .. } => return self.give_away(turn),
                 _ => {}
             }
         }

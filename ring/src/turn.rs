@@ -98,7 +98,20 @@ impl Turn<'_> {
         }
     }
 
+    /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
+    /// coordinator, who knows only of his own try.
     pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
+        let outcome = match (outcome, &waiting.op) {
+            (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if waiting.sent => {
+                Outcome::Unknown { votes, needed, silent }
+            }
+            (Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. }, Op::Write(_))
+                if waiting.sent =>
+            {
+                Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() }
+            }
+            (outcome, _) => outcome,
+        };
         self.local.send(waiting.from, Message::Outcome { ask: waiting.ask, outcome }, None, self.effects);
     }
 
