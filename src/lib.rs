@@ -1,7 +1,10 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
+pub mod certs;
 pub mod client;
 pub mod status;
+pub mod transport;
+pub mod wire;
 
 pub use client::Client;
 pub use ennead_ring::Name;
