@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod status;
+pub mod storage;
 
 pub use client::Client;
 pub use ennead_ring::Name;
