@@ -213,8 +213,7 @@ impl Storage {
                 .spawn(move || shared.run(name, work))
                 .map_err(|e| StorageError::io(dir, "starting a storage thread", e))
         };
-        let mut storage =
-            Self { shared: shared.clone(), writer: None, others: Vec::new(), home: Some(home) };
+        let mut storage = Self { shared: shared.clone(), writer: None, others: Vec::new(), home: Some(home) };
         // Should one not start, dropping `storage` stops those that did.
         storage.others.push(start("applier", Box::new(workers::apply))?);
         storage.others.push(start("merger", Box::new(workers::merge))?);

@@ -103,9 +103,8 @@ impl Ordered {
         match found.map_err(|e| Self::damage(&self.folder, "reading the limits", e))? {
             None => Ok(Meta::default()),
             Some(bytes) => {
-                let meta: MetaBytes = decode_checked(META, &bytes).ok_or_else(|| {
-                    StorageError::damaged(&self.folder, "the checksum of the limits fails")
-                })?;
+                let meta: MetaBytes = decode_checked(META, &bytes)
+                    .ok_or_else(|| StorageError::damaged(&self.folder, "the checksum of the limits fails"))?;
                 let place = Place { sequence: meta.sequence, group: meta.group };
                 Ok(Meta { place, limits: meta.limits })
             }
@@ -174,8 +173,7 @@ impl Ordered {
         }
         let folder = self.folder.clone();
         self.tree.range(from..vec![RECORD + 1], SeqNo::MAX, None).map(move |item| {
-            let unreadable =
-                |what: String| StorageError::Unreadable { path: folder.clone(), what };
+            let unreadable = |what: String| StorageError::Unreadable { path: folder.clone(), what };
             let (key, kept) = guarded(|| item.into_inner()).map_err(|e| unreadable(e.to_string()))?;
             let key = Key::new(&key[1..]).map_err(|e| unreadable(e.to_string()))?;
             Ok((key, kept))
