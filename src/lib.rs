@@ -1,7 +1,12 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
+pub mod certs;
 pub mod client;
+pub mod cluster;
+pub mod node;
 pub mod status;
+pub mod units;
 
 pub use client::Client;
 pub use ennead_ring::Name;
+pub use node::{Node, NodeConfig, StartError};
