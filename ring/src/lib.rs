@@ -23,6 +23,7 @@ pub mod message;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 pub mod node;
+pub mod placement;
 pub mod position;
 pub mod quorum;
 pub mod stamp;
@@ -31,6 +32,7 @@ pub mod view;
 pub use effect::{Change, Effect, Input, Limits, Loaded, Mono, Now, Ticket};
 pub use key::{Key, KeyError};
 pub use node::Node;
+pub use placement::{Owners, Ring};
 pub use position::{Chain, Position};
 pub use quorum::{SlotSet, Tally, quorum_of};
 pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
