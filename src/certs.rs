@@ -4,66 +4,66 @@ use std::path::{Path, PathBuf};
 
 use ennead_ring::Name;
 
+/// Whom a certificate names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Who {
+    /// A machine.
+    Peer(Name),
+    /// A client.
+    Client(String),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Peer(name) => write!(f, "peer {name}"),
+            Self::Client(name) => write!(f, "client {name}"),
+        }
+    }
+}
+
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CertError(String);
 
-/// The authority that signs a cluster's certificates.
-#[derive(Debug)]
-pub struct Authority {}
-
-/// A certificate, as `kvctl certs show` prints it.
-#[derive(Clone, Debug)]
-pub struct Info {
+/// One certificate of a folder, for people to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
     /// Its file.
-    pub file: PathBuf,
-    /// Authority, peer or client.
-    pub role: String,
-    /// Whom it names.
-    pub name: String,
-    /// Until when it is valid, as text.
-    pub not_after: String,
+    pub path: PathBuf,
+    /// Whom it names; `None` for the authority.
+    pub who: Option<Who>,
+    /// Its serial number, in hex.
+    pub serial: String,
+    /// Seconds since 1970 from which on it is good.
+    pub not_before: i64,
+    /// Seconds since 1970 after which it is not.
+    pub not_after: i64,
+    /// True if its key is beside it.
+    pub has_key: bool,
 }
 
-impl Authority {
-    /// Makes a new authority.
-    ///
-    /// # Errors
-    /// Where there is one already.
-    pub fn init(_dir: &Path) -> Result<Self, CertError> {
-        Err(CertError("not built yet".to_string()))
-    }
-
-    /// Opens the authority that is there.
-    ///
-    /// # Errors
-    /// Where there is none.
-    pub fn open(_dir: &Path) -> Result<Self, CertError> {
-        Err(CertError("not built yet".to_string()))
-    }
-
-    /// Issues a peer's certificate.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn issue_peer(&self, _name: Name) -> Result<PathBuf, CertError> {
-        Err(CertError("not built yet".to_string()))
-    }
-
-    /// Issues a client's certificate.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn issue_client(&self, _name: &str) -> Result<PathBuf, CertError> {
-        Err(CertError("not built yet".to_string()))
-    }
-}
-
-/// Every certificate in a folder.
+/// Makes an authority.
 ///
 /// # Errors
-/// Where the folder cannot be read.
-pub fn show(_dir: &Path) -> Result<Vec<Info>, CertError> {
+/// There is one already.
+pub fn init(_dir: &Path) -> Result<PathBuf, CertError> {
+    Err(CertError("not built yet".to_string()))
+}
+
+/// Issues a certificate.
+///
+/// # Errors
+/// No authority, or a certificate of that name already.
+pub fn issue(_dir: &Path, _who: &Who) -> Result<PathBuf, CertError> {
+    Err(CertError("not built yet".to_string()))
+}
+
+/// All certificates of a folder.
+///
+/// # Errors
+/// No authority.
+pub fn show(_dir: &Path) -> Result<Vec<Shown>, CertError> {
     Err(CertError("not built yet".to_string()))
 }

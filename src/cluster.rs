@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use ennead_ring::view::DEFAULT_PORT;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::Name;
+use crate::certs::{self, Who};
 use crate::client::{Client, ClientOptions};
-use crate::{Name, certs};
 
 /// The client's certificate that a local cluster is made with.
 const CLIENT: &str = "local";
@@ -113,7 +114,7 @@ pub enum ClusterError {
         /// Where.
         dir: PathBuf,
         /// Why.
-        error: String,
+        error: certs::CertError,
     },
     /// Another process listens there.
     #[error(
@@ -606,20 +607,19 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// An authority, a certificate for each peer and one for a client.
+/// An authority, a certificate for each peer and one for a client. What a run that was cut short has made
+/// already is kept.
 fn make_certificates(dir: &Path, names: &[Name]) -> Result<(), ClusterError> {
-    let failed = |error: String| ClusterError::Certs { dir: dir.to_path_buf(), error };
-    let authority = match dir.join("ca.pem").exists() {
-        true => certs::Authority::open(dir),
-        false => certs::Authority::init(dir),
+    let failed = |error: certs::CertError| ClusterError::Certs { dir: dir.to_path_buf(), error };
+    if !dir.join("ca.pem").exists() {
+        certs::init(dir).map_err(failed)?;
     }
-    .map_err(|e| failed(e.to_string()))?;
-    // What a run that was cut short has made already is kept.
-    for &name in names.iter().filter(|name| !dir.join(format!("peers/{name}.pem")).exists()) {
-        authority.issue_peer(name).map_err(|e| failed(e.to_string()))?;
-    }
-    if !dir.join(format!("clients/{CLIENT}.pem")).exists() {
-        authority.issue_client(CLIENT).map_err(|e| failed(e.to_string()))?;
+    let peers = names.iter().map(|&name| (format!("peers/{name}.pem"), Who::Peer(name)));
+    let client = (format!("clients/{CLIENT}.pem"), Who::Client(CLIENT.to_string()));
+    for (path, who) in peers.chain([client]) {
+        if !dir.join(path).exists() {
+            certs::issue(dir, &who).map_err(failed)?;
+        }
     }
     Ok(())
 }
