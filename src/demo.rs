@@ -259,16 +259,18 @@ impl Phase {
     }
 }
 
+/// How long each operation took and how it ended; the longest time without a success.
+type Probed = (Vec<(Duration, Result<(), String>)>, Duration);
+
 /// Keys written and read without a pause while machines die and return.
 struct Probes {
     began: Instant,
     stop: Arc<AtomicBool>,
-    workers: JoinSet<(Vec<(Duration, Result<(), String>)>, Duration)>,
+    workers: JoinSet<Probed>,
 }
 
 impl Probes {
     /// One worker per key. The keys are the probes' own: nobody else's write disturbs what they read.
-    /// Probe 0's owners are not those of [`KEY`], but its machines are the same nine.
     fn start(client: &Client, keys: &Arc<Vec<String>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = JoinSet::new();

@@ -78,15 +78,13 @@ impl Failure {
     fn to_json(&self) -> Value {
         let outcome = if self.exit_code() == UNKNOWN { "unknown" } else { "unchanged" };
         let mut object = json!({"error": self.word(), "message": self.to_string(), "outcome": outcome});
-        match self {
-            Self::Client(
-                Error::NoQuorum { votes, needed, silent, .. } | Error::Unknown { votes, needed, silent, .. },
-            ) => {
-                object["votes"] = json!(votes);
-                object["needed"] = json!(needed);
-                object["silent"] = silent.iter().map(ToString::to_string).collect();
-            }
-            _ => {}
+        if let Self::Client(
+            Error::NoQuorum { votes, needed, silent, .. } | Error::Unknown { votes, needed, silent, .. },
+        ) = self
+        {
+            object["votes"] = json!(votes);
+            object["needed"] = json!(needed);
+            object["silent"] = silent.iter().map(ToString::to_string).collect();
         }
         match self {
             Self::Client(Error::Unknown { id, .. }) => object["request"] = json!(id.to_string()),
