@@ -5,7 +5,9 @@ pub mod client;
 pub mod cluster;
 pub mod node;
 pub mod status;
+pub mod transport;
 pub mod units;
+pub mod wire;
 
 pub use client::Client;
 pub use ennead_ring::Name;

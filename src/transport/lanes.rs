@@ -1,0 +1,169 @@
+//! Frames that wait to be written to one other end: three bounded queues, one stream for each.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::wire::Frame;
+
+/// Values above so many bytes go on a stream of their own, where small frames do not wait behind them.
+pub(super) const LARGE: usize = 16 * 1024;
+
+/// Which stream of a connection a frame travels on. Order is kept within one only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lane {
+    /// Nearly everything; opened with the connection.
+    Main,
+    /// Large values.
+    Large,
+    /// Pings and their answers: never behind what the core has not taken yet.
+    Prompt,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; 3] = [Self::Main, Self::Large, Self::Prompt];
+
+    fn of(frame: &Frame) -> Self {
+        match frame {
+            Frame::Ping(_) | Frame::Pong(_) => Self::Prompt,
+            frame if frame.value_bytes() > LARGE => Self::Large,
+            _ => Self::Main,
+        }
+    }
+}
+
+/// The queues towards one machine or client. They outlive a connection: what waits is written to the next one.
+pub(super) struct Lanes {
+    queues: [Queue; 3],
+}
+
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Something was put in, or the queue was given to another connection.
+    stirred: Notify,
+    most: usize,
+    most_bytes: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<(Instant, Frame)>,
+    /// Bytes of the values in `frames`.
+    bytes: usize,
+    /// The connection whose writer empties the queue; 0: none.
+    owner: u64,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Whoever panicked in here left the queue whole: no step in between can fail.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    /// Queues of at most so many frames each, and so many bytes of values.
+    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+        let queue =
+            || Queue { waiting: Mutex::default(), stirred: Notify::new(), most: most.max(1), most_bytes };
+        Self { queues: [queue(), queue(), queue()] }
+    }
+
+    /// Puts a frame in its lane. False if it does not fit: then it is dropped.
+    pub(super) fn push(&self, frame: Frame) -> bool {
+        let queue = &self.queues[Lane::of(&frame) as usize];
+        let bytes = frame.value_bytes();
+        {
+            let mut waiting = queue.lock();
+            // One value always fits, however large: the frame limit is another's business.
+            let full = waiting.frames.len() >= queue.most
+                || (waiting.bytes > 0 && waiting.bytes + bytes > queue.most_bytes);
+            if full {
+                return false;
+            }
+            waiting.bytes += bytes;
+            waiting.frames.push_back((Instant::now(), frame));
+        }
+        queue.stirred.notify_one();
+        true
+    }
+
+    /// Takes up to `most` frames out of a lane for the writer of connection `owner`, waiting for the first.
+    /// False once the lane is another connection's.
+    pub(super) async fn take(&self, lane: Lane, owner: u64, most: usize, out: &mut Vec<Frame>) -> bool {
+        let queue = &self.queues[lane as usize];
+        loop {
+            // Made before looking, so that nothing that happens after the look is missed.
+            let stirred = queue.stirred.notified();
+            {
+                let mut waiting = queue.lock();
+                if waiting.owner != owner {
+                    drop(waiting);
+                    // The wake-up may have been meant for the new owner: pass it on.
+                    queue.stirred.notify_one();
+                    return false;
+                }
+                let n = waiting.frames.len().min(most);
+                if n > 0 {
+                    let mut bytes = 0;
+                    out.extend(waiting.frames.drain(..n).map(|(_, frame)| {
+                        bytes += frame.value_bytes();
+                        frame
+                    }));
+                    waiting.bytes -= bytes;
+                    return true;
+                }
+            }
+            stirred.await;
+        }
+    }
+
+    /// From now on the writers of this connection empty the queues; 0: nobody does.
+    pub(super) fn give_to(&self, owner: u64) {
+        for queue in &self.queues {
+            let changed = std::mem::replace(&mut queue.lock().owner, owner) != owner;
+            if changed {
+                queue.stirred.notify_waiters();
+            }
+        }
+    }
+
+    /// Drops what has waited longer than this. Returns how many frames that were.
+    pub(super) fn drop_older_than(&self, age: Duration) -> usize {
+        let now = Instant::now();
+        let mut dropped = 0;
+        for queue in &self.queues {
+            let mut waiting = queue.lock();
+            // They lie in the order of their coming.
+            while waiting.frames.front().is_some_and(|(came, _)| now.duration_since(*came) > age) {
+                if let Some((_, frame)) = waiting.frames.pop_front() {
+                    waiting.bytes -= frame.value_bytes();
+                    dropped += 1;
+                }
+            }
+        }
+        dropped
+    }
+
+    /// Makes room: drops the oldest until no lane has more than so many. Returns how many frames that were.
+    pub(super) fn keep_newest(&self, most: usize) -> usize {
+        let mut dropped = 0;
+        for queue in &self.queues {
+            let mut waiting = queue.lock();
+            while waiting.frames.len() > most {
+                if let Some((_, frame)) = waiting.frames.pop_front() {
+                    waiting.bytes -= frame.value_bytes();
+                    dropped += 1;
+                }
+            }
+        }
+        dropped
+    }
+
+    /// True if nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.iter().all(|q| q.lock().frames.is_empty())
+    }
+}

@@ -1,0 +1,733 @@
+//! Who is connected: which of several connections is used, who is dialled and when, and who may come in.
+//!
+//! The rule for several connections with one machine, by which both ends decide alike: a newer run of its process
+//! ends the older one's connections; of those left, one that is not silent, then one dialled by the lower name,
+//! then the newest. The others are read until they have been idle for a moment, then closed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ennead_ring::message::Addr;
+use ennead_ring::view::{ClusterId, Machine};
+use quinn::{Connection, Endpoint, Incoming};
+use rand::RngExt;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::close::{CloseCode, cut, end_of, no_answer};
+use super::counters::Counters;
+use super::lanes::Lanes;
+use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
+use super::{Config, Event, Name, To, TransportStats};
+use crate::certs::{self, Who};
+use crate::wire::{Frame, Hello, Role};
+
+/// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
+/// to a half, so that those who lost one machine together do not come back together.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Frames that still make sense when a wait between dials ends: younger than this, and the newest so many.
+const FRESH: Duration = Duration::from_millis(200);
+const KEPT_WHILE_DOWN: usize = 256;
+/// A connection that ended before it was this old counts as a failed dial: redialling at once would spin.
+const PROVEN: Duration = Duration::from_secs(1);
+/// How long a connection that is not used any more is still read. The lower name closes it; the other end
+/// only if that never comes, so that two ends that disagree are left with one connection and not with none.
+const GRACE: Duration = Duration::from_secs(1);
+const GRACE_OF_HIGHER: Duration = Duration::from_secs(5);
+/// Ups and downs of one machine that may wait to be told; in the middle of more, pairs are left out.
+const NOTICES: usize = 16;
+/// How long `close` waits for what is queued, and for the other ends to hear of it.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// The inside of an endpoint, which its tasks share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) address: SocketAddr,
+    pub(super) counters: Counters,
+    pub(super) events: mpsc::Sender<Event>,
+    endpoint: Endpoint,
+    cluster: OnceLock<ClusterId>,
+    /// Drawn for this endpoint: see [`Hello::run`].
+    run: u64,
+    next_link: AtomicU64,
+    closing: AtomicBool,
+    /// Handshakes that came in and are under way.
+    handshakes: AtomicUsize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    peers: BTreeMap<Name, Peer>,
+    clients: HashMap<u64, Arc<Link>>,
+    /// Connections that came in, by the address they came from.
+    incoming: HashMap<IpAddr, usize>,
+    incoming_in_all: usize,
+}
+
+/// What is known of one machine.
+struct Peer {
+    lanes: Arc<Lanes>,
+    /// Its live connections, in order of their numbers.
+    links: Vec<Arc<Link>>,
+    /// True while its dialler runs: there is never a second one.
+    dialling: bool,
+    /// Dials in a row that came to nothing.
+    failures: u32,
+    /// Which machine, and run of it, was last told to be up.
+    told_up: Option<(Machine, u64)>,
+    /// Ups and downs to be told, in order.
+    notices: VecDeque<Event>,
+    /// Held by who tells them, so that their order stays.
+    telling: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Peer {
+    fn new(config: &Config) -> Self {
+        Self {
+            lanes: Arc::new(Lanes::new(config.queue, config.queue_bytes)),
+            links: Vec::new(),
+            dialling: false,
+            failures: 0,
+            told_up: None,
+            notices: VecDeque::new(),
+            telling: Arc::default(),
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        if self.notices.len() >= NOTICES {
+            // Of down, up, down, up: the second and third say nothing that the others do not.
+            self.notices.drain(1..3);
+        }
+        self.notices.push_back(event);
+    }
+
+    /// True if there is a connection on which something is heard.
+    fn well(&self) -> bool {
+        self.links.iter().any(|l| !l.silent.load(Relaxed))
+    }
+
+    /// The connection to use, by the rule above. `me` is `None` for a client, which dials them all itself.
+    fn chosen(&self, me: Option<Name>) -> Option<&Arc<Link>> {
+        self.links.iter().max_by_key(|link| {
+            let by_lower = match (me, link.name()) {
+                (Some(me), Some(other)) => link.ours == (me < other),
+                _ => true,
+            };
+            (!link.silent.load(Relaxed), by_lower, link.id)
+        })
+    }
+
+    /// Lets the chosen connection write what waits.
+    fn choose(&self, me: Option<Name>) {
+        self.lanes.give_to(self.chosen(me).map_or(0, |l| l.id));
+    }
+}
+
+/// Counts a connection that came in for as long as it lives.
+struct Place {
+    shared: Arc<Shared>,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.shared.lock();
+        table.incoming_in_all -= 1;
+        if let Some(n) = table.incoming.get_mut(&self.ip) {
+            *n -= 1;
+            if *n == 0 {
+                table.incoming.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Counts a handshake for as long as it takes.
+struct Handshake(Arc<Shared>);
+
+impl Handshake {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.handshakes.fetch_add(1, Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection that was not made, and why.
+struct Refused {
+    code: Option<CloseCode>,
+    reason: String,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Config,
+        endpoint: Endpoint,
+        address: SocketAddr,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let cluster = OnceLock::new();
+        if let Some(id) = config.cluster {
+            let _ = cluster.set(id);
+        }
+        Self {
+            config,
+            address,
+            counters: Counters::default(),
+            events,
+            endpoint,
+            cluster,
+            run: rand::random(),
+            next_link: AtomicU64::new(1),
+            closing: AtomicBool::new(false),
+            handshakes: AtomicUsize::new(0),
+            table: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our name, if we are a machine.
+    fn me(&self) -> Option<Name> {
+        match self.config.role {
+            Role::Machine(machine) => Some(machine.name),
+            Role::Client => None,
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            role: self.config.role,
+            cluster: self.cluster.get().copied(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            run: self.run,
+        }
+    }
+
+    pub(super) fn stats(&self) -> TransportStats {
+        let table = self.lock();
+        self.counters.read(table.peers.values().map(|p| p.links.len()).sum(), table.clients.len())
+    }
+
+    /// Why the other end may not stay, if it is of that cluster and we are of another.
+    pub(super) fn other_cluster(&self, theirs: Option<ClusterId>) -> Option<String> {
+        match (self.cluster.get(), theirs) {
+            (Some(ours), Some(theirs)) if *ours != theirs => {
+                Some(format!("another cluster: I belong to {ours}, you to {theirs}"))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_cluster(self: &Arc<Self>, cluster: ClusterId) {
+        if *self.cluster.get_or_init(|| cluster) != cluster {
+            tracing::error!(%cluster, kept = ?self.cluster.get(), "a second cluster id is not taken");
+            return;
+        }
+        let table = self.lock();
+        let links = table.peers.values().flat_map(|p| &p.links).chain(table.clients.values());
+        let strangers: Vec<_> =
+            links.filter(|l| l.hello.cluster.is_some_and(|c| c != cluster)).cloned().collect();
+        drop(table);
+        for link in strangers {
+            if let Some(why) = self.other_cluster(link.hello.cluster) {
+                self.refuse(&link, CloseCode::AnotherCluster, &why);
+            }
+        }
+    }
+
+    // ---- Sending and dialling
+
+    pub(super) fn send(self: &Arc<Self>, to: To, frame: Frame) {
+        let mut table = self.lock();
+        let sent = match to {
+            _ if self.closing.load(Relaxed) => false,
+            To::Client(number) => table.clients.get(&number).is_some_and(|link| link.lanes.push(frame)),
+            To::Machine(name) if Some(name) == self.me() => false,
+            To::Machine(name) => {
+                let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+                let fits = peer.lanes.push(frame);
+                if peer.links.is_empty() {
+                    // While nobody answers, the newest matter: what is old has been given up by who sent it.
+                    Counters::add(&self.counters.dropped, peer.lanes.keep_newest(KEPT_WHILE_DOWN));
+                    self.dial_soon(name, peer);
+                }
+                fits
+            }
+        };
+        if !sent {
+            Counters::add(&self.counters.dropped, 1);
+        }
+    }
+
+    fn dial_soon(self: &Arc<Self>, name: Name, peer: &mut Peer) {
+        if !peer.dialling && !self.closing.load(Relaxed) {
+            peer.dialling = true;
+            tokio::spawn(self.clone().dialler(name));
+        }
+    }
+
+    /// Dials a machine until there is a connection, or nothing left to send.
+    async fn dialler(self: Arc<Self>, name: Name) {
+        loop {
+            let failures = match self.lock().peers.get(&name) {
+                Some(peer) => peer.failures,
+                None => return,
+            };
+            if failures > 0 {
+                tokio::time::sleep(wait_after(failures)).await;
+            }
+            {
+                let mut table = self.lock();
+                let Some(peer) = table.peers.get_mut(&name) else { return };
+                if failures > 0 {
+                    Counters::add(&self.counters.dropped, peer.lanes.drop_older_than(FRESH));
+                }
+                let needed = !peer.lanes.is_empty() || !peer.links.is_empty();
+                if peer.well() || !needed || self.closing.load(Relaxed) {
+                    peer.dialling = false;
+                    return;
+                }
+            }
+            Counters::add(&self.counters.dials, 1);
+            let dialled = match timeout(self.config.dial_timeout, self.dial(name)).await {
+                Ok(dialled) => dialled,
+                Err(_) => Err(Refused { code: None, reason: no_answer(name) }),
+            };
+            match dialled {
+                Ok((connection, machine, hello, main)) => {
+                    {
+                        let mut table = self.lock();
+                        let Some(peer) = table.peers.get_mut(&name) else { return };
+                        peer.dialling = false;
+                    }
+                    tokio::spawn(self.clone().serve_machine(connection, machine, hello, true, main));
+                    return;
+                }
+                Err(refused) => self.dial_failed(name, refused).await,
+            }
+        }
+    }
+
+    async fn dial_failed(self: &Arc<Self>, name: Name, refused: Refused) {
+        Counters::add(&self.counters.dials_failed, 1);
+        if let Some(code) = refused.code {
+            self.counters.refused(code);
+        }
+        tracing::debug!(%name, reason = refused.reason, "dial failed");
+        let silent = {
+            let mut table = self.lock();
+            let Some(peer) = table.peers.get_mut(&name) else { return };
+            if peer.well() {
+                return; // It dialled us meanwhile.
+            }
+            peer.failures = peer.failures.saturating_add(1);
+            if peer.links.is_empty() {
+                peer.note(Event::Down { name, reason: refused.reason });
+            }
+            peer.links.clone()
+        };
+        // Silent, and not to be dialled either: it is down, and its end is told when the connection's is.
+        for link in silent {
+            link.close(CloseCode::Silent, &format!("nothing heard from {name}"));
+        }
+        self.tell(name).await;
+    }
+
+    async fn dial(&self, name: Name) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
+        let text = name.ip().to_string();
+        let connecting = self
+            .endpoint
+            .connect(name.address(), &text)
+            .map_err(|e| Refused { code: None, reason: format!("cannot be dialled from here: {e}") })?;
+        let ended = |error: &quinn::ConnectionError| {
+            let end = end_of(&name.to_string(), error);
+            // What the other end counted and refused is not ours to count.
+            let code = end.code.filter(|_| matches!(error, quinn::ConnectionError::TransportError(_)));
+            Refused { code, reason: end.text }
+        };
+        let connection = connecting.await.map_err(|e| ended(&e))?;
+        let refuse = |code: CloseCode, reason: String| {
+            connection.close(code.number(), cut(&reason).as_bytes());
+            Refused { code: Some(code), reason }
+        };
+        let lost = |error: NoHello| match error {
+            NoHello::Bad(code, why) => refuse(code, why),
+            NoHello::Ended => match connection.close_reason() {
+                Some(error) => ended(&error),
+                None => refuse(CloseCode::BadFrame, "the stream was stopped before a hello".to_string()),
+            },
+        };
+        match certificate_names(&connection) {
+            Ok(Who::Peer(found)) if found == name => {}
+            Ok(found) => {
+                return Err(refuse(
+                    CloseCode::WrongName,
+                    format!("certificate: I dialled {name}, and it names {found}"),
+                ));
+            }
+            Err(why) => return Err(refuse(CloseCode::WrongName, format!("certificate: {why}"))),
+        }
+        let (mut send, mut recv) = connection.open_bi().await.map_err(|error| ended(&error))?;
+        say_hello(&mut send, self.hello()).await.map_err(lost)?;
+        let (hello, mut inbox) = hear_hello(&mut recv).await.map_err(lost)?;
+        let machine = match hello.role {
+            Role::Machine(machine) if machine.name == name => machine,
+            _ => {
+                return Err(refuse(
+                    CloseCode::WrongName,
+                    format!("I dialled {name}, and you say you are another"),
+                ));
+            }
+        };
+        if let Some(why) = self.other_cluster(hello.cluster) {
+            return Err(refuse(CloseCode::AnotherCluster, why));
+        }
+        inbox.set_limit(self.config.max_frame());
+        Ok((connection, machine, hello, MainStream { send, recv, inbox }))
+    }
+
+    // ---- Taking connections
+
+    /// Takes connections until the endpoint closes.
+    pub(super) async fn accept(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let validated = incoming.remote_address_validated();
+            if !validated && self.handshakes.load(Relaxed) >= self.config.retry_above {
+                // Whoever forges addresses never sees the token, and costs us one packet.
+                let _ = incoming.retry();
+                continue;
+            }
+            match self.place(incoming.remote_address().ip()) {
+                Some(place) => {
+                    let handshake = Handshake::new(&self);
+                    tokio::spawn(self.clone().welcome(incoming, place, handshake));
+                }
+                None => {
+                    self.counters.refused(CloseCode::Crowded);
+                    incoming.refuse();
+                }
+            }
+        }
+    }
+
+    fn place(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let mut table = self.lock();
+        let here = table.incoming.get(&ip).copied().unwrap_or(0);
+        if self.closing.load(Relaxed)
+            || table.incoming_in_all >= self.config.max_incoming
+            || here >= self.config.max_per_address
+        {
+            return None;
+        }
+        table.incoming_in_all += 1;
+        table.incoming.insert(ip, here + 1);
+        Some(Place { shared: self.clone(), ip })
+    }
+
+    async fn welcome(self: Arc<Self>, incoming: Incoming, place: Place, handshake: Handshake) {
+        let from = incoming.remote_address();
+        let met = timeout(self.config.dial_timeout, self.meet(incoming)).await;
+        drop(handshake);
+        match met {
+            Ok(Ok((connection, hello, main))) => {
+                match hello.role {
+                    Role::Machine(machine) => {
+                        self.serve_machine(connection, machine, hello, false, main).await;
+                    }
+                    Role::Client => self.serve_client(connection, hello, main).await,
+                }
+                drop(place);
+            }
+            Ok(Err(refused)) => {
+                self.counters.refused(refused.code.unwrap_or(CloseCode::Handshake));
+                tracing::warn!(%from, reason = refused.reason, "connection not taken");
+            }
+            Err(_) => {
+                self.counters.refused(CloseCode::Idle);
+                tracing::warn!(%from, "connection not taken: no hello in time");
+            }
+        }
+    }
+
+    async fn meet(&self, incoming: Incoming) -> Result<(Connection, Hello, MainStream), Refused> {
+        let from = incoming.remote_address().to_string();
+        let ended = |error: &quinn::ConnectionError| {
+            let end = end_of(&from, error);
+            Refused { code: end.code, reason: end.text }
+        };
+        let connection = incoming.accept().map_err(|e| ended(&e))?.await.map_err(|e| ended(&e))?;
+        // A caller that never says hello is cut off by the timeout around this: it is told so here.
+        let cut_off = CutOff(Some(&connection));
+        let refuse = |code: CloseCode, reason: String| {
+            connection.close(code.number(), cut(&reason).as_bytes());
+            Refused { code: Some(code), reason }
+        };
+        let lost = |error: NoHello| match error {
+            NoHello::Bad(code, why) => refuse(code, why),
+            NoHello::Ended => match connection.close_reason() {
+                Some(error) => ended(&error),
+                None => refuse(CloseCode::BadFrame, "the stream was stopped before a hello".to_string()),
+            },
+        };
+        let who = match certificate_names(&connection) {
+            Ok(who) => who,
+            Err(why) => return Err(refuse(CloseCode::NotAllowed, format!("certificate: {why}"))),
+        };
+        let (mut send, mut recv) = connection.accept_bi().await.map_err(|e| ended(&e))?;
+        let (hello, mut inbox) = hear_hello(&mut recv).await.map_err(lost)?;
+        if let Role::Machine(machine) = hello.role {
+            let name = machine.name;
+            match who {
+                Who::Peer(found) if found == name && Some(name) != self.me() => {}
+                Who::Peer(found) if found == name => {
+                    let why = format!("{name} is my own name: two live machines must not share one");
+                    return Err(refuse(CloseCode::NotAllowed, why));
+                }
+                Who::Peer(found) => {
+                    let why = format!("certificate: you say you are {name}, and it names {found}");
+                    return Err(refuse(CloseCode::WrongName, why));
+                }
+                Who::Client(found) => {
+                    let why = format!("certificate: client {found} cannot speak for machine {name}");
+                    return Err(refuse(CloseCode::NotAllowed, why));
+                }
+            }
+        }
+        if let Some(why) = self.other_cluster(hello.cluster) {
+            return Err(refuse(CloseCode::AnotherCluster, why));
+        }
+        say_hello(&mut send, self.hello()).await.map_err(lost)?;
+        inbox.set_limit(self.config.max_frame());
+        cut_off.keep();
+        Ok((connection, hello, MainStream { send, recv, inbox }))
+    }
+
+    // ---- Connections in use
+
+    async fn serve_client(self: &Arc<Self>, connection: Connection, hello: Hello, main: MainStream) {
+        let id = self.next_link.fetch_add(1, Relaxed);
+        let lanes = Arc::new(Lanes::new(self.config.queue, self.config.queue_bytes));
+        lanes.give_to(id);
+        let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
+        self.lock().clients.insert(id, link.clone());
+        link.serve(self, main).await;
+        self.lock().clients.remove(&id);
+        tracing::debug!(client = id, reason = self.end_of(&link).1, "client gone");
+        let _ = self.events.send(Event::ClientGone(id)).await;
+    }
+
+    async fn serve_machine(
+        self: Arc<Self>,
+        connection: Connection,
+        machine: Machine,
+        hello: Hello,
+        ours: bool,
+        main: MainStream,
+    ) {
+        let name = machine.name;
+        let id = self.next_link.fetch_add(1, Relaxed);
+        let run = (machine, hello.run);
+        let (link, older) = {
+            let mut table = self.lock();
+            let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+            let lanes = peer.lanes.clone();
+            let link = Arc::new(Link::new(id, connection, Addr::Machine(machine), hello, ours, lanes));
+            // Those of an earlier run lead to a process that is no more.
+            let (same, older): (Vec<_>, Vec<_>) =
+                peer.links.drain(..).partition(|l| (l.from, l.hello.run) == (Addr::Machine(machine), run.1));
+            peer.links = same;
+            peer.links.push(link.clone());
+            peer.choose(self.me());
+            if peer.told_up != Some(run) {
+                if peer.told_up.is_some() {
+                    peer.note(Event::Down { name, reason: format!("{name} restarted") });
+                }
+                peer.told_up = Some(run);
+                peer.note(Event::Up { machine });
+            }
+            (link, older)
+        };
+        for link in older {
+            link.close(CloseCode::Replaced, &format!("replaced: a newer run of {name} is connected"));
+        }
+        self.retire_others(name);
+        self.tell(name).await;
+        link.serve(&self, main).await;
+        self.ended(name, &link);
+        self.tell(name).await;
+    }
+
+    /// Takes a connection that ended off the table.
+    fn ended(self: &Arc<Self>, name: Name, link: &Arc<Link>) {
+        let (code, reason) = self.end_of(link);
+        let mut table = self.lock();
+        let Some(peer) = table.peers.get_mut(&name) else { return };
+        let before = peer.links.len();
+        peer.links.retain(|l| l.id != link.id);
+        if peer.links.len() == before {
+            return; // A newer run took its place, and that was told.
+        }
+        peer.choose(self.me());
+        tracing::debug!(%name, reason, left = peer.links.len(), "connection ended");
+        if peer.links.is_empty() {
+            // A restarted machine is back already: it has just said so. Others get a moment.
+            peer.failures = match link.connection.close_reason() {
+                Some(quinn::ConnectionError::Reset) => 0,
+                _ if code == Some(CloseCode::Silent) => peer.failures.max(1),
+                _ if link.born.elapsed() >= PROVEN => 1,
+                _ => peer.failures.saturating_add(1),
+            };
+            peer.told_up = None;
+            peer.note(Event::Down { name, reason });
+            if !peer.lanes.is_empty() {
+                self.dial_soon(name, peer);
+            }
+        }
+    }
+
+    /// Why a connection ended: the code, if it was one of ours, and the text for people.
+    fn end_of(&self, link: &Link) -> (Option<CloseCode>, String) {
+        if let Some((code, why)) = link.farewell() {
+            return (Some(*code), why.clone());
+        }
+        match link.connection.close_reason() {
+            Some(error) => {
+                let end = end_of(&link.from.to_string(), &error);
+                (end.code, end.text)
+            }
+            None => (None, "ended".to_string()),
+        }
+    }
+
+    /// Ends a connection because its other end did wrong.
+    pub(super) fn refuse(&self, link: &Link, code: CloseCode, why: &str) {
+        if link.farewell().is_none() {
+            self.counters.refused(code);
+            tracing::warn!(from = %link.from, code = code.label(), why, "connection refused");
+        }
+        link.close(code, why);
+    }
+
+    /// A connection has fallen silent, or is heard again: another may be better now, or a new one needed.
+    pub(super) fn silence_changed(self: &Arc<Self>, link: &Link) {
+        let Some(name) = link.name() else { return };
+        let mut table = self.lock();
+        let Some(peer) = table.peers.get_mut(&name) else { return };
+        peer.choose(self.me());
+        if !peer.well() {
+            self.dial_soon(name, peer);
+        }
+    }
+
+    /// Closes, after a while, those connections with a machine that are not used.
+    fn retire_others(self: &Arc<Self>, name: Name) {
+        let several = self.lock().peers.get(&name).is_some_and(|p| p.links.len() > 1);
+        if !several {
+            return;
+        }
+        let grace = match self.me() {
+            Some(me) if me > name => GRACE_OF_HIGHER,
+            _ => GRACE,
+        };
+        let shared = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            let unused: Vec<_> = {
+                let table = shared.lock();
+                let Some(peer) = table.peers.get(&name) else { return };
+                let chosen = peer.chosen(shared.me()).map_or(0, |l| l.id);
+                peer.links.iter().filter(|l| l.id != chosen && l.born.elapsed() >= grace).cloned().collect()
+            };
+            for link in unused {
+                link.close(CloseCode::Replaced, "replaced: another connection between us is in use");
+            }
+        });
+    }
+
+    /// Tells the ups and downs of a machine that have not been told, in their order.
+    async fn tell(&self, name: Name) {
+        let Some(telling) = self.lock().peers.get(&name).map(|p| p.telling.clone()) else { return };
+        let _turn = telling.lock().await;
+        loop {
+            let notice = self.lock().peers.get_mut(&name).and_then(|p| p.notices.pop_front());
+            let Some(event) = notice else { return };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    // ---- The end
+
+    /// Closes at once.
+    pub(super) fn shut(&self, why: &str) {
+        self.closing.store(true, Relaxed);
+        self.endpoint.close(CloseCode::Shutdown.number(), cut(why).as_bytes());
+    }
+
+    pub(super) async fn close(&self, why: &str) {
+        self.closing.store(true, Relaxed);
+        let links: Vec<_> = {
+            let table = self.lock();
+            let peers = table.peers.values().flat_map(|p| &p.links);
+            peers.chain(table.clients.values()).cloned().collect()
+        };
+        let written = async {
+            while links.iter().any(|l| l.connection.close_reason().is_none() && !l.lanes.is_empty()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            // QUIC's close discards what is written and not sent. Nothing tells that it was, short of ending
+            // each stream and waiting; a moment does for a queue that was just emptied into an idle network.
+            tokio::time::sleep(Duration::from_millis(if links.is_empty() { 0 } else { 20 })).await;
+        };
+        let _ = timeout(FLUSH, written).await;
+        self.shut(why);
+        let _ = timeout(FLUSH, self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Closes a connection whose hello did not come, when the wait for it is given up.
+struct CutOff<'a>(Option<&'a Connection>);
+
+impl CutOff<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOff<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0 {
+            // After another close, this one says nothing.
+            connection.close(CloseCode::Idle.number(), b"no hello came in time");
+        }
+    }
+}
+
+/// Whom the other end's certificate names.
+fn certificate_names(connection: &Connection) -> Result<Who, String> {
+    let chain = connection.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let leaf = chain.as_ref().and_then(|c| c.first()).ok_or_else(|| "none was shown".to_string())?;
+    certs::names(leaf).map_err(|e| e.to_string())
+}
+
+/// How long to wait before the next dial.
+fn wait_after(failures: u32) -> Duration {
+    let wait = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_WAIT);
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
