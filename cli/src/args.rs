@@ -173,13 +173,12 @@ pub(crate) enum Certs {
 
 /// `kvctl certs issue`.
 #[derive(Args, Debug)]
-#[group(id = "whom", required = true, multiple = false, args = ["peer", "client"])]
 pub(crate) struct Issue {
     /// Folder with ca.pem and ca.key
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// For the machine of this name
-    #[arg(long, value_name = "IP[:PORT]")]
+    #[arg(long, value_name = "IP[:PORT]", required_unless_present = "client", conflicts_with = "client")]
     pub(crate) peer: Option<Name>,
     /// For a client of this name
     #[arg(long, value_name = "NAME")]
