@@ -221,22 +221,35 @@ impl<'a> IntoFuture for Delete<'a> {
 }
 
 impl Client {
-    /// Reaches a cluster by any of these machines, and learns the others from them.
+    /// Reaches a cluster by any of these machines, and learns the others from them; with the only client's
+    /// certificate in the folder `certs`, and the defaults for everything else.
     ///
     /// Must be called inside a tokio runtime. Connections are made as they are needed.
     ///
     /// # Errors
     /// [`Error::Setup`] if there is no usable certificate, [`Error::Unreachable`] if nobody answers in time.
-    pub async fn connect(options: ClientOptions) -> Result<Self, Error> {
-        let identity = Identity::client(&options.certs, options.identity.as_deref());
-        Self::with_identity(options, identity.map_err(|e| Error::Setup(e.to_string()))?).await
+    pub async fn connect(
+        peers: impl IntoIterator<Item = Name>,
+        certs: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
+        Self::with_options(ClientOptions::new(peers, certs)).await
     }
 
-    /// The same, with a certificate in hand: a machine's own one will do.
-    pub(crate) async fn with_identity(options: ClientOptions, identity: Identity) -> Result<Self, Error> {
-        let client = Self { link: Link::open(options, identity)? };
+    /// The same, with everything said.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn with_options(options: ClientOptions) -> Result<Self, Error> {
+        let identity = Identity::client(&options.certs, options.identity.as_deref());
+        let client = Self::unconnected(options, identity.map_err(|e| Error::Setup(e.to_string()))?)?;
         client.link.fetch_view(client.deadline()).await?;
         Ok(client)
+    }
+
+    /// A client that asks for the view when it first needs it, with a certificate in hand: a machine's own
+    /// one will do.
+    pub(crate) fn unconnected(options: ClientOptions, identity: Identity) -> Result<Self, Error> {
+        Ok(Self { link: Link::open(options, identity)? })
     }
 
     fn deadline(&self) -> Instant {
@@ -275,7 +288,10 @@ impl Client {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub async fn get_copies(&self, key: impl AsRef<[u8]>) -> Result<(Option<Record>, Vec<CopyReport>), Error> {
+    pub async fn get_copies(
+        &self,
+        key: impl AsRef<[u8]>,
+    ) -> Result<(Option<Record>, Vec<CopyReport>), Error> {
         read::copies(&self.link, &user_key(key)?, self.deadline()).await
     }
 
@@ -294,7 +310,9 @@ impl Client {
         let owners = known.owners(&key);
         let positions = link::positions(&key, known.view.slots());
         let slots = (1..=owners.slots()).zip(positions);
-        Ok(slots.map(|(slot, position)| Location { slot, position, owner: known.name(owners.owner(slot)) }).collect())
+        Ok(slots
+            .map(|(slot, position)| Location { slot, position, owner: known.name(owners.owner(slot)) })
+            .collect())
     }
 
     /// The newest view that any of the machines has.
@@ -323,7 +341,9 @@ impl Client {
         // Machines that live answer at once; who has not when most have is given a little longer.
         let mut until = deadline;
         while !open.is_empty() {
-            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), replies.next()).await else { break };
+            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), replies.next()).await else {
+                break;
+            };
             match reply {
                 Reply::Status(status) => {
                     told.insert(name, Ok(*status));

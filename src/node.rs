@@ -60,7 +60,9 @@ pub enum StartError {
         cluster: String,
     },
     /// The directory is another machine's.
-    #[error("the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}")]
+    #[error(
+        "the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}"
+    )]
     OtherName {
         /// The directory.
         data: PathBuf,
@@ -183,7 +185,8 @@ impl Builder {
     /// # Errors
     /// [`StartError`]; a required setting that is missing is [`StartError::Client`] with a word on which.
     pub async fn start(self) -> Result<Node, StartError> {
-        let missing = |what: &str| StartError::Client(Error::Setup(format!("the builder was given no {what}")));
+        let missing =
+            |what: &str| StartError::Client(Error::Setup(format!("the builder was given no {what}")));
         let listen = self.listen.ok_or_else(|| missing("address to listen on"))?;
         let config = NodeConfig {
             listen,
@@ -362,7 +365,8 @@ async fn live(
     let saved = RefCell::new(save(&restored));
     let peers = RefCell::new(Peers::default());
     let tuning = Tuning { max_value: config.max_value, ..Tuning::default() };
-    let (mut core_restarts, mut storage_restarts) = (Restarts::of("core loop"), Restarts::of("storage writer"));
+    let (mut core_restarts, mut storage_restarts) =
+        (Restarts::of("core loop"), Restarts::of("storage writer"));
     let start = Instant::now();
     let reason = loop {
         let parts = Parts {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ennead_ring::effect::{Change, Effect, Input, Limits, Mono, Now, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Machine, Name, View};
 use tokio::sync::mpsc;
@@ -125,8 +126,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         birth: parts.birth.clone(),
         tuning: parts.tuning.clone(),
         seed: rand::random(),
-        #[cfg(feature = "mutants")]
-        mutant: None,
+        rules: Rules::default(),
     };
     let node = ennead_ring::Node::new(setup, now(parts.started));
     let mut core = Core {

@@ -49,7 +49,12 @@ impl Restarts {
                 self.recent.len()
             ));
         }
-        tracing::error!(part, last_words, restart = self.total, "a part of this node died and is started again");
+        tracing::error!(
+            part,
+            last_words,
+            restart = self.total,
+            "a part of this node died and is started again"
+        );
         Ok(())
     }
 
@@ -62,7 +67,9 @@ impl Restarts {
 /// What a panic said.
 pub(crate) fn last_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 #[cfg(test)]

@@ -1,2 +1,105 @@
-#![allow(missing_docs)]
-fn main() {}
+//! kvctl: the command line of ennead. Data on stdout, talk on stderr, exit codes that tell what happened.
+//!
+//! | module | one idea |
+//! |---|---|
+//! | [`args`] | every command and flag |
+//! | [`data`] | put, get, del |
+//! | [`locate`] | where a key's slots are |
+//! | [`status`] | can any four fail now? |
+//! | [`bench`], [`measure`] | how fast; how that is told |
+//! | [`certs`] | the cluster's own authority |
+//! | [`output`], [`failure`] | what is said, and how it ends |
+
+mod args;
+mod bench;
+mod certs;
+mod data;
+mod failure;
+mod locate;
+mod measure;
+mod output;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use ennead::client::{Client, ClientOptions};
+
+use args::{Cli, Command, Global};
+use failure::Failure;
+use output::Output;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// Exit code 0.
+    Yes,
+    /// Exit code 1: it is not so. What there is to say has been said.
+    No,
+}
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let mut output = Output::new(global.json);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::Usage(format!("this process cannot start: {e}")).report(&mut output),
+    };
+    match runtime.block_on(run(&global, command, &mut output)) {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::from(failure::NO),
+        Err(failure) => failure.report(&mut output),
+    }
+}
+
+async fn run(global: &Global, command: Command, output: &mut Output) -> Result<Verdict, Failure> {
+    match command {
+        Command::Put(args) => data::put(args, global, output).await,
+        Command::Get(args) => data::get(args, global, output).await,
+        Command::Del(args) => data::del(args, global, output).await,
+        Command::Locate(args) => locate::run(args, global, output).await,
+        Command::Status => status::run(global, output).await,
+        Command::Bench(args) => bench::run(args, global, output).await,
+        Command::Certs { command } => certs::run(command, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kvctl", &mut script);
+            output.data(&script)?;
+            Ok(Verdict::Yes)
+        }
+        Command::Man { command } => man(command.as_deref(), output),
+    }
+}
+
+/// A client, as the global flags say.
+async fn connect(global: &Global) -> Result<Client, Failure> {
+    let Some(certs) = global.certs.clone() else {
+        return Err(Failure::Usage(
+            "which certificates? Say --certs DIR or set KVCTL_CERTS; 'ennead dev' prints the line for its own, \
+             'kvctl certs' makes others"
+                .to_string(),
+        ));
+    };
+    let mut options = ClientOptions::new(global.peers.clone(), certs);
+    options.identity = global.identity.clone();
+    options.timeout = global.timeout;
+    Ok(Client::with_options(options).await?)
+}
+
+/// The manual page of kvctl or of one of its commands, in roff.
+fn man(name: Option<&str>, output: &mut Output) -> Result<Verdict, Failure> {
+    let mut whole = Cli::command();
+    // Propagates the global flags into the commands.
+    whole.build();
+    let command = match name {
+        None => whole,
+        Some(name) => match whole.find_subcommand(name) {
+            Some(found) => found.clone().name(format!("kvctl-{name}")),
+            None => return Err(Failure::Usage(format!("there is no command {name}"))),
+        },
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(Failure::Output)?;
+    output.data(&page)?;
+    Ok(Verdict::Yes)
+}

@@ -81,10 +81,7 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(setup: &Setup, now: Now) -> Self {
-        #[cfg(feature = "mutants")]
-        let rules = Rules::without(setup.mutant);
-        #[cfg(not(feature = "mutants"))]
-        let rules = Rules::default();
+        let rules = setup.rules;
         let mut rng = SmallRng::seed_from_u64(setup.seed);
         let mut limits = setup.limits;
         // A4: what was promised is forgotten, so refuse all that may have been. R1: nothing else is lost.

@@ -93,9 +93,8 @@ pub struct Setup {
     pub tuning: Tuning,
     /// For backoff, cluster ids and hash tables: the node draws nothing from anywhere else.
     pub seed: u64,
-    /// Test-only: the rule that this node breaks.
-    #[cfg(feature = "mutants")]
-    pub mutant: Option<crate::mutant::Mutant>,
+    /// Test-only: which rules it keeps. `Rules::default()` is all of them.
+    pub rules: crate::mutant::Rules,
 }
 
 /// Why a node wants to be woken.

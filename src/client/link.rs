@@ -343,7 +343,8 @@ impl Link {
     /// After how long a read asks the rest: four deviations above the usual.
     pub(super) fn hedge_after(&self) -> Duration {
         let (mean, deviation) = self.state().read_us;
-        Duration::from_micros((mean + 4.0 * deviation) as u64).clamp(Duration::from_millis(1), Duration::from_millis(100))
+        Duration::from_micros((mean + 4.0 * deviation) as u64)
+            .clamp(Duration::from_millis(1), Duration::from_millis(100))
     }
 
     pub(super) fn read_took(&self, took: Duration) {

@@ -113,7 +113,11 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
         }
         let early = asking.all_answered();
         let until = if rest.is_empty() { settle } else { hedge }.min(deadline);
-        let reply = if early { None } else { tokio::time::timeout_at(until.into(), asking.replies.next()).await.ok() };
+        let reply = if early {
+            None
+        } else {
+            tokio::time::timeout_at(until.into(), asking.replies.next()).await.ok()
+        };
         match reply {
             Some((name, reply)) => {
                 // A machine that is down will not answer: do not wait for the hedge.
@@ -186,7 +190,11 @@ async fn by_coordinator(
 }
 
 /// What one copy holds, from the first machine that answers: a dirty read.
-pub(super) async fn one(link: &Arc<Link>, key: &Key, deadline: Instant) -> Result<(Name, Option<Record>), Error> {
+pub(super) async fn one(
+    link: &Arc<Link>,
+    key: &Key,
+    deadline: Instant,
+) -> Result<(Name, Option<Record>), Error> {
     let known = link.view(deadline).await?;
     let owners = known.owners(key);
     let mut asking = Asking::new(link, known.clone(), owners);
@@ -201,7 +209,9 @@ pub(super) async fn one(link: &Arc<Link>, key: &Key, deadline: Instant) -> Resul
             }
             None => deadline,
         };
-        while let Ok((name, reply)) = tokio::time::timeout_at(pause.min(deadline).into(), asking.replies.next()).await {
+        while let Ok((name, reply)) =
+            tokio::time::timeout_at(pause.min(deadline).into(), asking.replies.next()).await
+        {
             let down = matches!(reply, Reply::Down(_));
             asking.take(link, name, reply);
             if let Some(heard) = asking.reader.heard().first() {
@@ -238,7 +248,9 @@ pub(super) async fn copies(
     }
     let mut until = deadline;
     while !asking.all_answered() {
-        let Ok((name, reply)) = tokio::time::timeout_at(until.into(), asking.replies.next()).await else { break };
+        let Ok((name, reply)) = tokio::time::timeout_at(until.into(), asking.replies.next()).await else {
+            break;
+        };
         asking.take(link, name, reply);
         if asking.reader.settled().is_some() {
             // The rest get a little longer, so that the picture is whole.

@@ -28,7 +28,12 @@ pub(super) enum Wrote {
 }
 
 /// Carries out one write. The deadline covers everything.
-pub(super) async fn write(link: &Arc<Link>, key: &Key, write: Write, deadline: Instant) -> Result<Wrote, Error> {
+pub(super) async fn write(
+    link: &Arc<Link>,
+    key: &Key,
+    write: Write,
+    deadline: Instant,
+) -> Result<Wrote, Error> {
     let mut op = Op::Write(write);
     loop {
         return match through_coordinators(link, key, &op, deadline).await? {
@@ -128,7 +133,9 @@ pub(super) async fn through_coordinators(
                 break;
             }
         }
-        if let Some(reason) = tries.refused.take_if(|_| tries.all.iter().all(|t| t.stands == Stands::Unchanged)) {
+        if let Some(reason) =
+            tries.refused.take_if(|_| tries.all.iter().all(|t| t.stands == Stands::Unchanged))
+        {
             return Err(Error::Refused(reason.into()));
         }
         // Everyone was tried. A random part of the pause, so that clients do not come back together.
@@ -251,7 +258,9 @@ impl Tries<'_> {
     async fn last_words(mut self, needed: u8) -> Result<Outcome, Error> {
         let until = Instant::now().max(self.deadline) + LAST_WORDS;
         while self.all.iter().any(|t| t.stands == Stands::Open && !self.silent.contains(&t.name)) {
-            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), self.replies.next()).await else { break };
+            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), self.replies.next()).await else {
+                break;
+            };
             if let Taken::Answer(outcome) = self.take(name, reply) {
                 return Ok(outcome);
             }
@@ -261,7 +270,9 @@ impl Tries<'_> {
         let (votes, silent) = (self.votes, self.silent);
         let unchanged = self.all.iter().all(|t| t.stands == Stands::Unchanged);
         Err(match (self.op, self.overloaded) {
-            (Op::Write(Write { id, .. }), _) if !unchanged => Error::Unknown { id: *id, votes, needed, silent, within },
+            (Op::Write(Write { id, .. }), _) if !unchanged => {
+                Error::Unknown { id: *id, votes, needed, silent, within }
+            }
             (_, Some(retry_after)) => Error::Overloaded { retry_after },
             _ => Error::NoQuorum { votes, needed, silent, within },
         })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
 use ennead_ring::placement::Ring;
 use ennead_ring::{Chain, ClusterId, Incarnation, Key, Machine, Name, Node, View};
@@ -458,7 +459,7 @@ impl World {
             birth: if computer.disk.views.is_empty() { computer.birth.clone() } else { Birth::None },
             tuning: self.profile.tuning.clone(),
             seed,
-            mutant: self.profile.mutant,
+            rules: Rules::without(self.profile.mutant),
         };
         let now = Now { mono: Mono(mono + self.now), wall };
         computer.node = Some(Node::new(setup, now));

@@ -1,0 +1,254 @@
+//! Every command and flag, each defined once: its name, its meaning, its default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ennead::Name;
+use ennead::units;
+
+/// The command line of ennead, a key-value store without a leader.
+///
+/// Data goes to stdout, talk to stderr. Exit code 0: yes. 1: no (absent, comparison failed, unhealthy).
+/// 2: failed, and nothing changed. 3: the outcome is unknown; the write may yet take effect.
+#[derive(Parser, Debug)]
+#[command(name = "kvctl", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach the cluster, and how to answer.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Some machines of the cluster; the others are learnt from them
+    #[arg(
+        long,
+        global = true,
+        env = "KVCTL_PEERS",
+        value_name = "IP[:PORT],...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1"
+    )]
+    pub(crate) peers: Vec<Name>,
+    /// Folder with ca.pem, clients/NAME.pem and clients/NAME.key
+    #[arg(long, global = true, env = "KVCTL_CERTS", value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
+    /// Which client's certificate; needed only where there are several
+    #[arg(long = "as", global = true, env = "KVCTL_AS", value_name = "NAME")]
+    pub(crate) identity: Option<String>,
+    /// Deadline of each operation, retries included
+    #[arg(
+        long,
+        global = true,
+        env = "KVCTL_TIMEOUT",
+        value_name = "TIME",
+        default_value = "2s",
+        value_parser = some_time
+    )]
+    pub(crate) timeout: Duration,
+    /// Answer in JSON, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Stores a value; prints its version
+    Put(Put),
+    /// Prints the value, byte for byte
+    Get(Get),
+    /// Removes the value; prints the version of the removal
+    Del(Del),
+    /// Shows where a key's slots are on the ring, and who owns them
+    Locate(Locate),
+    /// Can any four machines fail now? Who is up, suspect or down, and why
+    Status,
+    /// Makes and shows certificates
+    Certs {
+        #[command(subcommand)]
+        command: Certs,
+    },
+    /// Measures puts and gets; writes keys that begin with bench/
+    Bench(Bench),
+    /// Prints a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page of kvctl, or of one command
+    Man {
+        /// Such as put
+        command: Option<String>,
+    },
+}
+
+/// `kvctl put`.
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    /// 1 B to 16 KiB
+    pub(crate) key: String,
+    /// Up to 8 MiB; - reads stdin to its end
+    pub(crate) value: String,
+    /// The value expires after this long
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub(crate) ttl: Option<Duration>,
+    /// Only if the key has this version; else exit code 1
+    #[arg(long, value_name = "V", conflicts_with = "if_absent")]
+    pub(crate) if_version: Option<u64>,
+    /// Only if the key has no value; else exit code 1
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+}
+
+/// `kvctl get`.
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// The key
+    pub(crate) key: String,
+    /// quorum: what five slots agree on. one: what one copy holds, which may be stale
+    #[arg(long, value_enum, default_value_t = Read::Quorum)]
+    pub(crate) read: Read,
+    /// Show every copy's own answer, and how fast it came
+    #[arg(long)]
+    pub(crate) copies: bool,
+}
+
+/// How many must agree on what is read.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Read {
+    /// Five.
+    Quorum,
+    /// A dirty read.
+    One,
+}
+
+/// `kvctl del`.
+#[derive(Args, Debug)]
+pub(crate) struct Del {
+    /// The key
+    pub(crate) key: String,
+    /// Only if the key has this version; else exit code 1
+    #[arg(long, value_name = "V")]
+    pub(crate) if_version: Option<u64>,
+}
+
+/// `kvctl locate`.
+#[derive(Args, Debug)]
+pub(crate) struct Locate {
+    /// The key
+    pub(crate) key: String,
+    /// Compute it for a cluster of these machines, and ask nobody
+    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',')]
+    pub(crate) machines: Vec<Name>,
+    /// With --machines: positions of each on the ring [default: 1]
+    #[arg(long, value_name = "N", requires = "machines")]
+    pub(crate) virtual_peers: Option<u32>,
+    /// With --machines: slots of each key [default: 9]
+    #[arg(long, value_name = "N", requires = "machines")]
+    pub(crate) slots: Option<u8>,
+}
+
+/// `kvctl certs`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Certs {
+    /// Makes a cluster's authority: ca.pem and ca.key
+    Init {
+        /// Folder of certificates; made if absent
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Issues a certificate for a peer or a client
+    Issue(Issue),
+    /// Lists the certificates of a folder
+    Show {
+        /// Folder of certificates
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// `kvctl certs issue`.
+#[derive(Args, Debug)]
+pub(crate) struct Issue {
+    /// Folder with ca.pem and ca.key
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// For the machine of this name
+    #[arg(long, value_name = "IP[:PORT]", required_unless_present = "client", conflicts_with = "client")]
+    pub(crate) peer: Option<Name>,
+    /// For a client of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Option<String>,
+}
+
+/// `kvctl bench`.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// Operations under way at once; with --rate the most there may be
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: u32,
+    /// How long to measure
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// Bytes of each value, such as 256 or 4KiB
+    #[arg(long, value_name = "SIZE", default_value = "256", value_parser = units::size)]
+    pub(crate) value_size: u64,
+    /// Share of gets among the operations
+    #[arg(long, value_name = "PERCENT", default_value = "50%", value_parser = percent)]
+    pub(crate) reads: f64,
+    /// Different keys, such as 100k
+    #[arg(long, value_name = "N", default_value = "100k", value_parser = units::count)]
+    pub(crate) keys: u64,
+    /// Open loop: start so many a second whatever the cluster does, and measure from the intended start
+    #[arg(long, value_name = "OPS/S", value_parser = some_rate)]
+    pub(crate) rate: Option<u64>,
+}
+
+/// A time, and not none at all.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(Duration::ZERO) => Err("a time above zero, such as 250ms, 2s, 10m".to_string()),
+        other => other.map_err(|e| e.to_string()),
+    }
+}
+
+fn some_rate(text: &str) -> Result<u64, String> {
+    match units::count(text) {
+        Ok(0) => Err("a number above zero".to_string()),
+        Ok(n) if n > 10_000_000 => Err("at most 10M a second".to_string()),
+        other => other.map_err(|e| e.to_string()),
+    }
+}
+
+/// `50%` or `50` as 0.5.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(n) if (0.0..=100.0).contains(&n) => Ok(n / 100.0),
+        _ => Err("a share from 0% to 100%".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_are_percent() {
+        assert_eq!(percent("50%"), Ok(0.5));
+        assert_eq!(percent("100"), Ok(1.0));
+        for wrong in ["", "%", "101%", "-1", "NaN", "half"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Where a key's slots are on the ring and who owns them, by the cluster's view or for a cluster imagined.
+
+use ennead::Name;
+use ennead::client::Location;
+use ennead_ring::placement::Ring;
+use ennead_ring::quorum::DEFAULT_SLOTS;
+use ennead_ring::{Chain, ClusterId, Epoch, Incarnation, Machine, Member, MemberState, View};
+use serde_json::{Value, json};
+
+use crate::args::{Global, Locate};
+use crate::data::check_key;
+use crate::failure::Failure;
+use crate::output::{Output, table};
+use crate::{Verdict, connect};
+
+/// Positions of an imagined machine where nobody said otherwise: those of PROTOCOL's known answers.
+const IMAGINED_WEIGHT: u32 = 1;
+
+/// Shows slots, positions and owners.
+pub(crate) async fn run(args: Locate, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
+    check_key(&args.key)?;
+    let locations = match args.machines.is_empty() {
+        true => connect(global).await?.locate(&args.key).await?,
+        false => {
+            let weight = args.virtual_peers.unwrap_or(IMAGINED_WEIGHT);
+            let slots = args.slots.unwrap_or(DEFAULT_SLOTS);
+            imagine(&args.key, &args.machines, weight, slots)?
+        }
+    };
+    match output.json {
+        true => output.print_json(&to_json(&args.key, &locations))?,
+        false => output.data(to_text(&locations).as_bytes())?,
+    }
+    Ok(Verdict::Yes)
+}
+
+/// The slots of a key in a cluster of these machines. Asks nobody.
+fn imagine(key: &str, machines: &[Name], weight: u32, slots: u8) -> Result<Vec<Location>, Failure> {
+    let member = |(i, &name): (usize, &Name)| Member {
+        machine: Machine { name, incarnation: Incarnation::new(i as u64 + 1) },
+        weight,
+        next_weight: weight,
+        state: MemberState::Up,
+    };
+    let members = machines.iter().enumerate().map(member).collect();
+    let view = View::new(ClusterId::new(0), Epoch::FIRST, slots, members, Vec::new())
+        .map_err(|e| Failure::Usage(e.to_string()))?;
+    let chain = Chain::of(key.as_bytes(), slots);
+    let owners = Ring::of(&view).owners(&chain);
+    let locate = |(slot, &position)| Location {
+        slot,
+        position,
+        owner: view.members()[owners.owner(slot) as usize].machine.name,
+    };
+    Ok((1..=slots).zip(chain.positions()).map(locate).collect())
+}
+
+fn to_json(key: &str, locations: &[Location]) -> Value {
+    let slot = |l: &Location| json!({"slot": l.slot, "position": l.position.to_string(), "owner": l.owner.to_string()});
+    json!({"key": key, "slots": locations.iter().map(slot).collect::<Vec<_>>()})
+}
+
+fn to_text(locations: &[Location]) -> String {
+    let head = ["SLOT", "POSITION", "OWNER"].map(String::from).to_vec();
+    let row = |l: &Location| vec![l.slot.to_string(), l.position.to_string(), l.owner.to_string()];
+    table(&std::iter::once(head).chain(locations.iter().map(row)).collect::<Vec<_>>())
+}

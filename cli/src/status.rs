@@ -1,0 +1,279 @@
+//! One screen: can any four fail now? Who is up, suspect or down, since when and why.
+
+use std::time::{Duration, SystemTime};
+
+use ennead::Name;
+use ennead::status::MachineStatus;
+use ennead::units::show_duration;
+use ennead_ring::{MemberState, View, quorum_of};
+use serde_json::{Value, json};
+
+use crate::args::Global;
+use crate::data::rfc3339;
+use crate::failure::Failure;
+use crate::output::{Colour, Output, table};
+use crate::{Verdict, connect};
+
+/// Prints it; "no" if not every machine is up.
+pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
+    let client = connect(global).await?;
+    let view = client.view().await?;
+    let accounts = client.status().await?;
+    let summary = Summary::of(&view, &accounts);
+    match output.json {
+        true => output.print_json(&summary.to_json(&view))?,
+        false => {
+            let text = summary.to_text(&view, output);
+            output.data(text.as_bytes())?;
+        }
+    }
+    Ok(if summary.healthy() { Verdict::Yes } else { Verdict::No })
+}
+
+/// How a machine is, seen from here and by the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Health {
+    /// It answers us, and the others reach it.
+    Up,
+    /// Some reach it, some do not.
+    Suspect,
+    /// It does not answer us, and nobody says otherwise.
+    Down,
+    /// On its way in.
+    Joining,
+    /// On its way out.
+    Leaving,
+}
+
+impl Health {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Joining => "joining",
+            Self::Leaving => "leaving",
+        }
+    }
+
+    fn colour(self) -> Colour {
+        match self {
+            Self::Up => Colour::Green,
+            Self::Down => Colour::Red,
+            Self::Suspect | Self::Joining | Self::Leaving => Colour::Yellow,
+        }
+    }
+}
+
+/// What is known of one machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Line {
+    name: Name,
+    health: Health,
+    /// True if it owns slots: what the first line counts.
+    in_ring: bool,
+    /// How long it has been so; `None` if nobody knows.
+    since: Option<Duration>,
+    reason: Option<String>,
+    /// Version of its program, if it answered.
+    version: Option<String>,
+    records: Option<u64>,
+}
+
+/// What there is to say.
+struct Summary {
+    lines: Vec<Line>,
+    slots: u8,
+}
+
+impl Summary {
+    fn of(view: &View, accounts: &[(Name, Result<MachineStatus, String>)]) -> Self {
+        let lines = view.members().iter().map(|member| {
+            let name = member.machine.name;
+            let account = accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account);
+            line(name, member.state, account, accounts)
+        });
+        Self { lines: lines.collect(), slots: view.slots() }
+    }
+
+    fn machines(&self) -> usize {
+        self.lines.iter().filter(|l| l.in_ring).count()
+    }
+
+    /// Machines that own slots and cannot be counted on.
+    fn lost(&self) -> usize {
+        let lost = |l: &&Line| l.in_ring && matches!(l.health, Health::Down | Health::Suspect);
+        self.lines.iter().filter(lost).count()
+    }
+
+    /// Machines that may fail from here on, whichever they are, with every key still served.
+    /// `None` if some keys may be stopped already.
+    fn tolerates(&self) -> Option<usize> {
+        tolerable(self.machines(), self.slots).checked_sub(self.lost())
+    }
+
+    fn healthy(&self) -> bool {
+        self.lines.iter().all(|l| matches!(l.health, Health::Up | Health::Joining | Health::Leaving))
+    }
+
+    /// The first line: what an operator wants to know before going to sleep.
+    fn headline(&self) -> (Colour, String) {
+        let (machines, lost) = (self.machines(), self.lost());
+        let all = tolerable(machines, self.slots);
+        let gone = match lost {
+            0 => "all are up".to_string(),
+            1 => "1 is not up".to_string(),
+            n => format!("{n} are not up"),
+        };
+        match self.tolerates() {
+            Some(0) if lost == 0 => {
+                let needed = (2..=usize::from(self.slots)).find(|&m| tolerable(m, self.slots) > 0);
+                let advice = needed.map(|n| format!("; {n} machines would bear one")).unwrap_or_default();
+                (Colour::Yellow, format!("no machine may fail: {gone} of {machines}{advice}"))
+            }
+            Some(0) => (
+                Colour::Red,
+                format!("no more machines may fail: {gone} of {machines}; every key still works"),
+            ),
+            Some(n) if n == all => {
+                (Colour::Green, format!("any {n} of {machines} machines can fail now: {gone}"))
+            }
+            Some(n) => (Colour::Yellow, format!("any {n} more of {machines} machines can fail now: {gone}")),
+            None => (
+                Colour::Red,
+                format!(
+                    "keys are stopped: {gone} of {machines}, and no more than {all} may fail at once; nothing on disk is lost"
+                ),
+            ),
+        }
+    }
+
+    fn to_text(&self, view: &View, output: &Output) -> String {
+        let (colour, headline) = self.headline();
+        let head = ["MACHINE", "STATE", "SINCE", "RECORDS", "REASON"].map(String::from).to_vec();
+        let row = |l: &Line| {
+            vec![
+                l.name.to_string(),
+                output.paint(l.health.colour(), l.health.word()),
+                l.since.map_or_else(|| "-".to_string(), show_duration),
+                l.records.map_or_else(|| "-".to_string(), |n| n.to_string()),
+                l.reason.clone().unwrap_or_default(),
+            ]
+        };
+        let rows: Vec<_> = std::iter::once(head).chain(self.lines.iter().map(row)).collect();
+        let facts = format!(
+            "cluster {}, epoch {}, {} slots a key, {} must agree",
+            view.cluster(),
+            view.epoch(),
+            self.slots,
+            quorum_of(self.slots)
+        );
+        format!(
+            "{}\n{}\n\n{}",
+            output.paint(colour, &headline),
+            output.paint(Colour::Dim, &facts),
+            table(&rows)
+        )
+    }
+
+    fn to_json(&self, view: &View) -> Value {
+        let now = SystemTime::now();
+        let machine = |l: &Line| {
+            json!({
+                "name": l.name.to_string(),
+                "state": l.health.word(),
+                "since": l.since.and_then(|s| now.checked_sub(s)).map(rfc3339),
+                "reason": l.reason,
+                // Machines tell what they are synced for once views can change.
+                "synced_slots": null,
+                "slots": null,
+                "version": l.version,
+                "records": l.records,
+            })
+        };
+        json!({
+            "cluster": view.cluster().to_string(),
+            "epoch": view.epoch().to_string(),
+            "slots": self.slots,
+            "quorum": quorum_of(self.slots),
+            "tolerates": self.tolerates().unwrap_or(0),
+            "healthy": self.healthy(),
+            "summary": self.headline().1,
+            "machines": self.lines.iter().map(machine).collect::<Vec<_>>(),
+            "moves": [],
+        })
+    }
+}
+
+/// What is known of one machine: its own word, and what the others that answer say of it.
+fn line(
+    name: Name,
+    state: MemberState,
+    account: Option<&Result<MachineStatus, String>>,
+    accounts: &[(Name, Result<MachineStatus, String>)],
+) -> Line {
+    let others = accounts.iter().filter(|(n, _)| *n != name).filter_map(|(_, account)| account.as_ref().ok());
+    let seen: Vec<_> = others.flat_map(|a| a.peers.iter().filter(|p| p.name == name)).collect();
+    let missed: Vec<_> = seen.iter().filter(|p| !p.reachable).collect();
+    // The first to miss it knows best since when; the last to hear from it may know why.
+    let missed_for = missed.iter().map(|p| Duration::from_millis(p.since_ms)).max();
+    let told = missed.iter().filter(|p| p.reason.is_some()).min_by_key(|p| p.since_ms);
+    let told = told.and_then(|p| p.reason.clone());
+    let in_ring = !matches!(state, MemberState::Joining);
+    let (health, since, reason) = match account {
+        Some(Ok(own)) if missed.is_empty() => (Health::Up, Some(Duration::from_millis(own.uptime_ms)), None),
+        Some(Ok(_)) => {
+            let count = format!("{} of {} others do not reach it", missed.len(), seen.len());
+            let reason = told.map_or_else(|| count.clone(), |why| format!("{count}: {why}"));
+            (Health::Suspect, missed_for, Some(reason))
+        }
+        Some(Err(_)) | None => {
+            let silence = match account {
+                Some(Err(why)) => why.clone(),
+                _ => "it was not asked".to_string(),
+            };
+            (Health::Down, missed_for, Some(told.unwrap_or(silence)))
+        }
+    };
+    let health = match (health, state) {
+        (Health::Up, MemberState::Joining) => Health::Joining,
+        (Health::Up, MemberState::Leaving) => Health::Leaving,
+        (health, _) => health,
+    };
+    let own = account.and_then(|a| a.as_ref().ok());
+    Line {
+        name,
+        health,
+        in_ring,
+        since,
+        reason,
+        version: own.map(|o| o.version.clone()),
+        records: own.map(|o| o.records),
+    }
+}
+
+/// Machines that may be lost at once, of so many: the table of PROTOCOL section 2, for any number of slots.
+///
+/// Slots are shared evenly, some machines owning one more than others; lost are those that own the most.
+fn tolerable(machines: usize, slots: u8) -> usize {
+    let slots = usize::from(slots);
+    let Some(share) = slots.checked_div(machines) else { return 0 };
+    let larger = slots % machines;
+    let mut spare = slots - usize::from(quorum_of(slots as u8));
+    let mut lost = 0;
+    for machine in 0..machines {
+        let owns = share + usize::from(machine < larger);
+        if owns == 0 {
+            break;
+        }
+        match spare.checked_sub(owns) {
+            Some(left) => (spare, lost) = (left, lost + 1),
+            None => break,
+        }
+    }
+    lost
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! What status says of clusters in various states.
+
+use ennead::status::PeerStatus;
+use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member};
+
+use super::*;
+
+fn name(n: usize) -> Name {
+    format!("127.0.0.{n}").parse().expect("a name")
+}
+
+fn machine(n: usize) -> Machine {
+    Machine { name: name(n), incarnation: Incarnation::new(n as u64) }
+}
+
+fn view(machines: usize) -> View {
+    let member = |n| Member { machine: machine(n), weight: 64, next_weight: 64, state: MemberState::Up };
+    View::new(ClusterId::new(1), Epoch::FIRST, 9, (1..=machines).map(member).collect(), Vec::new())
+        .expect("a view")
+}
+
+/// Every machine's account; those in `down` give none, and the others in `missed_by` do not reach them.
+fn accounts(
+    machines: usize,
+    down: &[usize],
+    missed_by: &[usize],
+) -> Vec<(Name, Result<MachineStatus, String>)> {
+    let account = |n: usize| {
+        let peer = |p: usize| {
+            let missed = down.contains(&p) && missed_by.contains(&n);
+            let reason = missed.then(|| "connection lost".to_string());
+            PeerStatus { name: name(p), reachable: !missed, since_ms: 5_000, reason }
+        };
+        MachineStatus {
+            machine: machine(n),
+            cluster: Some(ClusterId::new(1)),
+            epoch: Epoch::FIRST,
+            version: "0.1.0".to_string(),
+            uptime_ms: 60_000,
+            peers: (1..=machines).filter(|&p| p != n).map(peer).collect(),
+            records: 7,
+            clients: 1,
+            part_restarts: 0,
+        }
+    };
+    let tell = |n| match down.contains(&n) {
+        true => (name(n), Err("no answer within 2 s".to_string())),
+        false => (name(n), Ok(account(n))),
+    };
+    (1..=machines).map(tell).collect()
+}
+
+fn summary(machines: usize, down: &[usize]) -> Summary {
+    Summary::of(&view(machines), &accounts(machines, down, &[1, 2, 3]))
+}
+
+#[test]
+fn the_table_of_the_protocol() {
+    let table = [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2), (8, 3), (9, 4), (10, 4), (1_000, 4)];
+    for (machines, lost) in table {
+        assert_eq!(tolerable(machines, 9), lost, "{machines} machines");
+    }
+    assert_eq!(tolerable(3, 3), 1);
+    assert_eq!(tolerable(0, 9), 0);
+}
+
+#[test]
+fn nine_up_bear_any_four() {
+    let summary = summary(9, &[]);
+    assert!(summary.healthy());
+    assert_eq!(summary.headline().1, "any 4 of 9 machines can fail now: all are up");
+    let json = summary.to_json(&view(9));
+    assert_eq!((&json["tolerates"], &json["quorum"], &json["healthy"]), (&json!(4), &json!(5), &json!(true)));
+    assert_eq!(json["machines"][0]["state"], "up");
+}
+
+#[test]
+fn one_down_leaves_three_and_says_why_and_since_when() {
+    let summary = summary(9, &[4]);
+    assert!(!summary.healthy());
+    assert_eq!(summary.headline().1, "any 3 more of 9 machines can fail now: 1 is not up");
+    let line = &summary.lines[3];
+    assert_eq!((line.health, line.since), (Health::Down, Some(Duration::from_secs(5))));
+    assert_eq!(line.reason.as_deref(), Some("connection lost"));
+}
+
+#[test]
+fn four_down_leave_none_and_five_stop_keys() {
+    assert!(summary(9, &[4, 5, 6, 7]).headline().1.starts_with("no more machines may fail"));
+    let five = summary(9, &[4, 5, 6, 7, 8]);
+    assert!(five.headline().1.starts_with("keys are stopped: 5 are not up"));
+    assert_eq!(five.to_json(&view(9))["tolerates"], 0);
+}
+
+#[test]
+fn a_silence_that_only_we_noticed_gives_the_reason_we_know() {
+    let summary = Summary::of(&view(9), &accounts(9, &[4], &[]));
+    let line = &summary.lines[3];
+    assert_eq!((line.health, line.since), (Health::Down, None));
+    assert_eq!(line.reason.as_deref(), Some("no answer within 2 s"));
+}
+
+#[test]
+fn reached_by_us_and_missed_by_others_is_suspect() {
+    let mut accounts = accounts(9, &[4], &[1, 2]);
+    let own = self::accounts(9, &[], &[]).remove(3);
+    accounts[3] = own;
+    let summary = Summary::of(&view(9), &accounts);
+    assert_eq!(summary.lines[3].health, Health::Suspect);
+    assert_eq!(summary.lines[3].reason.as_deref(), Some("2 of 8 others do not reach it: connection lost"));
+}
+
+#[test]
+fn a_lone_machine_may_not_fail_and_is_healthy() {
+    let summary = summary(1, &[]);
+    assert!(summary.healthy());
+    assert!(summary.headline().1.contains("3 machines would bear one"), "{}", summary.headline().1);
+}

@@ -1,0 +1,187 @@
+//! Everything kvctl does without a cluster, run as a program: output, exit codes, messages.
+
+use std::process::Output;
+
+use assert_cmd::Command;
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::{contains, starts_with};
+use serde_json::Value;
+
+/// The machines of PROTOCOL section 2.
+const S1: &str = "235.23.34.12";
+const MACHINES: &str = "235.23.34.12,223.23.141.53,122.67.12.23";
+
+fn kvctl(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("kvctl").expect("the program under test");
+    for variable in ["KVCTL_PEERS", "KVCTL_CERTS", "KVCTL_AS", "KVCTL_TIMEOUT"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    kvctl(arguments).output().expect("a run")
+}
+
+#[test]
+fn locate_knows_the_answers_of_the_seed_talk() {
+    let arguments = ["locate", "mail-23412", "--machines", MACHINES, "--virtual-peers", "1", "--json"];
+    let output = run(&arguments);
+    assert!(output.status.success());
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["key"], "mail-23412");
+    let slots = answer["slots"].as_array().expect("slots");
+    assert_eq!(slots.len(), 9);
+    let slot = |i: usize| {
+        let part = |name: &str| slots[i][name].as_str().expect("a text").to_string();
+        (slots[i]["slot"].as_u64(), part("position"), part("owner"))
+    };
+    assert_eq!(slot(0), (Some(1), "B91AF709D7C1E6988FCEE7ADF7094A26".into(), "122.67.12.23".into()));
+    assert_eq!(slot(1), (Some(2), "D604E7A54DC18FD7AC70D12468C34B63".into(), S1.into()));
+    // Three machines, nine slots: three each.
+    for machine in MACHINES.split(',') {
+        assert_eq!(slots.iter().filter(|s| s["owner"] == machine).count(), 3, "{machine}");
+    }
+}
+
+#[test]
+fn locate_in_text_is_a_table_on_stdout() {
+    kvctl(&["locate", "mail-23412", "--machines", MACHINES])
+        .assert()
+        .success()
+        .stdout(starts_with("SLOT  POSITION").and(contains("B91AF709D7C1E6988FCEE7ADF7094A26  122.67.12.23")))
+        .stderr("");
+}
+
+#[test]
+fn locate_takes_three_slots_and_refuses_what_makes_no_ring() {
+    let output = run(&["locate", "k", "--machines", MACHINES, "--slots", "3", "--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["slots"].as_array().map(Vec::len), Some(3));
+    for (wrong, said) in [
+        (&["--slots", "8"][..], "odd number of slots"),
+        (&["--virtual-peers", "0"], "1 to 65536"),
+        (&["--machines", S1], "two machines"),
+    ] {
+        let arguments = [&["locate", "k", "--machines", MACHINES], wrong].concat();
+        kvctl(&arguments).assert().code(2).stdout("").stderr(contains(said));
+    }
+}
+
+#[test]
+fn a_name_that_is_none_says_what_would_be() {
+    kvctl(&["locate", "k", "--machines", "s1,s2"]).assert().code(2).stderr(contains("write IP or IP:PORT"));
+    kvctl(&["--peers", "nobody", "get", "k"]).assert().code(2).stderr(contains("write IP or IP:PORT"));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for wrong in [
+        &["get"][..],
+        &["put", "k"],
+        &["frobnicate"],
+        &["get", "k", "--read", "some"],
+        &["put", "k", "v", "--ttl", "soon"],
+        &["put", "k", "v", "--ttl", "0s"],
+        &["put", "k", "v", "--if-version", "1", "--if-absent"],
+        &["locate", "k", "--slots", "3"],
+        &["bench", "--reads", "101%"],
+        &["bench", "--clients", "0"],
+        &["certs", "issue", "--dir", "d"],
+        &["certs", "issue", "--dir", "d", "--peer", "10.0.0.1", "--client", "me"],
+        &["--timeout", "5", "status"],
+        &["get", "k", "--copies", "--read", "one", "--certs", "nowhere"],
+        &[],
+    ] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(!output.stderr.is_empty(), "{wrong:?}");
+        assert!(output.stdout.is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn limits_are_checked_before_anyone_is_asked() {
+    kvctl(&["put", "", "v", "--certs", "nowhere"]).assert().code(2).stderr(contains("the key is empty"));
+    let long = "k".repeat(16_385);
+    kvctl(&["get", &long, "--certs", "nowhere"]).assert().code(2).stderr(contains("1 to 16384"));
+    kvctl(&["put", "k", "-", "--certs", "nowhere"])
+        .write_stdin(vec![0; (8 << 20) + 1])
+        .assert()
+        .code(2)
+        .stderr(contains("longer than 8MiB"));
+}
+
+#[test]
+fn without_certificates_it_says_where_they_come_from() {
+    kvctl(&["get", "k"]).assert().code(2).stderr(contains("--certs DIR").and(contains("KVCTL_CERTS")));
+}
+
+#[test]
+fn an_error_in_json_is_an_object_on_stdout() {
+    let output = run(&["get", "k", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(error["error"], "invalid");
+    assert_eq!(error["outcome"], "unchanged");
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("--certs")));
+}
+
+#[test]
+fn completions_and_manual_pages_are_data() {
+    for shell in ["bash", "zsh", "fish"] {
+        kvctl(&["completions", shell]).assert().success().stdout(contains("kvctl")).stderr("");
+    }
+    kvctl(&["man"]).assert().success().stdout(contains(".TH").and(contains("locate")));
+    kvctl(&["man", "put"]).assert().success().stdout(contains("if\\-absent"));
+    kvctl(&["man", "nothing"]).assert().code(2).stderr(contains("no command nothing"));
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    kvctl(&["--help"]).assert().success().stdout(contains("the outcome is unknown"));
+    kvctl(&["--version"]).assert().success().stdout(starts_with("kvctl "));
+}
+
+#[test]
+fn certificates_are_made_once_issued_and_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().join("certs").display().to_string();
+    kvctl(&["certs", "issue", "--dir", &dir, "--peer", "10.0.0.1"])
+        .assert()
+        .code(2)
+        .stderr(contains("kvctl certs init"));
+    kvctl(&["certs", "init", "--dir", &dir])
+        .assert()
+        .success()
+        .stdout(contains("ca.pem"))
+        .stderr(contains("ca.key"));
+    kvctl(&["certs", "init", "--dir", &dir]).assert().code(2).stderr(contains("not overwritten"));
+    kvctl(&["certs", "issue", "--dir", &dir, "--peer", "10.0.0.1"]).assert().success();
+    kvctl(&["certs", "issue", "--dir", &dir, "--peer", "10.0.0.1"]).assert().code(2);
+    kvctl(&["certs", "issue", "--dir", &dir, "--client", "me"]).assert().success();
+    kvctl(&["certs", "issue", "--dir", &dir, "--client", "../me"]).assert().code(2);
+    for file in
+        ["ca.pem", "ca.key", "peers/10.0.0.1.pem", "peers/10.0.0.1.key", "clients/me.pem", "clients/me.key"]
+    {
+        assert!(folder.path().join("certs").join(file).exists(), "{file}");
+    }
+    let output = run(&["certs", "show", "--dir", &dir, "--json"]);
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let roles: Vec<_> =
+        shown["certificates"].as_array().expect("a list").iter().map(|c| c["role"].clone()).collect();
+    assert_eq!(roles, ["authority", "peer", "client"]);
+    kvctl(&["certs", "show", "--dir", &dir]).assert().success().stdout(contains("peers/10.0.0.1.pem"));
+}
+
+#[test]
+fn issuing_for_peers_with_ports_names_the_port() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().display().to_string();
+    kvctl(&["certs", "init", "--dir", &dir]).assert().success();
+    kvctl(&["certs", "issue", "--dir", &dir, "--peer", "127.0.0.1:9605"])
+        .assert()
+        .success()
+        .stdout(contains("127.0.0.1:9605.pem"));
+}

@@ -1,0 +1,143 @@
+//! What settings are in force, whence, and what is said when one cannot be.
+
+use clap::Command;
+
+use super::*;
+
+fn gather(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let matches = Command::new("serve")
+        .no_binary_name(true)
+        .args(arguments())
+        .try_get_matches_from(flags)
+        .expect("flags that exist");
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Settings::gather(&matches, |name| environment.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
+}
+
+fn serve(flags: &[&str]) -> Result<Serve, ConfigError> {
+    gather(flags, &[]).and_then(|s| s.serve())
+}
+
+const NEEDED: [&str; 6] = ["--listen", "127.0.0.1", "--data", "d", "--certs", "c"];
+
+fn with(more: &[&'static str]) -> Vec<&'static str> {
+    NEEDED.iter().copied().chain(more.iter().copied()).collect()
+}
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("ennead.toml");
+    std::fs::write(&path, text).expect("a file in it");
+    let path = path.display().to_string();
+    (dir, path)
+}
+
+fn message(result: Result<Serve, ConfigError>) -> String {
+    result.expect_err("an error").to_string()
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let (_dir, path) = file("listen = '10.0.0.1'\nslots = 3\nvirtual-peers = 16\nmax-value = '1MiB'\n");
+    let environment =
+        [("ENNEAD_CONFIG", path.as_str()), ("ENNEAD_SLOTS", "5"), ("ENNEAD_LISTEN", "10.0.0.2")];
+    let settings = gather(&["--listen", "10.0.0.3"], &environment).expect("settings");
+    let in_force = |name: &str| {
+        let found = settings.of(name);
+        (found.text.clone().unwrap_or_default(), found.origin.word())
+    };
+    assert_eq!(in_force("listen"), ("10.0.0.3".to_string(), "flag"));
+    assert_eq!(in_force("slots"), ("5".to_string(), "environment"));
+    assert_eq!(in_force("virtual-peers"), ("16".to_string(), "file"));
+    assert_eq!(in_force("log-format"), ("text".to_string(), "default"));
+    assert_eq!(in_force("join"), (String::new(), "unset"));
+    let json = settings.to_json();
+    assert_eq!(json["virtual-peers"]["from"], "file");
+    assert_eq!(json["virtual-peers"]["file"], path);
+    assert_eq!(json["max-value"]["value"], "1MiB");
+    let text = settings.to_string();
+    assert!(text.contains("environment ENNEAD_SLOTS"), "{text}");
+    assert!(text.contains("flag --listen"), "{text}");
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    let settings = gather(&[], &[("ENNEAD_SLOTS", "")]).expect("settings");
+    assert_eq!(settings.of("slots").origin, Origin::Default);
+}
+
+#[test]
+fn lists_in_a_file_are_lists() {
+    let (_dir, path) = file("join = ['127.0.0.1', '127.0.0.2:9605']");
+    let flags = [&NEEDED[..], &["--config", &path]].concat();
+    let birth = serve(&flags).expect("settings").node.birth;
+    let names = ["127.0.0.1", "127.0.0.2:9605"].map(|n| n.parse().expect("a name"));
+    assert_eq!(birth, Birth::Join(names.to_vec()));
+}
+
+#[test]
+fn an_unknown_key_names_file_key_value_and_the_known_ones() {
+    let (_dir, path) = file("colour = 'red'");
+    let said = message(serve(&["--config", &path]));
+    assert!(
+        said.contains(&path) && said.contains("colour = \"red\"") && said.contains("virtual-peers"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_read_names_its_place_and_what_is_accepted() {
+    let (_dir, path) = file("slots = 8");
+    let said = message(serve(&["--config", &path]));
+    assert!(said.contains(&path) && said.contains("key slots") && said.contains("odd number"), "{said}");
+    let said = message(serve(&["--max-value", "8 elephants"]));
+    assert!(said.contains("flag --max-value") && said.contains("64KiB"), "{said}");
+    let said = message(gather(&[], &[("ENNEAD_LISTEN", "here")]).and_then(|s| s.serve()));
+    assert!(said.contains("environment ENNEAD_LISTEN") && said.contains("IP:PORT"), "{said}");
+    for wrong in
+        [["--virtual-peers", "0"], ["--log-format", "xml"], ["--log-level", "=="], ["--max-value", "9MiB"]]
+    {
+        assert!(serve(&with(&wrong)).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_or_not_there_is_named() {
+    let (_dir, path) = file("listen = ");
+    assert!(message(serve(&["--config", &path])).contains("is not TOML"));
+    let said = message(serve(&["--config", "/nowhere/ennead.toml"]));
+    assert!(said.contains("cannot read") && said.contains("/nowhere/ennead.toml"), "{said}");
+}
+
+#[test]
+fn birth_is_said_once() {
+    assert_eq!(serve(&NEEDED).expect("settings").node.birth, Birth::None);
+    let birth = serve(&with(&["--init", "--with", "127.0.0.1,127.0.0.2", "--slots", "3"]))
+        .expect("settings")
+        .node
+        .birth;
+    let others = vec!["127.0.0.2".parse().expect("a name")];
+    assert_eq!(birth, Birth::Init { with: others, slots: 3 }, "itself is not among those to take along");
+    assert!(message(serve(&with(&["--init", "--join", "127.0.0.2"]))).contains("exclude each other"));
+    assert!(message(serve(&with(&["--with", "127.0.0.2"]))).contains("add --init"));
+    assert!(message(serve(&with(&["--join", "127.0.0.2", "--slots", "3"]))).contains("add --init"));
+}
+
+#[test]
+fn every_address_is_no_name() {
+    let flags = ["--listen", "0.0.0.0", "--data", "d", "--certs", "c"];
+    assert!(message(serve(&flags)).contains("--advertise"));
+    let named = [&flags[..], &["--advertise", "10.0.0.1"]].concat();
+    let node = serve(&named).expect("settings").node;
+    assert_eq!(
+        (node.listen.to_string(), node.advertise.to_string()),
+        ("0.0.0.0:9595".into(), "10.0.0.1".into())
+    );
+}
+
+#[test]
+fn what_is_missing_says_every_way_to_give_it() {
+    let said = message(serve(&["--listen", "127.0.0.1"]));
+    assert!(said.contains("--data") && said.contains("ENNEAD_DATA"), "{said}");
+}
