@@ -276,11 +276,13 @@ async fn what_was_sent_before_a_close_arrives() {
     for ask in 1000..1200 {
         a.transport.send(To::Machine(b.name()), ring(None, ask));
     }
+    a.transport.send(To::Machine(b.name()), copy(1, 4 << 20));
     a.transport.close("done").await;
-    loop {
-        if b.frame().await.1 == ring(None, 1199) {
-            break;
-        }
+    let (mut last, mut large) = (false, false);
+    while !(last && large) {
+        let frame = b.frame().await.1;
+        last |= frame == ring(None, 1199);
+        large |= frame == copy(1, 4 << 20);
     }
 }
 

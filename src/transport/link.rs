@@ -1,7 +1,7 @@
 //! One connection, from its hello to its end: a writer for each stream, a reader for each stream, and a watch
 //! over its silence.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -45,6 +45,17 @@ pub(super) struct Link {
     farewell: OnceLock<(CloseCode, String)>,
     /// Something was written: the watch begins.
     written: Notify,
+    /// Writers that are not done.
+    writers: AtomicUsize,
+}
+
+/// Counts a writer until it is done, or dropped with its connection.
+struct Writing(Arc<Link>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The first stream of a connection, after the hellos.
@@ -74,6 +85,7 @@ impl Link {
             lanes,
             farewell: OnceLock::new(),
             written: Notify::new(),
+            writers: AtomicUsize::new(Lane::ALL.len()),
         }
     }
 
@@ -90,6 +102,11 @@ impl Link {
         let reason = cut(why);
         let _ = self.farewell.set((code, reason.clone()));
         self.connection.close(code.number(), reason.as_bytes());
+    }
+
+    /// True once all that waited is written and acknowledged (after [`Lanes::end`]), or the link has ended.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.writers.load(Relaxed) == 0 || self.connection.close_reason().is_some()
     }
 
     /// Why we ended it, if it was us.
@@ -149,8 +166,9 @@ impl Link {
         while readers.join_next().await.is_some() {}
     }
 
-    /// Writes what waits in a lane, as long as the lane is this connection's. The stream is opened at need.
+    /// Writes what waits in a lane, whenever the lane is this connection's. The stream is opened at need.
     async fn write(self: Arc<Self>, shared: Arc<Shared>, lane: Lane, main: Option<SendStream>) {
+        let _writing = Writing(self.clone());
         let mut stream = main;
         // The other direction of a stream that we opened: nothing comes on it, and dropping it would say so.
         let mut unused = None;
@@ -195,6 +213,12 @@ impl Link {
             }
             drop(waiting);
             frames.shrink_to(BATCH);
+        }
+        // What was written is on its way; the writer is done when it has arrived.
+        if let Some(mut out) = stream
+            && out.finish().is_ok()
+        {
+            let _ = out.stopped().await;
         }
         drop(unused);
     }

@@ -315,11 +315,6 @@ impl Shared {
             };
             match dialled {
                 Ok((connection, machine, hello, main)) => {
-                    {
-                        let mut table = self.lock();
-                        let Some(peer) = table.peers.get_mut(&name) else { return };
-                        peer.dialling = false;
-                    }
                     self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
                     return;
                 }
@@ -557,6 +552,10 @@ impl Shared {
                 peer.links.drain(..).partition(|l| (l.from, l.hello.run) == (Addr::Machine(machine), run.1));
             peer.links = same;
             peer.links.push(link.clone());
+            if ours {
+                // The dialler is done: not before the link is here, or a frame in between would dial again.
+                peer.dialling = false;
+            }
             peer.choose(self.me());
             if peer.told_up != Some(run) {
                 if peer.told_up.is_some() {
@@ -692,13 +691,14 @@ impl Shared {
             let peers = table.peers.values().flat_map(|p| &p.links);
             peers.chain(table.clients.values()).cloned().collect()
         };
+        for link in &links {
+            link.lanes.end();
+        }
+        // QUIC's close discards what has not arrived: so that comes first.
         let written = async {
-            while links.iter().any(|l| l.connection.close_reason().is_none() && !l.lanes.is_empty()) {
+            while !links.iter().all(|l| l.is_flushed()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            // QUIC's close discards what is written and not sent. Nothing tells that it was, short of ending
-            // each stream and waiting; a moment does for a queue that was just emptied into an idle network.
-            tokio::time::sleep(Duration::from_millis(if links.is_empty() { 0 } else { 20 })).await;
         };
         let _ = timeout(FLUSH, written).await;
         self.shut(why);
