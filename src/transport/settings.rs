@@ -33,6 +33,9 @@ const CONNECTION_WINDOW: u32 = 6 << 20;
 const ACK_THRESHOLD: u32 = 10;
 /// Bytes that may be under way before the path is known: a batch of frames, or a small value.
 const INITIAL_WINDOW: u64 = 128 << 10;
+/// What a round trip is taken for until one is measured: a lost first packet is sent again after three of these,
+/// and a connection closed before that lingers for nine. The default, a third of a second, is for the internet.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// How often a machine shows that it lives on a connection it dialled to another.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -186,6 +189,7 @@ fn transport(config: &Config, keep_alive: Option<Duration>) -> Arc<TransportConf
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
+        .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(keep_alive)
         .congestion_controller_factory(Arc::new(congestion))
         .ack_frequency_config(Some(acks));
