@@ -304,6 +304,36 @@ async fn nobody_there_is_told_and_what_waits_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_machine_that_was_down_is_dialled_at_once_after_a_while() {
+    let authority = Authority::new();
+    let name = free_name(2);
+    let a = End::start(Config {
+        dial_timeout: Duration::from_millis(100),
+        ..peer_config(&authority, free_name(1))
+    });
+    a.transport.send(To::Machine(name), ring(None, 0));
+    until(|| a.transport.stats().dropped == 1).await;
+    let mut b = End::peer(&authority, name);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The wait after the failed dial is long over: this frame is neither late nor lost.
+    a.transport.send(To::Machine(name), ring(None, 1));
+    assert_eq!(b.frame().await.1, ring(None, 1));
+}
+
+#[tokio::test]
+async fn a_value_above_the_cap_is_not_sent_and_does_no_harm() {
+    let authority = Authority::new();
+    let a = End::peer(&authority, free_name(1));
+    let mut b = End::peer(&authority, free_name(2));
+    a.transport.send(To::Machine(b.name()), copy(1, 9 << 20));
+    a.transport.send(To::Machine(b.name()), ring(None, 2));
+    assert_eq!(b.frame().await.1, ring(None, 2));
+    until(|| a.transport.stats().dropped == 1).await;
+    talk(&a, &mut b).await;
+    assert_eq!(a.transport.stats().dials, 1);
+}
+
+#[tokio::test]
 async fn a_peer_that_comes_late_is_reached() {
     let authority = Authority::new();
     let late = free_name(2);
@@ -859,7 +889,7 @@ async fn another_version_of_the_wire_parts_at_the_handshake() {
 }
 
 #[tokio::test]
-async fn half_open_handshakes_and_noise_leave_others_served() {
+async fn noise_leaves_others_served() {
     let authority = Authority::new();
     let mut peer = End::peer(&authority, free_name(1));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -11,6 +11,9 @@ use crate::wire::Frame;
 /// Values above so many bytes go on a stream of their own, where small frames do not wait behind them.
 pub(super) const LARGE: usize = 16 * 1024;
 
+/// Frames whose room an empty queue keeps: that of a burst is given back.
+const KEPT: usize = 1024;
+
 /// Which stream of a connection a frame travels on. Order is kept within one only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lane {
@@ -110,6 +113,9 @@ impl Lanes {
                         frame
                     }));
                     waiting.bytes -= bytes;
+                    if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
+                        waiting.frames = VecDeque::new();
+                    }
                     return true;
                 }
                 if waiting.ending {

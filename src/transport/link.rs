@@ -172,6 +172,8 @@ impl Link {
         let mut stream = main;
         // The other direction of a stream that we opened: nothing comes on it, and dropping it would say so.
         let mut unused = None;
+        // Ours stands for theirs: a cluster is set up with one cap.
+        let most = shared.config.max_frame();
         let mut frames = Vec::new();
         let mut buffer = BytesMut::new();
         while self.lanes.take(lane, self.id, BATCH, &mut frames).await {
@@ -192,7 +194,7 @@ impl Link {
             let mut waiting = frames.drain(..).peekable();
             while let Some(frame) = waiting.next() {
                 let before = buffer.len();
-                match wire::encode(&frame, &mut buffer) {
+                match wire::encode_within(&frame, most, &mut buffer) {
                     Ok(()) => {
                         Counters::add(&shared.counters.frames_out, 1);
                         Counters::add(&shared.counters.bytes_out, buffer.len() - before);
