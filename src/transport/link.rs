@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 use ennead_ring::message::Addr;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::close::{CloseCode, cut};
@@ -47,6 +47,8 @@ pub(super) struct Link {
     written: Notify,
     /// Writers that are not done.
     writers: AtomicUsize,
+    /// True once it has been told that the other end is up: its frames come after that. Pings wait for nothing.
+    told_up: watch::Sender<bool>,
 }
 
 /// Counts a writer until it is done, or dropped with its connection.
@@ -86,6 +88,7 @@ impl Link {
             farewell: OnceLock::new(),
             written: Notify::new(),
             writers: AtomicUsize::new(Lane::ALL.len()),
+            told_up: watch::Sender::new(false),
         }
     }
 
@@ -102,6 +105,11 @@ impl Link {
         let reason = cut(why);
         let _ = self.farewell.set((code, reason.clone()));
         self.connection.close(code.number(), reason.as_bytes());
+    }
+
+    /// Lets its frames be told.
+    pub(super) fn set_told_up(&self) {
+        self.told_up.send_replace(true);
     }
 
     /// True once all that waited is written and acknowledged (after [`Lanes::end`]), or the link has ended.
@@ -268,6 +276,7 @@ impl Link {
                     }
                 }
                 // Never waits: a ping behind it would wait too.
+                Frame::Pong(_) if !*self.told_up.borrow() => Counters::add(&shared.counters.dropped, 1),
                 Frame::Pong(_) => match shared.events.try_send(Event::Frame { from: self.from, frame }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => Counters::add(&shared.counters.dropped, 1),
@@ -279,6 +288,9 @@ impl Link {
                     {
                         shared.refuse(self, CloseCode::AnotherCluster, &why);
                         return Ok(false);
+                    }
+                    if !*self.told_up.borrow() {
+                        let _ = self.told_up.subscribe().wait_for(|told| *told).await;
                     }
                     if shared.events.send(Event::Frame { from: self.from, frame }).await.is_err() {
                         self.close(CloseCode::Shutdown, "nobody listens here any more");

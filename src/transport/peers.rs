@@ -534,6 +534,7 @@ impl Shared {
         lanes.give_to(id);
         let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
         self.lock().clients.insert(id, link.clone());
+        link.set_told_up();
         link.serve(self, main).await;
         self.lock().clients.remove(&id);
         tracing::debug!(client = id, reason = self.end_of(&link).1, "client gone");
@@ -579,8 +580,12 @@ impl Shared {
             link.close(CloseCode::Replaced, &format!("replaced: a newer run of {name} is connected"));
         }
         self.retire_others(name);
-        self.tell(name).await;
-        link.serve(&self, main).await;
+        // Both at once: a core that takes nothing must not keep pings from being answered.
+        let up = async {
+            self.tell(name).await;
+            link.set_told_up();
+        };
+        tokio::join!(up, link.serve(&self, main));
         self.ended(name, &link);
         self.tell(name).await;
     }
