@@ -201,7 +201,7 @@ impl Storage {
             state: Mutex::new(state),
             queued: Condvar::new(),
             layers: Condvar::new(),
-            untidy: Condvar::new(),
+            chores: Condvar::new(),
             asked: Condvar::new(),
             failed: Mutex::new(false),
             events: Box::new(events),
@@ -216,7 +216,8 @@ impl Storage {
         let mut storage = Self { shared: shared.clone(), writer: None, others: Vec::new(), home: Some(home) };
         // Should one not start, dropping `storage` stops those that did.
         storage.others.push(start("applier", Box::new(workers::apply))?);
-        storage.others.push(start("merger", Box::new(workers::merge))?);
+        let circle = journal.circle();
+        storage.others.push(start("tidier", Box::new(move |shared| workers::tidy(shared, &circle)))?);
         storage.others.push(start("reader", Box::new(workers::read))?);
         storage.writer = Some(start("writer", Box::new(move |shared| workers::write(shared, journal)))?);
         Ok((storage, restored))
@@ -305,7 +306,7 @@ impl Drop for Storage {
         }
         self.shared.state().written = true;
         self.shared.layers.notify_all();
-        self.shared.untidy.notify_all();
+        self.shared.chores.notify_all();
         self.shared.asked.notify_all();
         for thread in self.others.drain(..) {
             let _ = thread.join();

@@ -305,8 +305,8 @@ fn closing_makes_durable_what_is_queued() {
     }
     let Rig { storage, events, .. } = rig;
     storage.close();
-    let last = events.iter().filter_map(|event| match event {
-        StorageEvent::Durable(ticket) => Some(ticket),
+    let last = events.iter().map(|event| match event {
+        StorageEvent::Durable(ticket) => ticket,
         other => panic!("{other:?}"),
     });
     assert_eq!(last.last(), Some(Ticket(500)));

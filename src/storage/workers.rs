@@ -8,7 +8,7 @@ use std::time::Instant;
 use ennead_ring::{Change, Key, Loaded, Ticket};
 
 use super::error::StorageError;
-use super::journal::{Group, Journal};
+use super::journal::{Circle, Group, Journal};
 use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
 use super::overlay::Overlay;
 use super::stats::{StorageStats, count};
@@ -30,8 +30,8 @@ pub(super) struct Shared {
     pub(super) queued: Condvar,
     /// A layer was frozen, or was applied.
     pub(super) layers: Condvar,
-    /// The ordered store is untidy.
-    pub(super) untidy: Condvar,
+    /// The ordered store is untidy, or the journal short of files.
+    pub(super) chores: Condvar,
     /// A load is waiting.
     pub(super) asked: Condvar,
     /// Held while an event that concerns durability is told: after `Failed` there is no `Durable`.
@@ -50,6 +50,7 @@ pub(super) struct State {
     pub(super) applied: u64,
     pub(super) asked: VecDeque<Key>,
     pub(super) merge_wanted: bool,
+    pub(super) file_wanted: bool,
     pub(super) fsync_since: Option<Instant>,
     /// Nothing more will be handed in.
     pub(super) closing: bool,
@@ -104,6 +105,7 @@ impl Shared {
 
 /// Journals what is queued, group by group, until storage closes or fails.
 pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), StorageError> {
+    let circle = journal.circle();
     let mut waiting = VecDeque::new();
     let mut group = Group::default();
     let mut scratch = Vec::new();
@@ -192,6 +194,9 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         stats.fsync_total += took;
         count(&mut stats.fsync_micros, took.as_micros() as u64);
         state.fsync_since = None;
+        if circle.is_short() && !std::mem::replace(&mut state.file_wanted, true) {
+            shared.chores.notify_all();
+        }
         drop(state);
         shared.acknowledge(last);
     }
@@ -234,21 +239,29 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
         state.stats.apply_last = begun.elapsed();
         if untidy {
             state.merge_wanted = true;
-            shared.untidy.notify_all();
+            shared.chores.notify_all();
         }
         shared.layers.notify_all();
     }
 }
 
-/// Merges the tables of the ordered store when there are too many.
-pub(super) fn merge(shared: &Shared) -> Result<(), StorageError> {
+/// Makes journal files ahead of need, and merges the tables of the ordered store when there are too many.
+pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError> {
     let mut state = shared.state();
     loop {
         if state.failed || state.written {
             return Ok(());
         }
-        if !std::mem::take(&mut state.merge_wanted) {
-            state = shared.wait(&shared.untidy, state);
+        if std::mem::take(&mut state.file_wanted) {
+            drop(state);
+            if circle.is_short() {
+                circle.extend()?;
+            }
+            state = shared.state();
+            continue;
+        }
+        if state.stats.merge_blocked || !std::mem::take(&mut state.merge_wanted) {
+            state = shared.wait(&shared.chores, state);
             continue;
         }
         drop(state);
@@ -258,11 +271,8 @@ pub(super) fn merge(shared: &Shared) -> Result<(), StorageError> {
         state = shared.state();
         state.stats.merges += u64::from(merged);
         state.merge_wanted |= more;
-        if !merged {
-            // Trying again would read the same rotten block again.
-            state.stats.merge_blocked = true;
-            return Ok(());
-        }
+        // Trying again would read the same rotten block again.
+        state.stats.merge_blocked = !merged;
     }
 }
 
