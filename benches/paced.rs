@@ -59,6 +59,7 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
     let begun = Instant::now();
     let (storage, _) = Storage::open(dir.path(), Options::default(), told.clone()).expect("an open storage");
     let opened = begun.elapsed();
+    let idle = proc_field("status", "VmRSS:").unwrap_or(0) / 1024;
     let (cpu_before, written_before) = (cpu(), proc_field("io", "write_bytes:"));
     let begun = Instant::now();
     let mut n = 0;
@@ -90,7 +91,7 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
     println!("{:>6} rec/s of {bytes:>4} B, {seconds} s: {}", BURSTS * burst, quantiles(&took));
     println!(
         "       {:.1} us CPU and {} bytes written per record; {} journal files, {} groups, {} batches, {} merges, slowed {} times; \
-         fsync max {:.1} ms; {rss} MiB resident; created in {:.0} ms, reopened in {:.0} ms",
+         fsync max {:.1} ms; {rss} MiB resident, {idle} when opened; created in {:.0} ms, reopened in {:.0} ms",
         used.as_secs_f64() * 1e6 / total as f64,
         written / total,
         stats.journal_files,

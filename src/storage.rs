@@ -267,27 +267,26 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unreadable`] where a part of the store cannot be read: its keys are unknown.
     pub fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Loaded)>, StorageError> {
-        let state = self.shared.state();
-        let mut found = state.overlay.after(after, limit);
-        // Under the lock, so that no record moves from the one to the other in between.
-        let stored = self.shared.ordered.scan(after.map(Key::as_bytes));
-        drop(state);
-        for item in stored.take(limit) {
+        // The overlay first: a record that moves to the ordered store in between is then seen twice, not missed.
+        let mut found = self.shared.state().overlay.after(after, limit);
+        for item in self.shared.ordered.scan(after.map(Key::as_bytes)).take(limit) {
             let (key, kept) = item?;
             found.entry(key).or_insert_with_key(|key| ordered::read_kept(key, &kept));
         }
         Ok(found.into_iter().take(limit).collect())
     }
 
-    /// What storage is doing.
+    /// What storage is doing. May wait a moment for the ordered store; not for handing out on a hot path.
     pub fn stats(&self) -> StorageStats {
+        // Before the lock is taken: the ordered store may be busy with the disk.
+        let (stored, record_bytes) = (self.shared.ordered.records(), self.shared.ordered.bytes());
         let state = self.shared.state();
         StorageStats {
             queued: state.number - state.stats.durable,
             fsync_running: state.fsync_since.map(|since| since.elapsed()),
             overlay_bytes: state.overlay.bytes() as u64,
-            records: self.shared.ordered.records() + state.overlay.active.records.len() as u64,
-            record_bytes: self.shared.ordered.bytes(),
+            records: stored + state.overlay.active.records.len() as u64,
+            record_bytes,
             ..state.stats.clone()
         }
     }

@@ -130,6 +130,12 @@ impl Journal {
             spare.push(circle.create()?);
         }
         circle.spare().append(&mut spare);
+        // What a killed process wrote and did not fsync was read back from the system's memory just now. It
+        // will be told of, so it must be on the disk first. Only the last file can have such entries.
+        if let Some(segment) = live.last_mut() {
+            segment.disk.sync().map_err(|e| StorageError::io(&segment.path, "fsync of the journal", e))?;
+        }
+        sync_directory(folder).map_err(|e| StorageError::io(folder, "fsync", e))?;
         let journal = Self { salt, circle: Arc::new(circle), live: live.into(), at };
         Ok((journal, entries))
     }

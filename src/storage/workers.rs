@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use ennead_ring::{Change, Key, Loaded, Ticket};
+use ennead_ring::{Change, Key, Limits, Loaded, Ticket};
 
 use super::error::StorageError;
 use super::journal::{Circle, Group, Journal};
@@ -13,6 +14,12 @@ use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
 use super::overlay::Overlay;
 use super::stats::{StorageStats, count};
 use super::{Options, StorageEvent, entry};
+
+/// Records moved at a time while others wait for the lock.
+const HANDFUL: usize = 128;
+
+/// A disk that takes longer for a piece of a batch is not helped by waiting as long again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A change on its way to the disk, with its own number: tickets are the owner's.
 pub(super) struct Queued {
@@ -116,11 +123,12 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
             if state.failed {
                 return Ok(());
             }
-            if waiting.is_empty() {
-                std::mem::swap(&mut waiting, &mut state.queue);
-            }
+            waiting.append(&mut state.queue);
             if waiting.is_empty() && state.closing {
-                return Ok(());
+                let limits = state.overlay.active.meta.limits;
+                let written = state.stats.groups > 0;
+                drop(state);
+                return if written { seal(&mut journal, &limits) } else { Ok(()) };
             }
             let full = is_over(shared, &state, 2);
             if !waiting.is_empty() && !full {
@@ -172,14 +180,19 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         journal.append(&mut group)?;
         let took = begun.elapsed();
 
+        // In handfuls: whoever hands a change in must not wait for thousands to be moved.
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let overlay = &mut shared.state().overlay;
+            for (number, key, kept) in records.by_ref().take(HANDFUL) {
+                if overlay.pending.get(&key).is_some_and(|(newest, _)| *newest == number) {
+                    overlay.pending.remove(&key);
+                }
+                overlay.active.insert(key, kept);
+            }
+        }
         let mut state = shared.state();
         let State { overlay, stats, .. } = &mut *state;
-        for (number, key, kept) in records {
-            if overlay.pending.get(&key).is_some_and(|(newest, _)| *newest == number) {
-                overlay.pending.remove(&key);
-            }
-            overlay.active.insert(key, kept);
-        }
         overlay.active.views.append(&mut views);
         overlay.active.meta.limits = limits.unwrap_or(overlay.active.meta.limits);
         overlay.active.meta.place = journal.at();
@@ -200,6 +213,16 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         drop(state);
         shared.acknowledge(last);
     }
+}
+
+/// Ends the journal with a group that changes nothing: it proves that the group before it was whole, so that
+/// rot there is found for what it is, and not taken for the torn end of a write.
+fn seal(journal: &mut Journal, limits: &Limits) -> Result<(), StorageError> {
+    let mut bytes = Vec::new();
+    encode_into(limits, &mut bytes);
+    let mut group = Group::default();
+    journal.add(&mut group, entry::Kind::Limits, &[], &bytes, entry::checksum(&[], &bytes));
+    journal.append(&mut group)
 }
 
 /// True if the active layer is so many times as large as it should be when it is applied.
@@ -229,11 +252,24 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
         };
         drop(state);
         let begun = Instant::now();
-        shared.ordered.apply(layer.records.iter(), &layer.views, &layer.meta)?;
+        let mut records = layer.records.iter().peekable();
+        loop {
+            let begun = Instant::now();
+            if shared.ordered.apply(&mut records, &layer.views, &layer.meta)? {
+                break;
+            }
+            // The journal shares the disk: leave it half of the time, unless the writer waits for us anyway.
+            let state = shared.state();
+            let hurry = state.closing || state.failed || is_over(shared, &state, 2);
+            drop(state);
+            if !hurry {
+                thread::sleep(begun.elapsed().min(LONGEST_PAUSE));
+            }
+        }
         let untidy = shared.ordered.is_untidy();
         state = shared.state();
         // Only now: until here loads find these records in the layer.
-        state.overlay.frozen = None;
+        let frozen = state.overlay.frozen.take();
         state.applied = layer.meta.place.sequence;
         state.stats.applied += 1;
         state.stats.apply_last = begun.elapsed();
@@ -242,6 +278,10 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
             shared.chores.notify_all();
         }
         shared.layers.notify_all();
+        drop(state);
+        // Freeing thousands of records takes a while: not under the lock.
+        drop((frozen, layer));
+        state = shared.state();
     }
 }
 
