@@ -1,20 +1,37 @@
 //! Finds a coordinator, asks five owners, retries under one request id.
 
+mod error;
+mod link;
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, IntoFuture};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ennead_ring::Key;
+use ennead_ring::message::{Change, Condition};
 use ennead_ring::position::Position;
-use ennead_ring::stamp::RequestId;
+use ennead_ring::stamp::Hlc;
 use ennead_ring::view::{Name, View};
 
+use self::link::{Link, Reply};
+use self::write::Wrote;
+use crate::certs::Identity;
 use crate::status::MachineStatus;
+use crate::transport::To;
+use crate::wire::Frame;
+
+pub use error::{Effect, Error};
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.
 #[derive(Clone, Debug)]
-pub struct Client {}
+pub struct Client {
+    link: Arc<Link>,
+}
 
 /// How to reach a cluster, and how patiently.
 #[derive(Clone, Debug)]
@@ -27,6 +44,21 @@ pub struct ClientOptions {
     pub identity: Option<String>,
     /// The deadline of each operation, retries included. Default 2 s.
     pub timeout: Duration,
+    /// Longest value sent or taken, in bytes. Default 8 MiB.
+    pub max_value: usize,
+}
+
+impl ClientOptions {
+    /// The defaults, for a cluster that some of these machines belong to.
+    pub fn new(peers: impl IntoIterator<Item = Name>, certs: impl Into<PathBuf>) -> Self {
+        Self {
+            peers: peers.into_iter().collect(),
+            certs: certs.into(),
+            identity: None,
+            timeout: Duration::from_secs(2),
+            max_value: 8 << 20,
+        }
+    }
 }
 
 /// A value as it was stored.
@@ -94,87 +126,64 @@ pub enum CopyAnswer {
     Refused,
 }
 
-/// Whether a failed operation left the key as it was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// The key is as it was.
-    Unchanged,
-    /// The write may or may not have taken effect, or may yet.
-    Unknown,
-}
-
-/// Why an operation did not succeed. [`effect`](Self::effect) says what that means for the data.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// Too few slots answered in time; no Accept was sent. The key is as it was.
-    NoQuorum { votes: u8, needed: u8, silent: Vec<Name>, within: Duration },
-    /// An Accept may have gone out and the deadline passed. The write may yet take effect.
-    Unknown { id: RequestId, votes: u8, needed: u8, silent: Vec<Name>, within: Duration },
-    /// The comparison failed: the key has this version, or no value.
-    VersionMismatch { found: Option<u64> },
-    /// No machine could be reached at all.
-    Unreachable { tried: Vec<(Name, String)> },
-    /// The cluster is too busy. The key is as it was.
-    Overloaded { retry_after: Duration },
-    /// The request itself is wrong: an empty key, a value too long.
-    Invalid(String),
-    /// A machine refused, for this reason.
-    Refused(String),
-    /// Certificates or settings that cannot be used.
-    Setup(String),
-}
-
-impl Error {
-    /// The word of INTERFACES: `no_quorum`, `timeout`, `version_mismatch`, ...
-    pub fn code(&self) -> &'static str {
-        unimplemented!()
-    }
-
-    /// Whether the key is as it was.
-    pub fn effect(&self) -> Effect {
-        unimplemented!()
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        unimplemented!()
-    }
-}
-impl std::error::Error for Error {}
-
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// A put in the making: await it, or add a condition or a time to live first.
 #[must_use = "a put does nothing until awaited"]
 #[derive(Debug)]
 pub struct Put<'a> {
-    _client: &'a Client,
+    client: &'a Client,
+    key: Result<Key, Error>,
+    value: Arc<[u8]>,
+    condition: Condition,
+    ttl: Option<Duration>,
 }
+
 impl<'a> Put<'a> {
     /// Only if the key has this version.
-    pub fn if_version(self, _version: u64) -> Self {
+    pub fn if_version(mut self, version: u64) -> Self {
+        self.condition = Condition::Version(version);
         self
     }
+
     /// Only if the key has no value.
-    pub fn if_absent(self) -> Self {
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Condition::Absent;
         self
     }
-    /// The value expires after this long.
-    pub fn ttl(self, _ttl: Duration) -> Self {
+
+    /// The value expires after this long, by the coordinator's clock.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
         self
     }
+
     /// Writes it, and tells how many slots are known to hold it.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Unknown`] is the only one after which the value may have changed.
     pub async fn receipt(self) -> Result<Written, Error> {
-        unimplemented!()
+        let Self { client, key, value, condition, ttl } = self;
+        let link = &client.link;
+        if value.len() > link.options.max_value {
+            let (bytes, most) = (value.len(), link.options.max_value);
+            return Err(Error::Invalid(format!("the value has {bytes} bytes; a value has at most {most}")));
+        }
+        let ttl = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let write = write::new_write(link, condition, Change::Put { value, ttl });
+        match write::write(link, &key?, write, client.deadline()).await? {
+            Wrote::Done(written) => Ok(written),
+            Wrote::Absent => Err(Error::Refused("a put was answered like a delete".to_owned())),
+        }
     }
 }
+
 impl<'a> IntoFuture for Put<'a> {
     type Output = Result<u64, Error>;
     type IntoFuture = Answer<'a, u64>;
+
     fn into_future(self) -> Self::IntoFuture {
-        unimplemented!()
+        Box::pin(async move { self.receipt().await.map(|written| written.version) })
     }
 }
 
@@ -182,60 +191,184 @@ impl<'a> IntoFuture for Put<'a> {
 #[must_use = "a delete does nothing until awaited"]
 #[derive(Debug)]
 pub struct Delete<'a> {
-    _client: &'a Client,
+    client: &'a Client,
+    key: Result<Key, Error>,
+    condition: Condition,
 }
+
 impl<'a> Delete<'a> {
     /// Only if the key has this version.
-    pub fn if_version(self, _version: u64) -> Self {
+    pub fn if_version(mut self, version: u64) -> Self {
+        self.condition = Condition::Version(version);
         self
     }
 }
+
 impl<'a> IntoFuture for Delete<'a> {
     type Output = Result<Option<u64>, Error>;
     type IntoFuture = Answer<'a, Option<u64>>;
+
     fn into_future(self) -> Self::IntoFuture {
-        unimplemented!()
+        Box::pin(async move {
+            let Self { client, key, condition } = self;
+            let write = write::new_write(&client.link, condition, Change::Delete);
+            match write::write(&client.link, &key?, write, client.deadline()).await? {
+                Wrote::Done(written) => Ok(Some(written.version)),
+                Wrote::Absent => Ok(None),
+            }
+        })
     }
 }
 
 impl Client {
-    /// Reaches a cluster by any of these machines.
-    pub async fn connect(_options: ClientOptions) -> Result<Self, Error> {
-        unimplemented!()
+    /// Reaches a cluster by any of these machines, and learns the others from them; with the only client's
+    /// certificate in the folder `certs`, and the defaults for everything else.
+    ///
+    /// Must be called inside a tokio runtime. Connections are made as they are needed.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if there is no usable certificate, [`Error::Unreachable`] if nobody answers in time.
+    pub async fn connect(
+        peers: impl IntoIterator<Item = Name>,
+        certs: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
+        Self::with_options(ClientOptions::new(peers, certs)).await
     }
-    /// Stores a value.
-    pub fn put(&self, _key: impl AsRef<[u8]>, _value: impl AsRef<[u8]>) -> Put<'_> {
-        unimplemented!()
+
+    /// The same, with everything said.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn with_options(options: ClientOptions) -> Result<Self, Error> {
+        let identity = Identity::client(&options.certs, options.identity.as_deref());
+        let client = Self::unconnected(options, identity.map_err(|e| Error::Setup(e.to_string()))?)?;
+        client.link.fetch_view(client.deadline()).await?;
+        Ok(client)
     }
-    /// The settled value: five votes for it (D1 to D4).
-    pub async fn get(&self, _key: impl AsRef<[u8]>) -> Result<Option<Record>, Error> {
-        unimplemented!()
+
+    /// A client that asks for the view when it first needs it, with a certificate in hand: a machine's own
+    /// one will do.
+    pub(crate) fn unconnected(options: ClientOptions, identity: Identity) -> Result<Self, Error> {
+        Ok(Self { link: Link::open(options, identity)? })
     }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.link.options.timeout
+    }
+
+    /// Stores a value. Two round trips and one fsync for a key that its coordinator does not lead yet, one round
+    /// trip less for one that it does.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Put<'_> {
+        Put {
+            client: self,
+            key: user_key(key),
+            value: value.as_ref().into(),
+            condition: Condition::Any,
+            ttl: None,
+        }
+    }
+
+    /// The settled value, from five copies asked in parallel (D1 to D4). One round trip where they agree.
+    ///
+    /// # Errors
+    /// [`Error::NoQuorum`] if fewer than five slots answer in time.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Record>, Error> {
+        read::quorum(&self.link, &user_key(key)?, self.deadline()).await
+    }
+
     /// What one copy holds: a dirty read, which may be stale. Tells who answered.
-    pub async fn get_one(&self, _key: impl AsRef<[u8]>) -> Result<(Name, Option<Record>), Error> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::NoQuorum`] if no owner answers in time.
+    pub async fn get_one(&self, key: impl AsRef<[u8]>) -> Result<(Name, Option<Record>), Error> {
+        read::one(&self.link, &user_key(key)?, self.deadline()).await
     }
+
     /// The settled value, and every copy's own answer.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
     pub async fn get_copies(
         &self,
-        _key: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
     ) -> Result<(Option<Record>, Vec<CopyReport>), Error> {
-        unimplemented!()
+        read::copies(&self.link, &user_key(key)?, self.deadline()).await
     }
+
     /// Removes the value.
-    pub fn delete(&self, _key: impl AsRef<[u8]>) -> Delete<'_> {
-        unimplemented!()
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Delete<'_> {
+        Delete { client: self, key: user_key(key), condition: Condition::Any }
     }
+
     /// Where the key's slots are, by the newest view known.
-    pub async fn locate(&self, _key: impl AsRef<[u8]>) -> Result<Vec<Location>, Error> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] if no machine tells its view.
+    pub async fn locate(&self, key: impl AsRef<[u8]>) -> Result<Vec<Location>, Error> {
+        let key = user_key(key)?;
+        let known = self.link.view(self.deadline()).await?;
+        let owners = known.owners(&key);
+        let positions = link::positions(&key, known.view.slots());
+        let slots = (1..=owners.slots()).zip(positions);
+        Ok(slots
+            .map(|(slot, position)| Location { slot, position, owner: known.name(owners.owner(slot)) })
+            .collect())
     }
+
     /// The newest view that any of the machines has.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] if no machine tells its view.
     pub async fn view(&self) -> Result<Arc<View>, Error> {
-        unimplemented!()
+        Ok(self.link.fetch_view(self.deadline()).await?.view.clone())
     }
+
     /// Every member's own account, or why there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] if no machine tells its view.
     pub async fn status(&self) -> Result<Vec<(Name, Result<MachineStatus, String>)>, Error> {
-        unimplemented!()
+        let deadline = self.deadline();
+        let known = self.link.view(deadline).await?;
+        let mut replies = self.link.question();
+        let mut told: BTreeMap<Name, Result<MachineStatus, String>> = BTreeMap::new();
+        for member in known.view.members() {
+            let name = member.machine.name;
+            told.insert(name, Err("no answer".to_owned()));
+            self.link.transport.send(To::Machine(name), Frame::StatusAsk { ask: replies.ask.0 });
+        }
+        let mut open: BTreeSet<Name> = told.keys().copied().collect();
+        // Machines that live answer at once; who has not when most have is given a little longer.
+        let mut until = deadline;
+        while !open.is_empty() {
+            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), replies.next()).await else {
+                break;
+            };
+            match reply {
+                Reply::Status(status) => {
+                    told.insert(name, Ok(*status));
+                    open.remove(&name);
+                    until = until.min(Instant::now() + Duration::from_millis(500));
+                }
+                Reply::Down(reason) if open.remove(&name) => {
+                    told.insert(name, Err(reason));
+                }
+                Reply::Down(_) | Reply::Ring(_) => {}
+            }
+        }
+        Ok(told.into_iter().collect())
     }
+}
+
+fn user_key(key: impl AsRef<[u8]>) -> Result<Key, Error> {
+    let key = Key::new(key).map_err(|e| Error::Invalid(e.to_string()))?;
+    if key.is_reserved() {
+        return Err(Error::Invalid("keys that begin with a zero byte are the cluster's own".to_owned()));
+    }
+    Ok(key)
+}
+
+fn record(value: Arc<[u8]>, version: u64, expires: Option<Hlc>) -> Record {
+    let expires = expires.map(|at| UNIX_EPOCH + Duration::from_nanos(at.nanos()));
+    Record { value, version, expires }
 }

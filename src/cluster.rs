@@ -517,13 +517,10 @@ impl Cluster {
     /// # Errors
     /// As [`Client::connect`].
     pub async fn client(&self, timeout: Duration) -> Result<Client, crate::client::Error> {
-        let options = ClientOptions {
-            peers: self.names(),
-            certs: self.certs(),
-            identity: Some(CLIENT.to_string()),
-            timeout,
-        };
-        Client::connect(options).await
+        let mut options = ClientOptions::new(self.names(), self.certs());
+        options.identity = Some(CLIENT.to_string());
+        options.timeout = timeout;
+        Client::with_options(options).await
     }
 
     /// The peers' names, in order.

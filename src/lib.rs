@@ -4,11 +4,14 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod node;
+mod runtime;
 pub mod status;
+pub mod storage;
+mod supervisor;
 pub mod transport;
 pub mod units;
 pub mod wire;
 
 pub use client::Client;
 pub use ennead_ring::Name;
-pub use node::{Node, NodeConfig, StartError};
+pub use node::{Node, NodeConfig, StartError, StopReason};

@@ -1,58 +1,443 @@
-//! The node: storage, sockets and the protocol, put together. (Placeholder, replaced at merge.)
+//! A storage peer in this process: its start, its end, and what is started again in between.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
 
-use ennead_ring::Name;
-use ennead_ring::node::Birth;
+use ennead_ring::node::{Birth, Tuning};
+use ennead_ring::view::{DEFAULT_WEIGHT, Machine, Name};
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot, watch};
 
-/// What a node is started from.
+use crate::certs::{CertError, Identity};
+use crate::client::{Client, ClientOptions, Error};
+use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
+use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent};
+use crate::supervisor::{Restarts, last_words};
+use crate::transport::{Config, Transport, TransportError};
+use crate::wire::Role;
+
+/// What a machine is started with.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Where it listens.
+    /// Where it listens, UDP.
     pub listen: SocketAddr,
-    /// What it is called.
+    /// What it is called: where others reach it. Part of the ring, so it stays for the life of its data.
     pub advertise: Name,
-    /// Its data directory.
+    /// Its data directory; made where there is none.
     pub data: PathBuf,
-    /// The folder of certificates.
+    /// The folder of certificates, with `ca.pem` and `peers/<name>.pem` and `.key`.
     pub certs: PathBuf,
-    /// How it comes to a cluster if it has none.
+    /// How it comes to a cluster, if its data directory is empty.
     pub birth: Birth,
-    /// Its positions on the ring.
+    /// Its positions on the ring: its share of the data, against other machines'. Default 64.
     pub virtual_peers: u32,
-    /// Longest value accepted, in bytes.
+    /// Longest value it takes, in bytes. Default 8 MiB.
     pub max_value: usize,
 }
 
-/// Why a node did not start.
+/// Why a machine did not start. Nothing was changed on disk, unless it says so.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+pub enum StartError {
+    /// An empty data directory, and no word what to do with it.
+    #[error(
+        "the data directory {0} is empty: start with --init to make a new cluster (--with NAMES takes blank \
+         machines along), or with --join IP to be taken along by the machine there"
+    )]
+    NeedsBirth(PathBuf),
+    /// `init` where there is a cluster already (F1).
+    #[error(
+        "--init is refused: the data directory {data} belongs to cluster {cluster} already. Start without \
+         --init to go on as its member"
+    )]
+    AlreadyBelongs {
+        /// The directory.
+        data: PathBuf,
+        /// Whose it is.
+        cluster: String,
+    },
+    /// The directory is another machine's.
+    #[error(
+        "the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}"
+    )]
+    OtherName {
+        /// The directory.
+        data: PathBuf,
+        /// Whose it is.
+        theirs: Name,
+        /// Who we said we are.
+        mine: Name,
+    },
+    /// An even number of slots, or too many.
+    #[error("--slots {0}: a cluster has an odd number of slots, 1 to 15")]
+    Slots(u8),
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+    /// The data directory.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The network.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A thread or a runtime.
+    #[error("the system refuses a thread or an event queue: {0}")]
+    System(#[from] std::io::Error),
+    /// The machine's own client.
+    #[error("its own client cannot be made: {0}")]
+    Client(#[from] Error),
+}
 
-/// Why a running node ended by itself.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StopReason(String);
+/// Why a machine stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StopReason {
+    /// It was asked to, for this reason.
+    Shutdown(String),
+    /// It cannot go on, for this reason.
+    Failed(String),
+}
 
-/// A running node.
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shutdown(why) => write!(f, "shut down: {why}"),
+            Self::Failed(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+/// A running machine. Dropping it shuts it down without waiting.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    name: Name,
+    control: mpsc::Sender<Control>,
+    stopped: watch::Receiver<Option<StopReason>>,
+    client: Client,
+}
 
-impl Node {
-    /// Starts a node.
+/// A machine in the making: see [`Node::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    listen: Option<SocketAddr>,
+    advertise: Option<Name>,
+    data: Option<PathBuf>,
+    certs: Option<PathBuf>,
+    birth: Option<Birth>,
+    virtual_peers: Option<u32>,
+    max_value: Option<usize>,
+}
+
+impl Builder {
+    /// Where it listens: an IP address, or one with a port. Required.
+    pub fn listen(mut self, address: impl Into<Listen>) -> Self {
+        self.listen = Some(address.into().0);
+        self
+    }
+
+    /// What it is called where that is not the address it listens on.
+    pub fn advertise(mut self, name: Name) -> Self {
+        self.advertise = Some(name);
+        self
+    }
+
+    /// Its data directory. Required.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data = Some(dir.into());
+        self
+    }
+
+    /// The folder of certificates. Required.
+    pub fn certs(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.certs = Some(dir.into());
+        self
+    }
+
+    /// A blank machine offers itself to these.
+    pub fn join(mut self, machines: impl IntoIterator<Item = Name>) -> Self {
+        self.birth = Some(Birth::Join(machines.into_iter().collect()));
+        self
+    }
+
+    /// Makes a new cluster of this machine and these blank ones, with nine slots.
+    pub fn init(mut self, with: impl IntoIterator<Item = Name>) -> Self {
+        let slots = ennead_ring::quorum::DEFAULT_SLOTS;
+        self.birth = Some(Birth::Init { with: with.into_iter().collect(), slots });
+        self
+    }
+
+    /// Its positions on the ring. Default 64.
+    pub fn virtual_peers(mut self, positions: u32) -> Self {
+        self.virtual_peers = Some(positions);
+        self
+    }
+
+    /// Longest value it takes, in bytes. Default 8 MiB.
+    pub fn max_value(mut self, bytes: usize) -> Self {
+        self.max_value = Some(bytes);
+        self
+    }
+
+    /// Starts it.
     ///
     /// # Errors
-    /// Whatever keeps it from serving.
-    pub async fn start(_config: NodeConfig) -> Result<Self, StartError> {
-        Err(StartError("not built yet".to_string()))
+    /// [`StartError`]; a required setting that is missing is [`StartError::Client`] with a word on which.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let missing =
+            |what: &str| StartError::Client(Error::Setup(format!("the builder was given no {what}")));
+        let listen = self.listen.ok_or_else(|| missing("address to listen on"))?;
+        let config = NodeConfig {
+            listen,
+            advertise: self.advertise.unwrap_or_else(|| Name::new(listen)),
+            data: self.data.ok_or_else(|| missing("data directory"))?,
+            certs: self.certs.ok_or_else(|| missing("folder of certificates"))?,
+            birth: self.birth.unwrap_or(Birth::None),
+            virtual_peers: self.virtual_peers.unwrap_or(DEFAULT_WEIGHT),
+            max_value: self.max_value.unwrap_or(8 << 20),
+        };
+        Node::start(config).await
+    }
+}
+
+/// An address to listen on; an IP address alone means port 9595.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen(SocketAddr);
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl<T: Into<std::net::IpAddr> + Copy> From<(T,)> for Listen {
+    fn from((ip,): (T,)) -> Self {
+        Self(SocketAddr::new(ip.into(), ennead_ring::view::DEFAULT_PORT))
+    }
+}
+
+impl From<std::net::IpAddr> for Listen {
+    fn from(ip: std::net::IpAddr) -> Self {
+        Self(SocketAddr::new(ip, ennead_ring::view::DEFAULT_PORT))
+    }
+}
+
+impl From<Name> for Listen {
+    fn from(name: Name) -> Self {
+        Self(name.address())
+    }
+}
+
+impl Node {
+    /// A machine in the making.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 
-    /// Resolves when the node ends by itself, with the reason.
+    /// Starts a machine. It runs on a thread of its own, whatever the caller's runtime does.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong and what to do about it.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        if let Birth::Init { slots, .. } = config.birth
+            && (slots.is_multiple_of(2) || slots as usize > ennead_ring::quorum::MAX_SLOTS)
+        {
+            return Err(StartError::Slots(slots));
+        }
+        let identity = Identity::peer(&config.certs, config.advertise)?;
+        let mut options = ClientOptions::new([config.advertise], config.certs.clone());
+        options.max_value = config.max_value;
+        let client = Client::unconnected(options, identity.clone())?;
+        let (control, control_rx) = mpsc::channel(16);
+        let (started_tx, started) = oneshot::channel();
+        let (stopped_tx, stopped) = watch::channel(None);
+        let name = config.advertise;
+        thread::Builder::new().name("ennead-core".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => {
+                    let reason = runtime.block_on(live(config, identity, control_rx, started_tx));
+                    // Nobody may be left to hear it.
+                    let _ = stopped_tx.send(reason);
+                }
+                Err(error) => {
+                    let _ = started_tx.send(Err(error.into()));
+                }
+            }
+        })?;
+        match started.await {
+            Ok(Ok(())) => Ok(Self { name, control, stopped, client }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(std::io::Error::other("the node's thread died while it started").into()),
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> Name {
+        self.name
+    }
+
+    /// A client of the cluster, over the same code and protocol as any other. It asks this machine first.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits until it ends, and tells why.
     pub async fn stopped(&self) -> StopReason {
-        std::future::pending().await
+        let mut stopped = self.stopped.clone();
+        let reason = stopped.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        reason.ok().flatten().unwrap_or_else(|| StopReason::Failed("the node's thread died".to_owned()))
     }
 
-    /// Stops it in order, telling the peers why.
-    pub async fn shutdown(self, _why: &str) {}
+    /// Ends it in order: peers are told the reason, what is queued is flushed, the directory is released.
+    pub async fn shutdown(self, why: &str) -> StopReason {
+        // If it has stopped by itself, it says so below.
+        let _ = self.control.send(Control::Shutdown(why.to_owned())).await;
+        self.stopped().await
+    }
+
+    /// Test-only: makes the core loop panic.
+    #[doc(hidden)]
+    pub async fn panic_core(&self) {
+        let _ = self.control.send(Control::Panic).await;
+    }
+}
+
+fn open_storage(
+    config: &NodeConfig,
+    events: &mpsc::UnboundedSender<StorageEvent>,
+) -> Result<(Storage, Restored), StorageError> {
+    let events = events.clone();
+    Storage::open(&config.data, Options::default(), move |event| {
+        // After the core loop has ended there is nobody to tell.
+        let _ = events.send(event);
+    })
+}
+
+/// What the directory says against these settings.
+fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
+    let data = config.data.clone();
+    match (restored.views.last(), &config.birth) {
+        (None, Birth::None) => Err(StartError::NeedsBirth(data)),
+        (Some(view), Birth::Init { .. }) => {
+            Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
+        }
+        (Some(view), _) => {
+            let same = view.members().iter().find(|m| m.machine.incarnation == restored.incarnation);
+            match same {
+                Some(member) if member.machine.name != config.advertise => {
+                    Err(StartError::OtherName { data, theirs: member.machine.name, mine: config.advertise })
+                }
+                _ => Ok(()),
+            }
+        }
+        (None, _) => Ok(()),
+    }
+}
+
+/// A node's life on its thread: starts the parts, starts again those that die, ends them in order.
+async fn live(
+    config: NodeConfig,
+    identity: Identity,
+    control: mpsc::Receiver<Control>,
+    started: oneshot::Sender<Result<(), StartError>>,
+) -> Option<StopReason> {
+    let (storage_tx, storage_rx) = mpsc::unbounded_channel();
+    let begun = begin(&config, identity, &storage_tx);
+    let (mut storage, restored, transport, events) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return None;
+        }
+    };
+    let mut inbox = Inbox { transport: events, storage: storage_rx, control };
+    let me = Machine { name: config.advertise, incarnation: restored.incarnation };
+    tracing::info!(
+        name = %me.name,
+        incarnation = %me.incarnation,
+        data = %config.data.display(),
+        listen = %transport.local_addr(),
+        "started"
+    );
+    let _ = started.send(Ok(()));
+    let saved = RefCell::new(save(&restored));
+    let peers = RefCell::new(Peers::default());
+    let tuning = Tuning { max_value: config.max_value, ..Tuning::default() };
+    let (mut core_restarts, mut storage_restarts) =
+        (Restarts::of("core loop"), Restarts::of("storage writer"));
+    let start = Instant::now();
+    let reason = loop {
+        let parts = Parts {
+            me,
+            weight: config.virtual_peers,
+            birth: config.birth.clone(),
+            tuning: tuning.clone(),
+            transport: &transport,
+            storage: &storage,
+            saved: &saved,
+            peers: &peers,
+            started: start,
+            part_restarts: core_restarts.total() + storage_restarts.total(),
+        };
+        match AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await {
+            Ok(Ended::Shutdown(why)) => break StopReason::Shutdown(why),
+            // The records in the core's memory may be ahead of the disk: both begin anew from what is on it.
+            Ok(Ended::Storage(error)) if error.is_panic() => {
+                if let Err(reason) = storage_restarts.another(&error.to_string(), Instant::now()) {
+                    break StopReason::Failed(reason);
+                }
+                storage.close();
+                while inbox.storage.try_recv().is_ok() {}
+                match open_storage(&config, &storage_tx) {
+                    Ok((opened, restored)) => {
+                        storage = opened;
+                        *saved.borrow_mut() = save(&restored);
+                    }
+                    Err(error) => {
+                        let why = format!("the data directory cannot be opened again: {error}");
+                        transport.close(&why).await;
+                        return Some(StopReason::Failed(why));
+                    }
+                }
+            }
+            Ok(Ended::Storage(error)) => break StopReason::Failed(error.to_string()),
+            Err(panic) => {
+                if let Err(reason) = core_restarts.another(&last_words(&*panic), Instant::now()) {
+                    break StopReason::Failed(reason);
+                }
+            }
+        }
+    };
+    match &reason {
+        StopReason::Shutdown(why) => tracing::info!(why, "shutting down"),
+        StopReason::Failed(why) => tracing::error!(why, "cannot go on"),
+    }
+    transport.close(&reason.to_string()).await;
+    storage.close();
+    Some(reason)
+}
+
+type Begun = (Storage, Restored, Transport, mpsc::Receiver<crate::transport::Event>);
+
+fn begin(
+    config: &NodeConfig,
+    identity: Identity,
+    storage_events: &mpsc::UnboundedSender<StorageEvent>,
+) -> Result<Begun, StartError> {
+    let (storage, restored) = open_storage(config, storage_events)?;
+    refuse(config, &restored)?;
+    let me = Machine { name: config.advertise, incarnation: restored.incarnation };
+    let mut transport = Config::new(Role::Machine(me), identity);
+    transport.listen = Some(config.listen);
+    transport.cluster = restored.views.last().map(|view| view.cluster());
+    transport.max_value = config.max_value;
+    let (tx, events) = mpsc::channel(8192);
+    let transport = Transport::bind(transport, tx)?;
+    Ok((storage, restored, transport, events))
+}
+
+fn save(restored: &Restored) -> Saved {
+    Saved { limits: restored.limits, views: restored.views.clone(), ticket: 0, durable: 0 }
 }

@@ -194,7 +194,7 @@ impl Transport {
     /// # Errors
     /// The address is taken or not ours, or the identity cannot be used or is another's.
     pub fn bind(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TransportError> {
-        tokio::runtime::Handle::try_current().map_err(|_| TransportError::NoRuntime)?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| TransportError::NoRuntime)?;
         if let Role::Machine(machine) = config.role
             && *config.identity.who() != Who::Peer(machine.name)
         {
@@ -206,8 +206,8 @@ impl Transport {
                 .map_err(TransportError::Socket)?;
         endpoint.set_default_client_config(made.client);
         let address = endpoint.local_addr().map_err(TransportError::Socket)?;
-        let shared = Arc::new(Shared::new(config, endpoint, address, events));
-        tokio::spawn(shared.clone().accept());
+        let shared = Arc::new(Shared::new(config, endpoint, address, runtime.clone(), events));
+        runtime.spawn(shared.clone().accept());
         Ok(Self { owner: Arc::new(Owner(shared)) })
     }
 

@@ -80,13 +80,10 @@ async fn connect(global: &Global) -> Result<Client, Failure> {
                 .to_string(),
         ));
     };
-    let options = ClientOptions {
-        peers: global.peers.clone(),
-        certs,
-        identity: global.identity.clone(),
-        timeout: global.timeout,
-    };
-    Ok(Client::connect(options).await?)
+    let mut options = ClientOptions::new(global.peers.clone(), certs);
+    options.identity = global.identity.clone();
+    options.timeout = global.timeout;
+    Ok(Client::with_options(options).await?)
 }
 
 /// The manual page of kvctl or of one of its commands, in roff.

@@ -17,16 +17,24 @@
 
 extern crate alloc;
 
+mod acceptor;
+mod birth;
+mod coordinator;
 pub mod effect;
 pub mod key;
+mod local;
 pub mod message;
-#[cfg(feature = "mutants")]
 pub mod mutant;
 pub mod node;
 pub mod placement;
 pub mod position;
 pub mod quorum;
+pub mod reader;
+mod reading;
+mod register;
 pub mod stamp;
+mod sync;
+mod turn;
 pub mod view;
 
 pub use effect::{Change, Effect, Input, Limits, Loaded, Mono, Now, Ticket};
@@ -35,5 +43,6 @@ pub use node::Node;
 pub use placement::{Owners, Ring};
 pub use position::{Chain, Position};
 pub use quorum::{SlotSet, Tally, quorum_of};
+pub use reader::Reader;
 pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
 pub use view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};

@@ -1,5 +1,34 @@
 //! Test-only: rules that can be switched off, to show that the tests notice.
 
+/// The rules that whoever holds this keeps: all of them, in a build without the feature `mutants`, where
+/// this takes no room and every question about it is answered at compile time.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Rules {
+    #[cfg(feature = "mutants")]
+    broken: Option<Mutant>,
+}
+
+impl Rules {
+    /// All but one.
+    #[cfg(feature = "mutants")]
+    pub const fn without(broken: Option<Mutant>) -> Self {
+        Self { broken }
+    }
+
+    /// True if a test has switched this rule off.
+    #[inline]
+    pub(crate) fn broken(self, mutant: Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        let broken = self.broken == Some(mutant);
+        #[cfg(not(feature = "mutants"))]
+        let broken = {
+            let _ = mutant;
+            false
+        };
+        broken
+    }
+}
+
 /// A rule of PROTOCOL.md, broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mutant {

@@ -1,10 +1,29 @@
 //! A machine: all of the protocol, driven by one input at a time.
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
+use core::mem;
 
-use crate::effect::{Effect, Input, Limits, Mono, Now};
-use crate::view::{Machine, Name, View};
+use hashbrown::HashMap;
+
+use crate::acceptor::{Accepted, Acceptor};
+use crate::birth::Stage;
+use crate::coordinator::Coordinator;
+use crate::effect::{Change, Effect, Input, Limits, Loaded, Mono, Now};
+use crate::key::Key;
+use crate::local::Local;
+use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
+use crate::mutant::Mutant;
+use crate::placement::Owners;
+use crate::quorum::SlotSet;
+use crate::reading::Readings;
+use crate::stamp::{Ballot, State};
+use crate::turn::{Turn, Waiting};
+use crate::view::{Epoch, Machine, Name, View};
 
 /// How a machine without a cluster comes to one (F1).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,9 +93,8 @@ pub struct Setup {
     pub tuning: Tuning,
     /// For backoff, cluster ids and hash tables: the node draws nothing from anywhere else.
     pub seed: u64,
-    /// Test-only: the rule that this node breaks.
-    #[cfg(feature = "mutants")]
-    pub mutant: Option<crate::mutant::Mutant>,
+    /// Test-only: which rules it keeps. `Rules::default()` is all of them.
+    pub rules: crate::mutant::Rules,
 }
 
 /// Why a node wants to be woken.
@@ -88,29 +106,472 @@ pub enum Why {
     Birth,
 }
 
+/// Longest that a request may wait, whatever its sender says: 10 minutes.
+const LONGEST: u64 = 600_000_000_000;
+
+type Table<V> = HashMap<Key, V, foldhash::fast::FixedState>;
+
 /// A machine.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    local: Local,
+    birth: Stage,
+    /// Keys used lately. When they are many they become `old`, and the former `old` ones are dropped, as far
+    /// as nothing would be forgotten: a cache of two generations.
+    young: Table<Entry>,
+    old: Table<Entry>,
+    /// When a key wants to be woken. An entry may be too early, never too late.
+    timers: BTreeSet<(Mono, Key)>,
+}
+
+/// What is in memory of a key.
+#[derive(Debug)]
+enum Entry {
+    /// Storage is being asked; messages wait for it in order.
+    Loading(Vec<(Addr, Epoch, Message)>),
+    Here(Box<Cell>),
+}
+
+/// One key on this machine: its acceptor, and whatever it does for clients there.
+#[derive(Debug)]
+struct Cell {
+    owners: Owners,
+    acceptor: Acceptor,
+    coordinator: Coordinator,
+    readings: Readings,
+    timer: Option<Mono>,
+}
 
 impl Node {
     /// A machine that has just started: everything that is not in `setup` is forgotten (R1).
-    pub fn new(_setup: Setup, _now: Now) -> Self {
-        Self {}
+    pub fn new(setup: Setup, now: Now) -> Self {
+        let local = Local::new(&setup, now);
+        let hasher = foldhash::fast::FixedState::with_seed(setup.seed);
+        Self {
+            birth: Stage::new(&setup.birth, &local, now),
+            local,
+            young: HashMap::with_hasher(hasher.clone()),
+            old: HashMap::with_hasher(hasher),
+            timers: BTreeSet::new(),
+        }
     }
 
     /// Takes one input; what is to be done about it is appended to `effects`, to be carried out in order.
-    pub fn handle(&mut self, _now: Now, _input: Input, _effects: &mut Vec<Effect>) {}
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.local.see_wall(now);
+        match input {
+            Input::Message { from, envelope } => self.on_message(now, from, *envelope, effects),
+            Input::Loaded { key, found } => self.on_loaded(now, key, found, effects),
+            Input::Reachable { name, reachable } => self.local.note_reachable(name, reachable),
+            Input::Wake => self.on_time(now, effects),
+        }
+    }
 
     /// When to send [`Input::Wake`], and why; `None` if nothing is due ever.
     pub fn wake_at(&self) -> Option<(Mono, Why)> {
-        None
+        let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
+        let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
+        [round, birth].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The newest view adopted.
     pub fn view(&self) -> Option<&Arc<View>> {
-        None
+        self.local.present.as_ref().map(|p| &p.view)
+    }
+
+    /// The limits last persisted.
+    pub fn limits(&self) -> Limits {
+        self.local.limits
+    }
+
+    /// Machines that `--init --with` still waits for.
+    pub fn awaited(&self) -> Vec<Name> {
+        self.birth.awaited()
+    }
+
+    // -- messages ------------------------------------------------------------------------------------
+
+    fn on_message(&mut self, now: Now, from: Addr, envelope: Envelope, effects: &mut Vec<Effect>) {
+        let Envelope { cluster, epoch, message } = envelope;
+        let Some(present) = &self.local.present else {
+            self.on_message_to_blank(from, message, effects);
+            return;
+        };
+        // V4: another cluster's word is nothing to us. The transport has refused it already.
+        if cluster.is_some_and(|c| c != present.view.cluster()) {
+            return;
+        }
+        let member = match from {
+            Addr::Machine(machine) => present.index_of(machine),
+            Addr::Client(_) => None,
+        };
+        match message {
+            Message::Blank { weight } => {
+                if let Addr::Machine(machine) = from {
+                    self.birth.on_blank(&mut self.local, machine, weight, effects);
+                }
+            }
+            Message::ViewAsk { ask } => {
+                let view = present.view.clone();
+                self.local.send(from, Message::ViewTold { ask, view }, None, effects);
+            }
+            // V4: who is behind fetches the missing views before it answers. Until then it is silent.
+            _ if member.is_some() && epoch > present.view.epoch() => {
+                self.local.send(from, Message::ViewAsk { ask: Ask(0) }, None, effects);
+            }
+            // Only members take part in rounds, under the incarnation that the view names (V5, V6).
+            Message::Answer { ask, votes, answer } => {
+                if let (Some(member), Some(key)) = (member, self.local.asked.get(&ask).cloned()) {
+                    let heard = Heard { from: member, epoch, ask, votes };
+                    self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, heard, answer));
+                }
+            }
+            Message::Outcome { ask, outcome } => {
+                if let (Some(_), Some(key)) = (member, self.local.asked.get(&ask).cloned()) {
+                    self.at(now, &key, effects, |cell, turn| cell.coordinator.on_outcome(turn, ask, outcome));
+                }
+            }
+            Message::Prepare { ref key, .. } | Message::Accept { ref key, .. } if member.is_some() => {
+                let key = key.clone();
+                self.route(now, key, from, epoch, message, effects);
+            }
+            Message::Read { ref key, .. } | Message::Request { ref key, .. } => {
+                let key = key.clone();
+                self.route(now, key, from, epoch, message, effects);
+            }
+            // F1 is over for this machine, V3 has its own road, and strangers may not take part.
+            Message::Birth { .. }
+            | Message::NotTaken { .. }
+            | Message::ViewTold { .. }
+            | Message::Prepare { .. }
+            | Message::Accept { .. } => {}
+        }
+    }
+
+    /// F1: a blank machine knows nothing and votes for nothing.
+    fn on_message_to_blank(&mut self, from: Addr, message: Message, effects: &mut Vec<Effect>) {
+        match (from, message) {
+            (Addr::Machine(machine), Message::Blank { weight }) => {
+                self.birth.on_blank(&mut self.local, machine, weight, effects);
+            }
+            (Addr::Machine(_), Message::Birth { view }) => {
+                self.birth.on_birth(&mut self.local, view, effects);
+            }
+            (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
+                let reason = "this machine belongs to no cluster yet";
+                let outcome = Outcome::Refused(reason.into());
+                self.local.send(from, Message::Outcome { ask, outcome }, None, effects);
+            }
+            _ => {}
+        }
+    }
+
+    // -- keys ----------------------------------------------------------------------------------------
+
+    /// Brings a message to its key's cell, through storage if it is not in memory.
+    fn route(
+        &mut self,
+        now: Now,
+        key: Key,
+        from: Addr,
+        epoch: Epoch,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.young.contains_key(&key)
+            && let Some(entry) = self.old.remove(&key)
+        {
+            self.young.insert(key.clone(), entry);
+        }
+        match self.young.get_mut(&key) {
+            Some(Entry::Here(_)) => {
+                self.at(now, &key, effects, |cell, turn| cell.on_message(turn, from, message));
+            }
+            Some(Entry::Loading(waiting)) => {
+                // What does not fit is lost like any message: whoever asked asks again.
+                if waiting.len() < self.local.tuning.waiting_per_key {
+                    waiting.push((from, epoch, message));
+                }
+            }
+            None => {
+                self.rotate(now);
+                effects.push(Effect::Load { key: key.clone() });
+                self.young.insert(key, Entry::Loading(vec![(from, epoch, message)]));
+            }
+        }
+    }
+
+    fn on_loaded(&mut self, now: Now, key: Key, found: Loaded, effects: &mut Vec<Effect>) {
+        let table = if self.young.contains_key(&key) { &mut self.young } else { &mut self.old };
+        let Some(Entry::Loading(_)) = table.get(&key) else { return };
+        let found = match found {
+            // R3Blind: an unreadable record is taken for none.
+            Loaded::Unreadable if self.local.rules.broken(Mutant::R3Blind) => Loaded::Nothing,
+            found => found,
+        };
+        let mut acceptor = Acceptor::new(found, self.local.rules);
+        if acceptor.is_mute() {
+            // R3: it may have promised or accepted anything up to its ceiling.
+            self.local.raise_floor(effects);
+        }
+        // What was read may not be durable yet: a cell dropped and loaded again forgot which ticket it was.
+        if let Some(ticket) = self.local.last_ticket() {
+            acceptor.set_ticket(ticket);
+        }
+        let cell = Cell {
+            owners: self.local.owners_of(&key),
+            acceptor,
+            coordinator: Coordinator::default(),
+            readings: Readings::default(),
+            timer: None,
+        };
+        let Some(Entry::Loading(waiting)) = table.insert(key.clone(), Entry::Here(Box::new(cell))) else {
+            return;
+        };
+        for (from, _, message) in waiting {
+            self.at(now, &key, effects, |cell, turn| cell.on_message(turn, from, message));
+        }
+    }
+
+    /// Does something at a key that is in memory, and sees to its timer afterwards.
+    fn at(
+        &mut self,
+        now: Now,
+        key: &Key,
+        effects: &mut Vec<Effect>,
+        f: impl FnOnce(&mut Cell, &mut Turn<'_>),
+    ) {
+        let entry = match self.young.get_mut(key) {
+            Some(entry) => Some(entry),
+            None => self.old.get_mut(key),
+        };
+        let Some(Entry::Here(cell)) = entry else { return };
+        let (owners, promised) = (cell.owners, cell.acceptor.promised());
+        let mut turn = Turn { local: &mut self.local, effects, now, key, owners: &owners, promised };
+        f(cell, &mut turn);
+        let wake = [cell.coordinator.wake_at(), cell.readings.wake_at()].into_iter().flatten().min();
+        if let Some(wake) = wake
+            && cell.timer.is_none_or(|timer| wake < timer)
+        {
+            if let Some(timer) = cell.timer.replace(wake) {
+                self.timers.remove(&(timer, key.clone()));
+            }
+            self.timers.insert((wake, key.clone()));
+        }
+    }
+
+    /// Makes room: the keys used lately become the old ones, and of the former old ones only those stay that
+    /// are busy. A key whose promise is above its record would forget it: those stay too, until they are
+    /// many; then the floor rises above them all, which forgets nothing (A1 refuses what they would have).
+    fn rotate(&mut self, now: Now) {
+        let limit = self.local.tuning.cells / 2;
+        if self.young.len() < limit {
+            return;
+        }
+        let mut left = mem::replace(&mut self.old, mem::take(&mut self.young));
+        self.young = HashMap::with_hasher(left.hasher().clone());
+        let mut promises: Vec<(Ballot, Key)> = Vec::new();
+        left.retain(|key, entry| match entry {
+            Entry::Here(cell) if cell.is_idle() => {
+                if !cell.acceptor.is_as_on_disk() {
+                    promises.push((cell.acceptor.promised(), key.clone()));
+                }
+                !cell.acceptor.is_as_on_disk() || {
+                    cell.drop_from(key, now, &mut self.local, &mut self.timers);
+                    false
+                }
+            }
+            _ => true,
+        });
+        if promises.len() > limit / 2 {
+            for (promised, key) in promises {
+                self.local.raise_floor_in_memory(promised.time);
+                if let Some(Entry::Here(mut cell)) = left.remove(&key) {
+                    cell.drop_from(&key, now, &mut self.local, &mut self.timers);
+                }
+            }
+        }
+        self.young.extend(left);
+    }
+
+    // -- time ----------------------------------------------------------------------------------------
+
+    fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.birth.on_time(&mut self.local, now, effects);
+        while let Some((at, key)) = self.timers.first().cloned() {
+            if at > now.mono {
+                break;
+            }
+            self.timers.remove(&(at, key.clone()));
+            self.at(now, &key, effects, |cell, turn| {
+                cell.timer = None;
+                cell.coordinator.on_time(turn);
+                let reads = cell.readings.on_time(turn);
+                cell.settle(turn, reads);
+            });
+        }
     }
 
     /// Walks the whole state and panics at anything that cannot be: the simulator calls it after every input.
-    pub fn check(&self) {}
+    pub fn check(&self) {
+        self.local.check();
+        let mut timers = 0;
+        for (key, entry) in self.young.iter().chain(&self.old) {
+            let Entry::Here(cell) = entry else { continue };
+            cell.acceptor.check(&self.local.limits);
+            if let Some(timer) = cell.timer {
+                timers += 1;
+                assert!(self.timers.contains(&(timer, key.clone())), "{key}: a timer is not set");
+            }
+            let due = [cell.coordinator.wake_at(), cell.readings.wake_at()].into_iter().flatten().min();
+            assert!(due.is_none() || cell.timer <= due && cell.timer.is_some(), "{key}: nobody wakes it");
+        }
+        assert_eq!(timers, self.timers.len(), "timers of keys that are gone");
+        for key in self.local.asked.values() {
+            let here = self.young.get(key).or_else(|| self.old.get(key));
+            assert!(
+                matches!(here, Some(Entry::Here(_))),
+                "{key}: an answer is expected for a key that is gone"
+            );
+        }
+    }
+}
+
+/// An acceptor's answer, as it came.
+#[derive(Clone, Copy)]
+struct Heard {
+    from: u32,
+    epoch: Epoch,
+    ask: Ask,
+    votes: SlotSet,
+}
+
+impl Cell {
+    fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
+        let voting = turn.local.voting(turn.owners);
+        match message {
+            Message::Prepare { ask, ballot, .. } => {
+                let (answer, votes) = self.acceptor.prepare(ballot, voting, &turn.local.limits);
+                let line = match &answer {
+                    // A1: durable is the ceiling, so that the promise need not be.
+                    Answer::Promised { .. } => turn.local.cover(ballot.time, turn.effects),
+                    _ => None,
+                };
+                let after = line.max(self.acceptor.ticket());
+                turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
+            }
+            Message::Accept { ask, stamp, state, .. } => {
+                let (votes, answer, line) =
+                    match self.acceptor.accept(stamp, &state, voting, &turn.local.limits) {
+                        Accepted::Answer(answer, votes) => (votes, answer, None),
+                        Accepted::Now(record) => {
+                            // The ceiling first: a record above it must never be found after a restart (A4).
+                            let line = turn.local.cover(stamp.ballot.time, turn.effects);
+                            let votes = record.votes;
+                            let change = Change::Record { key: turn.key.clone(), record };
+                            let ticket = turn.local.persist(change, turn.effects);
+                            self.acceptor.set_ticket(ticket);
+                            (votes, Answer::Held { stamp }, line)
+                        }
+                    };
+                let after = line.max(self.acceptor.ticket());
+                let after = if turn.local.rules.broken(Mutant::A2Unsynced) { None } else { after };
+                turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
+            }
+            Message::Read { ask, inline, .. } => {
+                let (mut answer, votes) = self.acceptor.read(inline, voting);
+                if matches!(from, Addr::Client(_)) {
+                    spare_requests(&mut answer);
+                }
+                let after = self.acceptor.ticket();
+                turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
+            }
+            Message::Request { ask, op, within, handed, .. } => {
+                let deadline = turn.now.mono.plus((u64::from(within) * 1_000_000).min(LONGEST));
+                let waiting = Waiting { from, ask, op, deadline, handed, sent: false, seq: 0 };
+                self.on_request(turn, waiting);
+            }
+            // `Node::on_message` routes nothing else here.
+            _ => {}
+        }
+        // A vote of our own may have ended our lead.
+        turn.promised = self.acceptor.promised();
+    }
+
+    fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
+        if let Some(reason) = unacceptable(turn, &waiting) {
+            turn.answer(&waiting, Outcome::Refused(reason));
+        } else if matches!(waiting.op, Op::Read) && !self.coordinator.leads(turn.promised) {
+            self.readings.submit(turn, waiting);
+        } else {
+            self.coordinator.submit(turn, waiting);
+        }
+    }
+
+    fn on_answer(&mut self, turn: &mut Turn<'_>, heard: Heard, answer: Answer) {
+        let Heard { from, epoch, ask, mut votes } = heard;
+        if epoch == turn.local.epoch() {
+            // Nobody votes for slots that are not his, whatever he says.
+            votes = votes.intersection(turn.owners.slots_of(from));
+        }
+        if self.readings.expects(ask) {
+            let reads = self.readings.on_answer(turn, from, epoch, ask, votes, answer);
+            self.settle(turn, reads);
+        } else {
+            self.coordinator.on_answer(turn, from, epoch, ask, votes, answer);
+        }
+    }
+
+    /// D4: reads that the copies did not settle.
+    fn settle(&mut self, turn: &mut Turn<'_>, reads: Vec<Waiting>) {
+        for waiting in reads {
+            self.coordinator.submit(turn, waiting);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.coordinator.is_idle() && self.readings.is_idle()
+    }
+
+    fn drop_from(&mut self, key: &Key, now: Now, local: &mut Local, timers: &mut BTreeSet<(Mono, Key)>) {
+        if let Some(timer) = self.timer.take() {
+            timers.remove(&(timer, key.clone()));
+        }
+        let (owners, promised) = (self.owners, self.acceptor.promised());
+        let mut effects = Vec::new();
+        self.coordinator.retire(&mut Turn {
+            local,
+            effects: &mut effects,
+            now,
+            key,
+            owners: &owners,
+            promised,
+        });
+        debug_assert!(effects.is_empty(), "an idle coordinator has nothing to say");
+    }
+}
+
+/// A client has no use for the requests that a state remembers; they are often longer than its value.
+fn spare_requests(answer: &mut Answer) {
+    if let Answer::Copy(message::Copied::Whole(record)) = answer {
+        let State { version, ref value, expires, horizon, .. } = *record.state;
+        record.state =
+            Arc::new(State { version, value: value.clone(), expires, recent: Vec::new(), horizon });
+    }
+}
+
+/// Why a client's request is refused before anything is tried.
+fn unacceptable(turn: &Turn<'_>, waiting: &Waiting) -> Option<Box<str>> {
+    if matches!(waiting.from, Addr::Client(_)) && turn.key.is_reserved() {
+        return Some("keys that begin with a zero byte are the cluster's own".into());
+    }
+    match &waiting.op {
+        Op::Write(Write { change: message::Change::Put { value, .. }, .. })
+            if value.len() > turn.local.tuning.max_value =>
+        {
+            let (bytes, most) = (value.len(), turn.local.tuning.max_value);
+            Some(format!("the value has {bytes} bytes; this machine takes at most {most}").into())
+        }
+        _ => None,
+    }
 }

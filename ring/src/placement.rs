@@ -42,6 +42,11 @@ fn words(position: Position) -> [u32; 4] {
     [(p >> 96) as u32, (p >> 64) as u32, (p >> 32) as u32, p as u32]
 }
 
+/// A position's leading bits: its entry in the directory.
+fn leading(position: [u32; 4], shift: u32) -> usize {
+    ((u64::from(position[0]) << 32 | u64::from(position[1])) >> shift) as usize
+}
+
 impl Ring {
     /// The ring of a view: its up and leaving members with their present weights.
     ///
@@ -57,7 +62,7 @@ impl Ring {
         // Four points a directory entry, at least two entries so that the shift stays below 64.
         let bits = ((total / 4).max(2).ilog2()).clamp(1, MAX_DIRECTORY_BITS);
         let shift = 64 - bits;
-        let bucket = |p: [u32; 4]| (((u64::from(p[0]) << 32 | u64::from(p[1])) >> shift) as usize);
+        let bucket = |p: [u32; 4]| leading(p, shift);
 
         // Count, then place: a bucket sort, since MD5 spreads positions evenly.
         let mut directory = vec![0u32; (1 << bits) + 1];
@@ -101,7 +106,7 @@ impl Ring {
     /// The point with the highest position not above this one; the highest of all if there is none (it wraps).
     fn at_or_below(&self, position: Position) -> usize {
         let position = words(position);
-        let bucket = ((u64::from(position[0]) << 32 | u64::from(position[1])) >> self.shift) as usize;
+        let bucket = leading(position, self.shift);
         let (from, to) = (self.directory[bucket] as usize, self.directory[bucket + 1] as usize);
         let above = from + self.points[from..to].partition_point(|p| p.position <= position);
         above.checked_sub(1).unwrap_or(self.points.len() - 1)

@@ -5,6 +5,7 @@ use core::fmt;
 use alloc::vec::Vec;
 use bincode::{Decode, Encode};
 
+use crate::mutant::{Mutant, Rules};
 use crate::view::Epoch;
 
 /// Most slots a cluster can be created with. A key's slots fit into one machine word.
@@ -96,14 +97,21 @@ impl fmt::Debug for SlotSet {
 pub struct Tally {
     /// One entry per epoch heard: in nearly every round there is one.
     by_epoch: Vec<(Epoch, SlotSet)>,
+    rules: Rules,
 }
 
 impl Tally {
+    /// No vote yet.
+    pub fn new(rules: Rules) -> Self {
+        Self { by_epoch: Vec::new(), rules }
+    }
+
     /// Counts an answer's votes. The same answer heard twice counts once.
     pub fn add(&mut self, epoch: Epoch, votes: SlotSet) {
         if votes.is_empty() {
             return;
         }
+        let epoch = if self.rules.broken(Mutant::Q2MixedEpochs) { Epoch::ZERO } else { epoch };
         match self.by_epoch.iter_mut().find(|(e, _)| *e == epoch) {
             Some((_, slots)) => *slots = slots.union(votes),
             None => self.by_epoch.push((epoch, votes)),
@@ -117,6 +125,12 @@ impl Tally {
 
     /// True once a quorum of a key with so many slots has voted.
     pub fn reached(&self, slots: u8) -> bool {
-        self.votes() >= quorum_of(slots)
+        let needed = if self.rules.broken(Mutant::Q2Four) { quorum_of(slots) - 1 } else { quorum_of(slots) };
+        self.votes() >= needed
     }
+}
+
+/// True if so many slots have refused that the others are no quorum any more.
+pub(crate) fn hopeless(slots: u8, refused: SlotSet) -> bool {
+    slots - refused.len() < quorum_of(slots)
 }

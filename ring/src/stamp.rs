@@ -138,8 +138,19 @@ impl fmt::Debug for RequestId {
 pub struct Applied {
     /// The request.
     pub id: RequestId,
-    /// The version it made.
-    pub version: u64,
+    /// What came of it.
+    pub came: Came,
+}
+
+/// What came of a request that a state remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Came {
+    /// It made this version.
+    Version(u64),
+    /// Its comparison failed: the key had this version, or no value.
+    Mismatch(Option<u64>),
+    /// There was nothing to delete.
+    Absent,
 }
 
 /// What a key is at one stamp.

@@ -18,6 +18,8 @@ pub const DEFAULT_PORT: u16 = 9595;
 pub const DEFAULT_WEIGHT: u32 = 64;
 /// Most positions one machine may have.
 pub const MAX_WEIGHT: u32 = 65_536;
+/// Most positions on a ring.
+pub const MAX_POSITIONS: u64 = 50_000_000;
 /// Most members of a view.
 pub const MAX_MEMBERS: usize = 100_000;
 
@@ -278,6 +280,8 @@ pub enum ViewError {
     Twice(Machine),
     /// No position on the ring, or more than [`MAX_WEIGHT`].
     Weight(Machine, u32),
+    /// More than [`MAX_POSITIONS`] in all.
+    TooHeavy(u64),
     /// An incarnation that was forced out (F2) is a member.
     ForcedOut(Machine),
 }
@@ -292,6 +296,7 @@ impl fmt::Display for ViewError {
                 write!(f, "two machines are called {} or are incarnation {}", m.name, m.incarnation)
             }
             Self::Weight(m, v) => write!(f, "{m} has {v} virtual peers; a machine has 1 to {MAX_WEIGHT}"),
+            Self::TooHeavy(n) => write!(f, "{n} virtual peers in all; a ring has at most {MAX_POSITIONS}"),
             Self::ForcedOut(m) => write!(f, "{m:?} was forced out and may not return under this incarnation"),
         }
     }
@@ -311,7 +316,7 @@ impl View {
         mut members: Vec<Member>,
         forced_out: Vec<Incarnation>,
     ) -> Result<Self, ViewError> {
-        if slots % 2 == 0 || slots as usize > MAX_SLOTS {
+        if slots.is_multiple_of(2) || slots as usize > MAX_SLOTS {
             return Err(ViewError::Slots(slots));
         }
         if members.len() > MAX_MEMBERS {
@@ -330,6 +335,10 @@ impl View {
             if forced_out.contains(&member.machine.incarnation) {
                 return Err(ViewError::ForcedOut(member.machine));
             }
+        }
+        let positions: u64 = members.iter().map(|m| u64::from(m.weight.max(m.next_weight))).sum();
+        if positions > MAX_POSITIONS {
+            return Err(ViewError::TooHeavy(positions));
         }
         members.sort_by_key(|m| m.machine.incarnation);
         if let Some(pair) = members.windows(2).find(|p| p[0].machine.incarnation == p[1].machine.incarnation)

@@ -167,3 +167,49 @@ impl Lanes {
         self.queues.iter().all(|q| q.lock().frames.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn taken(lanes: &Lanes, owner: u64) -> Option<Vec<Frame>> {
+        let mut out = Vec::new();
+        lanes.take(Lane::Prompt, owner, 256, &mut out).await.then_some(out)
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_not_taken() {
+        let lanes = Lanes::new(2, 100);
+        assert_eq!([1, 2, 3].map(|n| lanes.push(Frame::Ping(n))), [true, true, false]);
+        lanes.give_to(1);
+        assert_eq!(taken(&lanes, 1).await, Some(vec![Frame::Ping(1), Frame::Ping(2)]));
+        assert!(lanes.push(Frame::Ping(4)) && !lanes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_writer_lets_go_when_the_queue_is_anothers() {
+        let lanes = std::sync::Arc::new(Lanes::new(10, 100));
+        lanes.give_to(1);
+        let first = tokio::spawn({
+            let lanes = lanes.clone();
+            async move { taken(&lanes, 1).await }
+        });
+        tokio::task::yield_now().await;
+        lanes.give_to(2);
+        lanes.push(Frame::Ping(1));
+        assert_eq!(first.await.unwrap(), None);
+        assert_eq!(taken(&lanes, 2).await, Some(vec![Frame::Ping(1)]));
+    }
+
+    #[test]
+    fn the_old_goes_first() {
+        let lanes = Lanes::new(10, 100);
+        for n in 0..10 {
+            lanes.push(Frame::Ping(n));
+        }
+        assert_eq!(lanes.drop_older_than(Duration::from_secs(3600)), 0);
+        assert_eq!(lanes.keep_newest(3), 7);
+        assert_eq!(lanes.drop_older_than(Duration::ZERO), 3);
+        assert!(lanes.is_empty());
+    }
+}

@@ -15,6 +15,7 @@ use ennead_ring::view::{ClusterId, Machine};
 use quinn::{Connection, Endpoint, Incoming};
 use rand::RngExt;
 use rustls::pki_types::CertificateDer;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) events: mpsc::Sender<Event>,
     endpoint: Endpoint,
+    /// Where our tasks live, whoever calls from wherever.
+    runtime: Handle,
     cluster: OnceLock<ClusterId>,
     /// Drawn for this endpoint: see [`Hello::run`].
     run: u64,
@@ -176,6 +179,7 @@ impl Shared {
         config: Config,
         endpoint: Endpoint,
         address: SocketAddr,
+        runtime: Handle,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let cluster = OnceLock::new();
@@ -188,6 +192,7 @@ impl Shared {
             counters: Counters::default(),
             events,
             endpoint,
+            runtime,
             cluster,
             run: rand::random(),
             next_link: AtomicU64::new(1),
@@ -277,7 +282,7 @@ impl Shared {
     fn dial_soon(self: &Arc<Self>, name: Name, peer: &mut Peer) {
         if !peer.dialling && !self.closing.load(Relaxed) {
             peer.dialling = true;
-            tokio::spawn(self.clone().dialler(name));
+            self.runtime.spawn(self.clone().dialler(name));
         }
     }
 
@@ -315,7 +320,7 @@ impl Shared {
                         let Some(peer) = table.peers.get_mut(&name) else { return };
                         peer.dialling = false;
                     }
-                    tokio::spawn(self.clone().serve_machine(connection, machine, hello, true, main));
+                    self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
                     return;
                 }
                 Err(refused) => self.dial_failed(name, refused).await,
@@ -415,7 +420,7 @@ impl Shared {
             match self.place(incoming.remote_address().ip()) {
                 Some(place) => {
                     let handshake = Handshake::new(&self);
-                    tokio::spawn(self.clone().welcome(incoming, place, handshake));
+                    self.runtime.spawn(self.clone().welcome(incoming, place, handshake));
                 }
                 None => {
                     self.counters.refused(CloseCode::Crowded);
@@ -645,7 +650,7 @@ impl Shared {
             _ => GRACE,
         };
         let shared = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             tokio::time::sleep(grace).await;
             let unused: Vec<_> = {
                 let table = shared.lock();

@@ -1,1 +1,393 @@
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use ennead_ring::message::{
+    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Write as Wanted,
+};
+use ennead_ring::stamp::{Applied, Ballot, Hlc, Record, RequestId, Stamp, State};
+use ennead_ring::view::{Epoch, Incarnation, Member, MemberState, Name, View};
+use ennead_ring::{Key, SlotSet};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::status::PeerStatus;
+
+// ---- Any frame there can be
+
+fn hlc() -> impl Strategy<Value = Hlc> {
+    any::<u64>().prop_map(Hlc::from_nanos)
+}
+
+fn ballot() -> impl Strategy<Value = Ballot> {
+    (hlc(), any::<u64>()).prop_map(|(time, by)| Ballot { time, by: Incarnation::new(by) })
+}
+
+fn stamp() -> impl Strategy<Value = Stamp> {
+    (ballot(), any::<u32>()).prop_map(|(ballot, n)| Stamp { ballot, n })
+}
+
+fn request() -> impl Strategy<Value = RequestId> {
+    (hlc(), any::<u64>()).prop_map(|(time, random)| RequestId { time, random })
+}
+
+fn slots() -> impl Strategy<Value = SlotSet> {
+    vec(1..=15u8, 0..9).prop_map(|s| s.into_iter().collect())
+}
+
+fn value() -> impl Strategy<Value = Arc<[u8]>> {
+    prop_oneof![9 => vec(any::<u8>(), 0..300), 1 => vec(any::<u8>(), 0..100_000)].prop_map(Arc::from)
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    vec(any::<u8>(), 1..100).prop_map(|bytes| Key::new(bytes).unwrap())
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let applied = (request(), any::<u64>()).prop_map(|(id, version)| Applied { id, version });
+    (any::<u64>(), option::of(value()), option::of(hlc()), vec(applied, 0..17), hlc()).prop_map(
+        |(version, value, expires, recent, horizon)| State { version, value, expires, recent, horizon },
+    )
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    (stamp(), state(), slots()).prop_map(|(stamp, state, votes)| Record { stamp, state: state.into(), votes })
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    let ip = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
+    (ip, 1..=u16::MAX).prop_map(|(ip, port)| Name::new((ip, port).into()))
+}
+
+fn machine() -> impl Strategy<Value = Machine> {
+    (name(), any::<u64>()).prop_map(|(name, id)| Machine { name, incarnation: Incarnation::new(id) })
+}
+
+fn cluster() -> impl Strategy<Value = Option<ClusterId>> {
+    option::of(any::<u64>().prop_map(ClusterId::new))
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(generation, fork, number)| Epoch {
+        generation,
+        fork,
+        number,
+    })
+}
+
+fn view() -> impl Strategy<Value = View> {
+    (epoch(), 1..60u8).prop_map(|(epoch, n)| {
+        let member = |i: u8| Member {
+            machine: Machine {
+                name: Name::new(([10, 0, 0, i], 9595).into()),
+                incarnation: Incarnation::new(u64::from(i) + 1),
+            },
+            weight: 64,
+            next_weight: 1 + u32::from(i),
+            state: if i == 0 { MemberState::Up } else { MemberState::Joining },
+        };
+        let forced = vec![Incarnation::new(u64::MAX)];
+        View::new(ClusterId::new(9), epoch, 9, (0..n).map(member).collect(), forced).unwrap()
+    })
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let bound = (hlc(), any::<u64>()).prop_map(|(time, version)| Bound { time, version });
+    let summary = (stamp(), any::<u64>(), any::<u64>(), option::of(hlc()), slots()).prop_map(
+        |(stamp, version, bytes, expires, votes)| Copied::Summary { stamp, version, bytes, expires, votes },
+    );
+    prop_oneof![
+        (ballot(), option::of(record()), bound).prop_map(|(ballot, record, bound)| Answer::Promised {
+            ballot,
+            record,
+            bound
+        }),
+        stamp().prop_map(|stamp| Answer::Held { stamp }),
+        ballot().prop_map(|beat| Answer::Refused { beat }),
+        prop_oneof![Just(Copied::None), record().prop_map(Copied::Whole), summary].prop_map(Answer::Copy),
+        Just(Answer::Mute),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let condition =
+        prop_oneof![Just(Condition::Any), Just(Condition::Absent), any::<u64>().prop_map(Condition::Version)];
+    let change = prop_oneof![
+        (value(), option::of(any::<u64>())).prop_map(|(value, ttl)| Change::Put { value, ttl }),
+        Just(Change::Delete)
+    ];
+    let write =
+        (request(), condition, change).prop_map(|(id, condition, change)| Wanted { id, condition, change });
+    prop_oneof![Just(Op::Read), write.prop_map(Op::Write)]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let found = (value(), any::<u64>(), option::of(hlc())).prop_map(|(value, version, expires)| Found {
+        value,
+        version,
+        expires,
+    });
+    prop_oneof![
+        (any::<u64>(), any::<u8>()).prop_map(|(version, votes)| Outcome::Done { version, votes }),
+        option::of(found).prop_map(Outcome::Value),
+        option::of(any::<u64>()).prop_map(|version| Outcome::Mismatch { version }),
+        Just(Outcome::Absent),
+        hlc().prop_map(|horizon| Outcome::TooLate { horizon }),
+        (any::<u8>(), any::<u8>(), vec(name(), 0..9)).prop_map(|(votes, needed, silent)| Outcome::NoQuorum {
+            votes,
+            needed,
+            silent
+        }),
+        (any::<u8>(), any::<u8>(), vec(name(), 0..9)).prop_map(|(votes, needed, silent)| Outcome::Unknown {
+            votes,
+            needed,
+            silent
+        }),
+        any::<u32>().prop_map(|retry_after| Outcome::Overloaded { retry_after }),
+        ".{0,60}".prop_map(|text| Outcome::Refused(text.into())),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let ask = || any::<u64>().prop_map(Ask);
+    prop_oneof![
+        (ask(), key(), ballot()).prop_map(|(ask, key, ballot)| Message::Prepare { ask, key, ballot }),
+        (ask(), key(), stamp(), state()).prop_map(|(ask, key, stamp, state)| Message::Accept {
+            ask,
+            key,
+            stamp,
+            state: state.into()
+        }),
+        (ask(), key(), any::<u32>()).prop_map(|(ask, key, inline)| Message::Read { ask, key, inline }),
+        (ask(), slots(), answer()).prop_map(|(ask, votes, answer)| Message::Answer { ask, votes, answer }),
+        (ask(), key(), op(), any::<u32>(), any::<bool>())
+            .prop_map(|(ask, key, op, within, handed)| Message::Request { ask, key, op, within, handed }),
+        (ask(), outcome()).prop_map(|(ask, outcome)| Message::Outcome { ask, outcome }),
+        any::<u32>().prop_map(|weight| Message::Blank { weight }),
+        view().prop_map(|view| Message::Birth { view: view.into() }),
+        ".{0,60}".prop_map(|reason| Message::NotTaken { reason }),
+        ask().prop_map(|ask| Message::ViewAsk { ask }),
+        (ask(), view()).prop_map(|(ask, view)| Message::ViewTold { ask, view: view.into() }),
+    ]
+}
+
+fn status() -> impl Strategy<Value = MachineStatus> {
+    let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"))
+        .prop_map(|(name, reachable, since_ms, reason)| PeerStatus { name, reachable, since_ms, reason });
+    let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
+    (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers).prop_map(
+        |(machine, cluster, epoch, version, peers, (uptime_ms, records, clients, part_restarts))| {
+            MachineStatus {
+                machine,
+                cluster,
+                epoch,
+                version,
+                uptime_ms,
+                peers,
+                records,
+                clients,
+                part_restarts,
+            }
+        },
+    )
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let role = prop_oneof![Just(Role::Client), machine().prop_map(Role::Machine)];
+    prop_oneof![
+        1 => (role, cluster(), ".{0,20}", any::<u64>())
+            .prop_map(|(role, cluster, version, run)| Frame::Hello(Hello { role, cluster, version, run })),
+        8 => (cluster(), epoch(), message())
+            .prop_map(|(cluster, epoch, message)| Frame::Ring(Box::new(Envelope { cluster, epoch, message }))),
+        1 => any::<u64>().prop_map(Frame::Ping),
+        1 => any::<u64>().prop_map(Frame::Pong),
+        1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
+        1 => (any::<u64>(), status())
+            .prop_map(|(ask, status)| Frame::StatusTold { ask, status: Box::new(status) }),
+    ]
+}
+
+fn bytes_of(frames: &[Frame]) -> Bytes {
+    let mut out = BytesMut::new();
+    for frame in frames {
+        encode(frame, &mut out).unwrap();
+    }
+    out.freeze()
+}
+
+/// Feeds bytes in pieces of these lengths, over and over, and takes out all frames.
+fn through(inbox: &mut Inbox, mut bytes: Bytes, pieces: &[usize]) -> Result<Vec<Frame>, WireError> {
+    let mut frames = Vec::new();
+    for piece in pieces.iter().cycle() {
+        while let Some((frame, _)) = inbox.next()? {
+            frames.push(frame);
+        }
+        if bytes.is_empty() {
+            return Ok(frames);
+        }
+        inbox.push(bytes.split_to((*piece).clamp(1, bytes.len())));
+    }
+    Ok(frames)
+}
+
+proptest! {
+    #[test]
+    fn a_frame_comes_back_as_it_was(frame in frame()) {
+        let bytes = bytes_of(std::slice::from_ref(&frame));
+        prop_assert_eq!(bytes.len() - PREFIX, u32::from_le_bytes(*bytes.first_chunk().unwrap()) as usize);
+        prop_assert_eq!(decode(&bytes[PREFIX..]), Ok(frame));
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_the_stream_is_cut(
+        frames in vec(frame(), 0..8), pieces in vec(1..5000usize, 1..20),
+    ) {
+        let mut inbox = Inbox::new(MAX_FRAME);
+        prop_assert_eq!(through(&mut inbox, bytes_of(&frames), &pieces), Ok(frames));
+        prop_assert_eq!(inbox.end(), Ok(()));
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in vec(any::<u8>(), 0..2000)) {
+        let _ = decode(&bytes);
+        let _ = through(&mut Inbox::new(MAX_FRAME), bytes.into(), &[7, 100]);
+    }
+
+    #[test]
+    fn a_spoilt_frame_is_another_frame_or_an_error(
+        frame in frame(), at in any::<prop::sample::Index>(), bit in 0..8u8, keep in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = bytes_of(&[frame]).slice(PREFIX..).to_vec();
+        let spoilt = at.index(bytes.len());
+        bytes[spoilt] ^= 1 << bit;
+        let _ = decode(&bytes);
+        let _ = decode(&bytes[..keep.index(bytes.len())]);
+    }
+
+    #[test]
+    fn what_ends_early_is_no_frame(frame in frame(), keep in any::<prop::sample::Index>()) {
+        let bytes = bytes_of(&[frame]);
+        let cut = bytes.slice(..keep.index(bytes.len()));
+        prop_assert!(decode(cut.get(PREFIX..).unwrap_or_default()).is_err());
+        let mut inbox = Inbox::new(MAX_FRAME);
+        prop_assert_eq!(through(&mut inbox, cut.clone(), &[50]), Ok(Vec::new()));
+        prop_assert_eq!(inbox.end().is_ok(), cut.is_empty());
+    }
+}
+
+// ---- Known answers: what other versions will read
+
+#[test]
+fn the_bytes_of_version_one_stay_as_they_are() {
+    let machine = Machine { name: "10.0.0.1".parse().unwrap(), incarnation: Incarnation::new(5) };
+    let hello = Hello {
+        role: Role::Machine(machine),
+        cluster: Some(ClusterId::new(1)),
+        version: "0.1.0".to_string(),
+        run: 9,
+    };
+    // Length; hello; machine, IPv4, port 9595 as a varint, incarnation; a cluster; five letters; run.
+    let expected =
+        [&[20, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1, 251, 0x7b, 0x25, 5, 1, 1, 5][..], b"0.1.0", &[9]].concat();
+    assert_eq!(bytes_of(&[Frame::Hello(hello)]), expected);
+    assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
+    assert_eq!(&bytes_of(&[Frame::Pong(3)])[..], [2, 0, 0, 0, 3, 3]);
+    assert_eq!(&bytes_of(&[Frame::StatusAsk { ask: 3 }])[..], [2, 0, 0, 0, 4, 3]);
+    let ask = Message::ViewAsk { ask: Ask(3) };
+    let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: ask }));
+    assert_eq!(&bytes_of(&[ring])[..], [7, 0, 0, 0, 1, 0, 0, 0, 1, 9, 3]);
+}
+
+// ---- Limits
+
+/// A status whose text claims so many bytes and has none.
+fn claiming(bytes: u64) -> Vec<u8> {
+    let mut frame = vec![5, 1, 4, 127, 0, 0, 1, 5, 5, 0, 0, 0, 0, 253];
+    frame.extend_from_slice(&bytes.to_le_bytes());
+    frame
+}
+
+#[test]
+fn a_short_frame_cannot_claim_a_long_text() {
+    let beyond = WireError::Malformed("a length in it is beyond all bounds".to_string());
+    for bytes in [64 << 10, 1 << 20, 1 << 40, u64::MAX] {
+        assert_eq!(decode(&claiming(bytes)), Err(beyond.clone()), "{bytes}");
+    }
+    assert_eq!(decode(&claiming(1000)), Err(WireError::Malformed("it ends too early".to_string())));
+}
+
+#[test]
+fn a_value_just_below_each_step_of_the_limit_is_read() {
+    for len in [0, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20] {
+        for len in [len as usize, (len as usize).saturating_sub(40)] {
+            let found = Found { value: vec![1; len].into(), version: 1, expires: None };
+            let message = Message::Outcome { ask: Ask(1), outcome: Outcome::Value(Some(found)) };
+            let frame = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message }));
+            assert_eq!(decode(&bytes_of(std::slice::from_ref(&frame))[PREFIX..]), Ok(frame), "{len}");
+        }
+    }
+}
+
+/// What has the most memory for its bytes on the wire must pass the limit that follows from those bytes.
+#[test]
+fn many_small_things_are_read() {
+    for n in [10, 100, 1000, 30_000] {
+        let silent = (1..=n).map(|i: u32| Name::new((IpAddr::from(i.to_be_bytes()), 1).into())).collect();
+        let outcome = Outcome::NoQuorum { votes: 0, needed: 5, silent };
+        let message = Message::Outcome { ask: Ask(1), outcome };
+        let frame = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message }));
+        assert_eq!(decode(&bytes_of(std::slice::from_ref(&frame))[PREFIX..]), Ok(frame));
+
+        let id = RequestId { time: Hlc::ZERO, random: 0 };
+        let recent = vec![Applied { id, version: 0 }; n as usize];
+        let state = State { recent, ..State::default() };
+        let record = Record { stamp: Stamp::default(), state: state.into(), votes: SlotSet::EMPTY };
+        let answer = Answer::Copy(Copied::Whole(record));
+        let message = Message::Answer { ask: Ask(1), votes: SlotSet::EMPTY, answer };
+        let frame = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message }));
+        assert_eq!(decode(&bytes_of(std::slice::from_ref(&frame))[PREFIX..]), Ok(frame));
+    }
+}
+
+#[test]
+fn room_is_made_for_what_has_come_and_not_for_what_is_announced() {
+    let mut inbox = Inbox::new(MAX_FRAME);
+    inbox.push(Bytes::copy_from_slice(&(MAX_FRAME as u32).to_le_bytes()));
+    assert_eq!(inbox.next(), Ok(None));
+    for sent in (1000..100_000).step_by(1000) {
+        inbox.push(vec![0; 1000].into());
+        assert_eq!(inbox.next(), Ok(None));
+        assert!(inbox.partial.capacity() <= 2 * (PREFIX + sent), "{} after {sent}", inbox.partial.capacity());
+    }
+}
+
+#[test]
+fn the_room_of_a_large_frame_is_given_back() {
+    let found = Found { value: vec![1; 1 << 20].into(), version: 1, expires: None };
+    let message = Message::Outcome { ask: Ask(1), outcome: Outcome::Value(Some(found)) };
+    let frame = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message }));
+    let mut inbox = Inbox::new(MAX_FRAME);
+    assert_eq!(through(&mut inbox, bytes_of(std::slice::from_ref(&frame)), &[1000]), Ok(vec![frame]));
+    assert!(inbox.partial.capacity() <= KEPT);
+}
+
+#[test]
+fn a_frame_above_the_limit_is_refused_at_its_length() {
+    let mut inbox = Inbox::new(100);
+    inbox.push(Bytes::from_static(&[101, 0, 0, 0]));
+    assert_eq!(inbox.next(), Err(WireError::TooLarge { len: 101, limit: 100 }));
+    let mut inbox = Inbox::new(usize::MAX);
+    inbox.push(Bytes::from_static(&[0xff; 4]));
+    assert_eq!(inbox.next(), Err(WireError::TooLarge { len: u32::MAX as usize, limit: MAX_FRAME }));
+}
+
+#[test]
+fn a_frame_that_nobody_would_take_is_not_encoded() {
+    let found = Found { value: vec![1; MAX_FRAME].into(), version: 1, expires: None };
+    let message = Message::Outcome { ask: Ask(1), outcome: Outcome::Value(Some(found)) };
+    let frame = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message }));
+    let mut out = BytesMut::from(&b"before"[..]);
+    assert!(matches!(encode(&frame, &mut out), Err(WireError::TooLarge { limit: MAX_FRAME, .. })));
+    assert_eq!(&out[..], b"before");
+}

@@ -1,0 +1,686 @@
+//! Rounds that change a key: lead, merged and pipelined writes, hand-over between coordinators.
+//!
+//! Any machine may coordinate any key; by habit it is the owner of the lowest slot believed alive.
+//! Source: PROTOCOL section 4 (B1, B2, C1 to C4) and section 12.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::effect::{Mono, Ticket};
+use crate::message::{Answer, Ask, Bound, Copied, Message, Op, Outcome};
+use crate::mutant::Mutant;
+use crate::quorum::{SlotSet, Tally, hopeless};
+use crate::reader::Reader;
+use crate::register::{self, Draft};
+use crate::stamp::{Ballot, Record, Stamp, State};
+use crate::turn::{Round, Turn, Waiting};
+use crate::view::Epoch;
+
+/// Requests merged into one Accept at most. Each stays on the state's list for a while (I1): more would push
+/// one another off it.
+const BATCH: usize = 32;
+/// Longest random wait after a beaten ballot.
+const MAX_BACKOFF: u64 = 1_000_000_000;
+/// How long requests go straight to the coordinator that answered the last one handed over.
+const FAVOUR: u64 = 1_000_000_000;
+
+/// The coordinator of one key on this machine. All of it is memory and dies with the process (B1).
+#[derive(Debug, Default)]
+pub(crate) struct Coordinator {
+    /// Requests that are in no round, oldest first.
+    waiting: VecDeque<Waiting>,
+    stage: Stage,
+    /// Requests given to another coordinator.
+    handed: Vec<Handed>,
+    /// The highest ballot that refused us.
+    beat: Ballot,
+    backoff: u64,
+    favourite: Option<Favourite>,
+    /// Not later than the first deadline among all requests here.
+    deadline: Option<Mono>,
+    arrivals: u64,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    /// Beaten: waits a random time, so that duels end.
+    Resting(Mono),
+    Preparing(Box<Preparing>),
+    Leading(Box<Lead>),
+}
+
+/// A ballot on its way to a quorum of promises.
+#[derive(Debug)]
+struct Preparing {
+    ballot: Ballot,
+    after: Option<Ticket>,
+    round: Round,
+    promises: Tally,
+    /// The promises' records as a read: five votes for one stamp mean that it is chosen already.
+    told: Reader,
+    /// The highest-stamped record of all promises, hearsay included (C1).
+    base: Option<Record>,
+    bound: Bound,
+    /// Requests up to this one arrived before the round began.
+    covers: u64,
+}
+
+/// A ballot that a quorum promised, and the chain of states proposed under it (B2).
+#[derive(Debug)]
+struct Lead {
+    ballot: Ballot,
+    /// Number of the last state proposed; 0 while that is the base.
+    n: u32,
+    /// The last state proposed, chosen or not.
+    last: Arc<State>,
+    /// Stamp of the base; `None` if a quorum told "none".
+    base: Option<Stamp>,
+    /// The base was seen to be chosen, for requests up to this one.
+    proven: Option<u64>,
+    flights: VecDeque<Flight>,
+    /// The last Accept chosen: late refusals of it still tell of higher floors.
+    landed: Option<Ask>,
+    /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
+    retiring: bool,
+    /// The state it began from; read by a mutant only (B2).
+    base_state: Arc<State>,
+}
+
+/// A question under a lead, and the answers that rest on it.
+#[derive(Debug)]
+struct Flight {
+    what: What,
+    round: Round,
+    tally: Tally,
+    /// Answers that leave once the state they rest on is chosen (C2).
+    resting: Vec<(Waiting, Outcome)>,
+}
+
+#[derive(Debug)]
+enum What {
+    /// State n, proposed by an Accept.
+    Accept { n: u32, state: Arc<State> },
+    /// No change was due: five say that the last state is still what they hold. A lead may have been
+    /// superseded without knowing it, so no answer rests on its memory alone.
+    Confirm { least: Option<Stamp> },
+}
+
+#[derive(Debug)]
+struct Handed {
+    ask: Ask,
+    to: u32,
+    back_at: Mono,
+    waiting: Waiting,
+}
+
+#[derive(Debug)]
+struct Favourite {
+    member: u32,
+    until: Mono,
+}
+
+impl Coordinator {
+    /// Takes a request. It is answered by exactly one `Outcome`, by its deadline.
+    pub(crate) fn submit(&mut self, turn: &mut Turn<'_>, mut waiting: Waiting) {
+        if self.waiting.len() >= turn.local.tuning.waiting_per_key {
+            turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
+            return;
+        }
+        self.arrivals += 1;
+        waiting.seq = self.arrivals;
+        self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
+        match &self.favourite {
+            Some(f) if !waiting.handed && f.until > turn.now.mono && turn.local.is_reachable(f.member) => {
+                let to = f.member;
+                self.hand_over(turn, to, waiting);
+            }
+            _ => self.waiting.push_back(waiting),
+        }
+        self.advance(turn);
+    }
+
+    /// True while this machine leads the key, as far as it knows.
+    pub(crate) fn leads(&self, promised: Ballot) -> bool {
+        matches!(&self.stage, Stage::Leading(lead) if lead.ballot >= promised && !lead.retiring)
+    }
+
+    /// Starts whatever can be started.
+    fn advance(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            match &mut self.stage {
+                // C1: a promise of our own above the lead ends it.
+                Stage::Leading(lead) if turn.promised > lead.ballot => {
+                    self.beat = self.beat.max(turn.promised);
+                    self.beaten(turn);
+                }
+                Stage::Leading(lead) if lead.retiring && lead.flights.is_empty() => self.stand_down(turn),
+                Stage::Leading(lead) => {
+                    let full = lead.flights.len() >= turn.local.tuning.pipeline;
+                    if self.waiting.is_empty() || full || lead.retiring {
+                        return;
+                    }
+                    let batch = self.waiting.len().min(BATCH);
+                    let batch = self.waiting.drain(..batch).collect();
+                    lead.propose(turn, batch);
+                }
+                Stage::Idle if !self.waiting.is_empty() => self.prepare(turn),
+                Stage::Resting(until) if *until <= turn.now.mono => self.stage = Stage::Idle,
+                Stage::Idle | Stage::Resting(_) | Stage::Preparing(_) => return,
+            }
+        }
+    }
+
+    /// C1: asks all owners to promise a fresh ballot.
+    fn prepare(&mut self, turn: &mut Turn<'_>) {
+        let beat = self.beat.max(turn.promised);
+        let Some((ballot, after)) = turn.local.fresh_ballot(beat, turn.now, turn.effects) else {
+            let reason = "the hybrid clock is at its end: a peer's clock must have been far off";
+            for waiting in mem::take(&mut self.waiting) {
+                turn.answer(&waiting, Outcome::Refused(reason.into()));
+            }
+            return;
+        };
+        let round = Round::new(turn);
+        let message = Message::Prepare { ask: round.ask, key: turn.key.clone(), ballot };
+        turn.ask_owners(&round, &message, after);
+        self.stage = Stage::Preparing(Box::new(Preparing {
+            ballot,
+            after,
+            round,
+            promises: turn.local.tally(),
+            told: turn.local.reader(),
+            base: None,
+            bound: Bound::default(),
+            covers: self.arrivals,
+        }));
+    }
+
+    /// An acceptor's answer to one of this coordinator's questions.
+    pub(crate) fn on_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        ask: Ask,
+        votes: SlotSet,
+        answer: Answer,
+    ) {
+        match &mut self.stage {
+            Stage::Preparing(p) if p.round.ask == ask => {
+                // Q2: an answer of an older epoch counts among its own, and is asked for again.
+                if epoch >= turn.local.epoch() {
+                    p.round.heard(from);
+                }
+                match answer {
+                    Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
+                        p.promised(turn, from, epoch, votes, record, bound);
+                        if p.promises.reached(turn.owners.slots()) {
+                            self.lead(turn);
+                        }
+                    }
+                    Answer::Refused { beat } => {
+                        turn.local.see(beat.time);
+                        self.beat = self.beat.max(beat);
+                        p.round.refused = p.round.refused.union(turn.owners.slots_of(from));
+                        if hopeless(turn.owners.slots(), p.round.refused) {
+                            self.beaten(turn);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Stage::Leading(lead) => match answer {
+                Answer::Refused { beat } => {
+                    turn.local.see(beat.time);
+                    if lead.refused(turn, from, ask) {
+                        self.beat = self.beat.max(beat);
+                        let lost =
+                            lead.flights.iter().any(|f| hopeless(turn.owners.slots(), f.round.refused));
+                        if lost {
+                            self.beaten(turn);
+                        }
+                    }
+                }
+                Answer::Held { stamp } => {
+                    lead.held(turn, from, epoch, ask, votes, stamp);
+                    self.land(turn);
+                }
+                Answer::Copy(copied) => {
+                    if let Some(above) = lead.confirmed(turn, from, epoch, ask, votes, &copied) {
+                        self.beat = self.beat.max(above);
+                        self.beaten(turn);
+                    } else {
+                        self.land(turn);
+                    }
+                }
+                Answer::Promised { .. } | Answer::Mute => {}
+            },
+            _ => {}
+        }
+        self.advance(turn);
+    }
+
+    /// A quorum has promised: its highest record is the base of the chain (C1).
+    fn lead(&mut self, turn: &mut Turn<'_>) {
+        let Stage::Preparing(p) = mem::take(&mut self.stage) else { return };
+        turn.local.forget(p.round.ask);
+        let base = p.base.as_ref().map(|r| r.stamp);
+        let last = match p.base {
+            Some(record) => record.state,
+            None => Arc::new(register::absent(p.bound)),
+        };
+        let proven = (p.told.settled() == Some(base)).then_some(p.covers);
+        self.stage = Stage::Leading(Box::new(Lead {
+            ballot: p.ballot,
+            n: 0,
+            base_state: last.clone(),
+            last,
+            base,
+            proven,
+            flights: VecDeque::new(),
+            landed: None,
+            retiring: false,
+        }));
+    }
+
+    /// Lets the answers go whose state is chosen.
+    fn land(&mut self, turn: &mut Turn<'_>) {
+        let Stage::Leading(lead) = &mut self.stage else { return };
+        if lead.land(turn) {
+            self.backoff = 0;
+        }
+    }
+
+    /// The ballot cannot win any more: its requests wait again, in their old order. They go to whoever beat
+    /// us, if that is an owner that can be reached; else we rest and try above all ballots told.
+    fn beaten(&mut self, turn: &mut Turn<'_>) {
+        self.stand_down(turn);
+        let by = turn.local.present().proposer(self.beat.by);
+        match by {
+            Some(m) if Some(m) == turn.local.present().me => {}
+            Some(m) if !turn.owners.slots_of(m).is_empty() && turn.local.is_reachable(m) => {
+                let (go, stay) =
+                    mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|w| !w.handed);
+                self.waiting = stay.into();
+                for waiting in go {
+                    self.hand_over(turn, m, waiting);
+                }
+                self.rest(turn);
+            }
+            Some(_) => self.rest(turn),
+            // Refused by a floor, not by a rival: nobody to make way for.
+            None => {}
+        }
+    }
+
+    fn rest(&mut self, turn: &mut Turn<'_>) {
+        self.backoff = (self.backoff * 2).clamp(turn.local.tuning.backoff, MAX_BACKOFF);
+        let wait = turn.local.up_to(self.backoff);
+        self.stage = Stage::Resting(turn.now.mono.plus(wait));
+    }
+
+    /// Gives the ballot up; what it was asked to do waits again.
+    fn stand_down(&mut self, turn: &mut Turn<'_>) {
+        match mem::take(&mut self.stage) {
+            Stage::Preparing(p) => turn.local.forget(p.round.ask),
+            Stage::Leading(lead) => {
+                for ask in lead.landed.iter().chain(lead.flights.iter().map(|f| &f.round.ask)) {
+                    turn.local.forget(*ask);
+                }
+                let mut back: VecDeque<Waiting> =
+                    lead.flights.into_iter().flat_map(|f| f.resting).map(|(w, _)| w).collect();
+                back.append(&mut self.waiting);
+                self.waiting = back;
+            }
+            Stage::Idle | Stage::Resting(_) => {}
+        }
+    }
+
+    // -- other coordinators --------------------------------------------------------------------------
+
+    fn hand_over(&mut self, turn: &mut Turn<'_>, to: u32, waiting: Waiting) {
+        let ask = turn.local.ask(turn.key);
+        let left = waiting.deadline.0.saturating_sub(turn.now.mono.0) / 1_000_000;
+        let message = Message::Request {
+            ask,
+            key: turn.key.clone(),
+            op: waiting.op.clone(),
+            within: u32::try_from(left).unwrap_or(u32::MAX),
+            handed: true,
+        };
+        turn.local.send_to(to, message, None, turn.effects);
+        let back_at = turn.now.mono.plus(turn.local.tuning.resend_after * 4);
+        self.handed.push(Handed { ask, to, back_at, waiting });
+    }
+
+    /// Another coordinator answered a request that was handed to it.
+    pub(crate) fn on_outcome(&mut self, turn: &mut Turn<'_>, ask: Ask, outcome: Outcome) {
+        let Some(at) = self.handed.iter().position(|h| h.ask == ask) else { return };
+        let Handed { to, mut waiting, .. } = self.handed.swap_remove(at);
+        turn.local.forget(ask);
+        if let Outcome::Refused(_) | Outcome::Overloaded { .. } = outcome {
+            // Not its fault: try it here.
+            self.favourite = None;
+            waiting.handed = true;
+            self.waiting.push_back(waiting);
+        } else {
+            self.favourite = Some(Favourite { member: to, until: turn.now.mono.plus(FAVOUR) });
+            turn.answer(&waiting, outcome);
+        }
+        self.advance(turn);
+    }
+
+    // -- time ----------------------------------------------------------------------------------------
+
+    /// Asks again, takes back, gives up: whatever is due.
+    pub(crate) fn on_time(&mut self, turn: &mut Turn<'_>) {
+        if self.deadline.is_some_and(|d| d <= turn.now.mono) {
+            self.expire(turn);
+        }
+        self.take_back(turn);
+        match &mut self.stage {
+            Stage::Preparing(p) => {
+                if p.round.is_due(turn.now) {
+                    let message =
+                        Message::Prepare { ask: p.round.ask, key: turn.key.clone(), ballot: p.ballot };
+                    turn.ask_owners(&p.round, &message, p.after);
+                }
+            }
+            Stage::Leading(lead) => lead.resend(turn),
+            Stage::Idle | Stage::Resting(_) => {}
+        }
+        self.advance(turn);
+    }
+
+    /// Requests whose new coordinator does not answer come back. It may have proposed them.
+    fn take_back(&mut self, turn: &mut Turn<'_>) {
+        let (local, now) = (&*turn.local, turn.now.mono);
+        let late = |h: &Handed| h.back_at <= now || !local.is_reachable(h.to);
+        if !self.handed.iter().any(late) {
+            return;
+        }
+        let (back, stay) = mem::take(&mut self.handed).into_iter().partition::<Vec<_>, _>(late);
+        self.handed = stay;
+        self.favourite = None;
+        for Handed { ask, waiting, .. } in back {
+            turn.local.forget(ask);
+            let mut waiting = Waiting { handed: true, sent: true, ..waiting };
+            if let Op::Write(write) = &mut waiting.op {
+                write.again = true;
+            }
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    /// Answers every request whose deadline has passed, with what is known (C4).
+    fn expire(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let mut next: Option<Mono> = None;
+        let mut keep = |waiting: &Waiting| {
+            let alive = waiting.deadline > now;
+            if alive {
+                next = Some(next.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
+            }
+            alive
+        };
+        let (stay, gone): (Vec<_>, Vec<_>) = mem::take(&mut self.waiting).into_iter().partition(&mut keep);
+        self.waiting = stay.into();
+        let (votes, round) = match &self.stage {
+            Stage::Preparing(p) => (p.promises.votes(), Some(&p.round)),
+            Stage::Leading(lead) => match lead.flights.front() {
+                Some(flight) => (flight.tally.votes(), Some(&flight.round)),
+                None => (0, None),
+            },
+            Stage::Idle | Stage::Resting(_) => (0, None),
+        };
+        for waiting in &gone {
+            turn.give_up(waiting, votes, round);
+        }
+        if let Stage::Leading(lead) = &mut self.stage {
+            for flight in &mut lead.flights {
+                let (stay, gone): (Vec<_>, Vec<_>) =
+                    mem::take(&mut flight.resting).into_iter().partition(|(waiting, _)| keep(waiting));
+                flight.resting = stay;
+                for (waiting, _) in &gone {
+                    turn.give_up(waiting, flight.tally.votes(), Some(&flight.round));
+                }
+            }
+            // Nobody waits for these any more. The chain goes on from its last state all the same (B2).
+            let local = &mut *turn.local;
+            lead.flights.retain(|flight| {
+                let wanted = !flight.resting.is_empty();
+                if !wanted {
+                    local.forget(flight.round.ask);
+                }
+                wanted
+            });
+        }
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.handed).into_iter().partition(|h| keep(&h.waiting));
+        self.handed = stay;
+        for Handed { ask, waiting, .. } in gone {
+            turn.local.forget(ask);
+            turn.give_up(&Waiting { sent: true, ..waiting }, 0, None);
+        }
+        self.deadline = next;
+        if self.waiting.is_empty() && matches!(self.stage, Stage::Preparing(_)) {
+            self.stand_down(turn);
+        }
+    }
+
+    /// When `on_time` is due.
+    pub(crate) fn wake_at(&self) -> Option<Mono> {
+        let stage = match &self.stage {
+            Stage::Idle => None,
+            Stage::Resting(until) => (!self.waiting.is_empty()).then_some(*until),
+            Stage::Preparing(p) => Some(p.round.resend_at),
+            Stage::Leading(lead) => lead.flights.iter().map(|f| f.round.resend_at).min(),
+        };
+        let handed = self.handed.iter().map(|h| h.back_at).min();
+        [stage, handed, self.deadline].into_iter().flatten().min()
+    }
+
+    /// True if nothing here is waited for. The lead may be forgotten: it costs the next write a round trip.
+    pub(crate) fn is_idle(&self) -> bool {
+        let still = match &self.stage {
+            Stage::Idle | Stage::Resting(_) => true,
+            Stage::Preparing(_) => false,
+            Stage::Leading(lead) => lead.flights.is_empty(),
+        };
+        still && self.waiting.is_empty() && self.handed.is_empty()
+    }
+
+    /// Before it is dropped: answers to it find nobody from now on.
+    pub(crate) fn retire(&mut self, turn: &mut Turn<'_>) {
+        self.stand_down(turn);
+    }
+}
+
+impl Preparing {
+    fn promised(
+        &mut self,
+        turn: &Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        votes: SlotSet,
+        record: Option<Record>,
+        bound: Bound,
+    ) {
+        self.promises.add(epoch, votes);
+        self.bound = self.bound.max(bound);
+        let machine = turn.local.present().machine(from).name;
+        match record {
+            Some(record) => {
+                let own = record.votes.intersection(votes);
+                self.told.hear(machine, epoch, own, Copied::Whole(record.clone()));
+                let keep_first = self.base.is_some() && turn.local.rules.broken(Mutant::C1AnyBase);
+                if self.base.as_ref().is_none_or(|base| record.stamp > base.stamp) && !keep_first {
+                    self.base = Some(record);
+                }
+            }
+            None => self.told.hear(machine, epoch, votes, Copied::None),
+        }
+    }
+}
+
+impl Lead {
+    /// Applies requests in order to the last state and asks the owners to hold the result (C3, B2); if they
+    /// change nothing, asks whether the last state is still what they hold.
+    fn propose(&mut self, turn: &mut Turn<'_>, batch: Vec<Waiting>) {
+        let rules = turn.local.rules;
+        let fork = rules.broken(Mutant::B2Fork) && self.n > 0;
+        let mut draft = Draft::of(if fork { &self.base_state } else { &self.last }, rules);
+        let wall = turn.wall();
+        let mut resting: Vec<(Waiting, Outcome)> = batch
+            .into_iter()
+            .map(|waiting| {
+                let outcome = draft.apply(&waiting.op, wall);
+                (waiting, outcome)
+            })
+            .collect();
+        let (state, changed) = draft.done();
+        if turn.local.rules.broken(Mutant::C2Early)
+            || (!changed && turn.local.rules.broken(Mutant::C2StaleCompare))
+        {
+            for (waiting, outcome) in resting.drain(..) {
+                turn.answer(&waiting, outcome);
+            }
+        }
+        let newest = resting.iter().map(|(w, _)| w.seq).max().unwrap_or(0);
+        if !changed && self.n == 0 && self.proven.is_some_and(|covers| newest <= covers) {
+            // D4: the promises themselves showed the base to be chosen, after these requests had arrived.
+            for (waiting, outcome) in resting {
+                turn.answer(&waiting, outcome);
+            }
+            return;
+        }
+        let what = if changed || (self.n == 0 && self.proven.is_none()) {
+            self.n += 1;
+            self.last = state;
+            for (waiting, _) in &mut resting {
+                waiting.sent = true;
+            }
+            What::Accept { n: self.n, state: self.last.clone() }
+        } else if self.n == 0 {
+            What::Confirm { least: self.base }
+        } else {
+            What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
+        };
+        let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
+        self.ask(turn, &flight);
+        self.flights.push_back(flight);
+    }
+
+    fn ask(&self, turn: &mut Turn<'_>, flight: &Flight) {
+        let (ask, key) = (flight.round.ask, turn.key.clone());
+        match &flight.what {
+            What::Accept { n, state } => {
+                let stamp = Stamp { ballot: self.ballot, n: *n };
+                let after = turn.local.cover(self.ballot.time, turn.effects);
+                let message = Message::Accept { ask, key, stamp, state: state.clone() };
+                turn.ask_owners(&flight.round, &message, after);
+            }
+            What::Confirm { .. } => {
+                turn.ask_owners(&flight.round, &Message::Read { ask, key, inline: 0 }, None);
+            }
+        }
+    }
+
+    fn resend(&mut self, turn: &mut Turn<'_>) {
+        let mut flights = mem::take(&mut self.flights);
+        for flight in &mut flights {
+            if flight.round.is_due(turn.now) {
+                self.ask(turn, flight);
+            }
+        }
+        self.flights = flights;
+    }
+
+    /// "Held (b, m)" counts for every state of the chain up to m (C2).
+    fn held(&mut self, turn: &Turn<'_>, from: u32, epoch: Epoch, ask: Ask, votes: SlotSet, held: Stamp) {
+        if held.ballot != self.ballot {
+            return;
+        }
+        for flight in &mut self.flights {
+            if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
+                flight.tally.add(epoch, votes);
+            }
+            if flight.round.ask == ask && epoch >= turn.local.epoch() {
+                flight.round.heard(from);
+            }
+        }
+    }
+
+    /// A copy told to a Confirm: a vote if it is still the state meant. Returns the ballot that has come
+    /// above ours, if one has.
+    fn confirmed(
+        &mut self,
+        turn: &Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        ask: Ask,
+        votes: SlotSet,
+        copied: &Copied,
+    ) -> Option<Ballot> {
+        let flight = self.flights.iter_mut().find(|f| f.round.ask == ask)?;
+        let What::Confirm { least } = flight.what else { return None };
+        let told = copied.stamp();
+        match told {
+            Some(t) if t.ballot > self.ballot => return Some(t.ballot),
+            // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
+            // held only by who holds the state meant.
+            _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
+                flight.tally.add(epoch, votes);
+                if epoch >= turn.local.epoch() {
+                    flight.round.heard(from);
+                }
+            }
+            // It does not hold the state yet: it is asked again.
+            _ => {}
+        }
+        None
+    }
+
+    /// Notes a refusal of one of this lead's questions; false if it is of none.
+    fn refused(&mut self, turn: &Turn<'_>, from: u32, ask: Ask) -> bool {
+        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == ask) {
+            flight.round.heard(from);
+            flight.round.refused = flight.round.refused.union(turn.owners.slots_of(from));
+        } else if self.landed != Some(ask) {
+            return false;
+        }
+        self.retiring = true;
+        true
+    }
+
+    /// Answers what rests on chosen states; true if anything landed.
+    fn land(&mut self, turn: &mut Turn<'_>) -> bool {
+        let slots = turn.owners.slots();
+        let mut landed = false;
+        while let Some(at) = self.flights.iter().position(|f| f.tally.reached(slots)) {
+            let Some(flight) = self.flights.remove(at) else { break };
+            landed = true;
+            let votes = flight.tally.votes();
+            for (waiting, mut outcome) in flight.resting {
+                if let Outcome::Done { votes: v, .. } = &mut outcome {
+                    *v = votes;
+                }
+                turn.answer(&waiting, outcome);
+            }
+            match flight.what {
+                What::Accept { .. } => {
+                    if let Some(earlier) = self.landed.replace(flight.round.ask) {
+                        turn.local.forget(earlier);
+                    }
+                }
+                What::Confirm { .. } => turn.local.forget(flight.round.ask),
+            }
+        }
+        landed
+    }
+}

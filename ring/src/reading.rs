@@ -1,0 +1,257 @@
+//! A machine's read on behalf of a client: ask all, help the highest stamp to five (D3), or give it to the
+//! coordinator (D4).
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::effect::Mono;
+use crate::message::{Answer, Ask, Copied, Found, Message, Outcome};
+use crate::mutant::Mutant;
+use crate::quorum::{SlotSet, Tally};
+use crate::reader::Reader;
+use crate::register;
+use crate::stamp::{Stamp, State};
+use crate::turn::{Round, Turn, Waiting};
+use crate::view::Epoch;
+
+/// The reads of one key on this machine. One round serves all that waited when it began.
+#[derive(Debug, Default)]
+pub(crate) struct Readings {
+    /// Reads that arrived after the present round began: its answers may be older than they.
+    next: VecDeque<Waiting>,
+    current: Option<Reading>,
+    /// Not later than the first deadline among all reads here.
+    deadline: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    waiting: Vec<Waiting>,
+    round: Round,
+    reader: Reader,
+    help: Option<Help>,
+}
+
+/// D3: the highest record seen, on its way to those that lack it, under its own stamp.
+#[derive(Debug)]
+struct Help {
+    stamp: Stamp,
+    state: Arc<State>,
+    round: Round,
+    tally: Tally,
+}
+
+impl Readings {
+    pub(crate) fn submit(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
+        self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
+        self.next.push_back(waiting);
+        self.start(turn);
+    }
+
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        if self.current.is_some() || self.next.is_empty() {
+            return;
+        }
+        let reading = Reading {
+            waiting: mem::take(&mut self.next).into(),
+            round: Round::new(turn),
+            reader: turn.local.reader(),
+            help: None,
+        };
+        reading.ask(turn);
+        self.current = Some(reading);
+    }
+
+    /// An answer to the reading or to its help. Returns the reads that only a coordinator can settle (D4).
+    pub(crate) fn on_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        ask: Ask,
+        votes: SlotSet,
+        answer: Answer,
+    ) -> Vec<Waiting> {
+        let Some(reading) = &mut self.current else { return Vec::new() };
+        let name = turn.local.present().machine(from).name;
+        let now = epoch >= turn.local.epoch();
+        if reading.round.ask == ask {
+            if now {
+                reading.round.heard(from);
+            }
+            match answer {
+                Answer::Copy(copied) => reading.reader.hear(name, epoch, votes, copied),
+                Answer::Mute => {}
+                _ => return Vec::new(),
+            }
+            if let Some(stamp) = reading.reader.settled() {
+                return self.finish(turn, stamp);
+            }
+            if reading.round.heard_all(turn.owners) && reading.help.is_none() {
+                return self.help(turn);
+            }
+        } else if let Some(help) = &mut reading.help
+            && help.round.ask == ask
+        {
+            if now {
+                help.round.heard(from);
+            }
+            match answer {
+                // Exactly this stamp: a later state of the chain holds this one (C2), so it was chosen, but the
+                // later one may have been answered before this read began.
+                Answer::Held { stamp } if stamp == help.stamp => {
+                    help.tally.add(epoch, votes);
+                    if help.tally.reached(turn.owners.slots()) {
+                        let stamp = help.stamp;
+                        return self.finish(turn, Some(stamp));
+                    }
+                }
+                // A higher stamp is about: only a coordinator can tell what comes of it.
+                Answer::Refused { .. } | Answer::Held { .. } => return self.give_away(turn),
+                _ => {}
+            }
+        }
+        Vec::new()
+    }
+
+    /// Answers with the settled state, unless it is past its expiry: deleting it is a coordinator's work (G4).
+    fn finish(&mut self, turn: &mut Turn<'_>, stamp: Option<Stamp>) -> Vec<Waiting> {
+        let Some(reading) = &self.current else { return Vec::new() };
+        let found = match reading.reader.copy_of(stamp) {
+            Some(Copied::Whole(record)) if register::is_expired(&record.state, turn.wall()) => {
+                return self.give_away(turn);
+            }
+            Some(Copied::Whole(record)) => found(&record.state),
+            Some(Copied::Summary { .. }) => return self.give_away(turn),
+            Some(Copied::None) | None => None,
+        };
+        for waiting in &reading.waiting {
+            turn.answer(waiting, Outcome::Value(found.clone()));
+        }
+        self.end(turn);
+        Vec::new()
+    }
+
+    /// Everyone has spoken, or it takes too long: D3.
+    fn help(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
+        let Some(reading) = &mut self.current else { return Vec::new() };
+        let highest = reading.reader.highest();
+        let Some(Copied::Whole(record)) = highest.and_then(|s| reading.reader.copy_of(Some(s))) else {
+            // Nobody told of a record, and too few told of none: nothing to help; the round goes on asking.
+            return Vec::new();
+        };
+        let (stamp, state) = (record.stamp, record.state.clone());
+        if turn.local.rules.broken(Mutant::D3NoHelp) {
+            return self.finish(turn, Some(stamp));
+        }
+        let mut help = Help { stamp, state, round: Round::new(turn), tally: reading.reader.tally_of(stamp) };
+        for holder in reading.reader.heard().iter().filter(|h| h.copied.stamp() == Some(stamp)) {
+            if let Some(member) = turn.local.present().view.index_of(holder.machine)
+                && !holder.votes.is_empty()
+            {
+                help.round.heard(member as u32);
+            }
+        }
+        help.ask(turn);
+        reading.help = Some(help);
+        Vec::new()
+    }
+
+    /// D4: the reads go to the coordinator, which settles whatever there is under a ballot of its own.
+    fn give_away(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
+        let waiting = self.current.as_mut().map(|r| mem::take(&mut r.waiting)).unwrap_or_default();
+        self.end(turn);
+        waiting
+    }
+
+    fn end(&mut self, turn: &mut Turn<'_>) {
+        if let Some(reading) = self.current.take() {
+            turn.local.forget(reading.round.ask);
+            if let Some(help) = reading.help {
+                turn.local.forget(help.round.ask);
+            }
+        }
+        self.start(turn);
+    }
+
+    /// Asks again, helps, gives up: whatever is due. Returns the reads that only a coordinator can settle.
+    pub(crate) fn on_time(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
+        if self.deadline.is_some_and(|d| d <= turn.now.mono) {
+            self.expire(turn);
+        }
+        let Some(reading) = &mut self.current else { return Vec::new() };
+        if let Some(help) = &mut reading.help {
+            // One attempt; what was lost on the way is not worth a second.
+            if help.round.is_due(turn.now) {
+                return self.give_away(turn);
+            }
+        } else if reading.round.is_due(turn.now) {
+            reading.ask(turn);
+            return self.help(turn);
+        }
+        Vec::new()
+    }
+
+    fn expire(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let alive = |w: &Waiting| w.deadline > now;
+        let (stay, gone): (Vec<_>, Vec<_>) = mem::take(&mut self.next).into_iter().partition(alive);
+        self.next = stay.into();
+        for waiting in &gone {
+            turn.give_up(waiting, 0, None);
+        }
+        if let Some(reading) = &mut self.current {
+            let (stay, gone): (Vec<_>, Vec<_>) = mem::take(&mut reading.waiting).into_iter().partition(alive);
+            reading.waiting = stay;
+            for waiting in &gone {
+                turn.give_up(waiting, reading.reader.votes(), Some(&reading.round));
+            }
+        }
+        let current = self.current.iter().flat_map(|r| &r.waiting);
+        self.deadline = self.next.iter().chain(current).map(|w| w.deadline).min();
+        if self.current.as_ref().is_some_and(|r| r.waiting.is_empty()) {
+            self.end(turn);
+        }
+    }
+
+    /// When `on_time` is due.
+    pub(crate) fn wake_at(&self) -> Option<Mono> {
+        let round =
+            self.current.as_ref().map(|r| r.help.as_ref().map_or(r.round.resend_at, |h| h.round.resend_at));
+        [round, self.deadline].into_iter().flatten().min()
+    }
+
+    /// True if this is a question of the present round.
+    pub(crate) fn expects(&self, ask: Ask) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|r| r.round.ask == ask || r.help.as_ref().is_some_and(|h| h.round.ask == ask))
+    }
+
+    /// True if nobody waits here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.next.is_empty()
+    }
+}
+
+impl Reading {
+    fn ask(&self, turn: &mut Turn<'_>) {
+        let message = Message::Read { ask: self.round.ask, key: turn.key.clone(), inline: u32::MAX };
+        turn.ask_owners(&self.round, &message, None);
+    }
+}
+
+impl Help {
+    fn ask(&self, turn: &mut Turn<'_>) {
+        let (ask, key) = (self.round.ask, turn.key.clone());
+        let message = Message::Accept { ask, key, stamp: self.stamp, state: self.state.clone() };
+        turn.ask_owners(&self.round, &message, None);
+    }
+}
+
+fn found(state: &State) -> Option<Found> {
+    let value = state.value.clone()?;
+    Some(Found { value, version: state.version, expires: state.expires })
+}

@@ -1,0 +1,134 @@
+//! One input's turn at one key: what a coordinator or a reading may touch while it handles it.
+
+use alloc::vec::Vec;
+
+use crate::effect::{Effect, Mono, Now, Ticket};
+use crate::key::Key;
+use crate::local::Local;
+use crate::message::{Addr, Ask, Message, Op, Outcome};
+use crate::placement::Owners;
+use crate::quorum::SlotSet;
+use crate::stamp::{Ballot, Hlc};
+use crate::view::Name;
+
+/// See the module's caption.
+pub(crate) struct Turn<'a> {
+    pub(crate) local: &'a mut Local,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    pub(crate) now: Now,
+    pub(crate) key: &'a Key,
+    pub(crate) owners: &'a Owners,
+    /// What this machine's own acceptor has promised for the key.
+    pub(crate) promised: Ballot,
+}
+
+/// A request that has not been answered.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) from: Addr,
+    pub(crate) ask: Ask,
+    pub(crate) op: Op,
+    pub(crate) deadline: Mono,
+    /// Another coordinator passed it on: it goes no further.
+    pub(crate) handed: bool,
+    /// An Accept with it may be on its way somewhere: its failure is unknown, no longer nothing (C4).
+    pub(crate) sent: bool,
+    /// Its place in the order of arrival at this key.
+    pub(crate) seq: u64,
+}
+
+/// A question put to several machines: whom it went to, who has answered, when to ask again.
+#[derive(Debug)]
+pub(crate) struct Round {
+    pub(crate) ask: Ask,
+    heard: Vec<u32>,
+    pub(crate) resend_at: Mono,
+    gap: u64,
+    /// Slots of those who refused.
+    pub(crate) refused: SlotSet,
+}
+
+/// Longest pause between two repetitions of a question.
+const MAX_GAP: u64 = 1_000_000_000;
+
+impl Round {
+    pub(crate) fn new(turn: &mut Turn<'_>) -> Self {
+        let gap = turn.local.tuning.resend_after;
+        let resend_at = turn.now.mono.plus(gap);
+        Self { ask: turn.local.ask(turn.key), heard: Vec::new(), resend_at, gap, refused: SlotSet::EMPTY }
+    }
+
+    pub(crate) fn heard(&mut self, member: u32) {
+        if !self.heard.contains(&member) {
+            self.heard.push(member);
+        }
+    }
+
+    pub(crate) fn has_heard(&self, member: u32) -> bool {
+        self.heard.contains(&member)
+    }
+
+    pub(crate) fn heard_all(&self, owners: &Owners) -> bool {
+        owners.machines().all(|m| self.heard.contains(&m))
+    }
+
+    /// True if it is time to ask again those who have not answered; the next pause is twice as long.
+    pub(crate) fn is_due(&mut self, now: Now) -> bool {
+        let due = self.resend_at <= now.mono;
+        if due {
+            self.gap = (self.gap * 2).min(MAX_GAP);
+            self.resend_at = now.mono.plus(self.gap);
+        }
+        due
+    }
+}
+
+impl Turn<'_> {
+    pub(crate) fn wall(&self) -> Hlc {
+        Hlc::from_nanos(self.now.wall)
+    }
+
+    /// Asks every owner that the round has not heard.
+    pub(crate) fn ask_owners(&mut self, round: &Round, message: &Message, after: Option<Ticket>) {
+        let owners = *self.owners;
+        for member in owners.machines() {
+            if !round.has_heard(member) {
+                self.local.send_to(member, message.clone(), after, self.effects);
+            }
+        }
+    }
+
+    /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
+    /// coordinator, who knows only of his own try.
+    pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
+        let outcome = match (outcome, &waiting.op) {
+            (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if waiting.sent => {
+                Outcome::Unknown { votes, needed, silent }
+            }
+            (Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. }, Op::Write(_))
+                if waiting.sent =>
+            {
+                Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() }
+            }
+            (outcome, _) => outcome,
+        };
+        self.local.send(waiting.from, Message::Outcome { ask: waiting.ask, outcome }, None, self.effects);
+    }
+
+    /// The owners that a round has not heard, for the error message; all of them where there is no round.
+    pub(crate) fn silent(&self, round: Option<&Round>) -> Vec<Name> {
+        let present = self.local.present();
+        let unheard = self.owners.machines().filter(|m| round.is_none_or(|r| !r.has_heard(*m)));
+        unheard.map(|m| present.machine(m).name).collect()
+    }
+
+    /// The deadline passed: says what is true of the key (C4).
+    pub(crate) fn give_up(&mut self, waiting: &Waiting, votes: u8, round: Option<&Round>) {
+        let (needed, silent) = (self.local.needed(), self.silent(round));
+        let outcome = match (&waiting.op, waiting.sent) {
+            (Op::Write(_), true) => Outcome::Unknown { votes, needed, silent },
+            _ => Outcome::NoQuorum { votes, needed, silent },
+        };
+        self.answer(waiting, outcome);
+    }
+}

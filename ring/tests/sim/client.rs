@@ -1,0 +1,409 @@
+//! Who calls: one call at a time, the same request id in every retry, and a note of what was told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ennead_ring::message::{
+    Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Wish, Outcome, Write,
+};
+use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
+use rand::RngExt;
+
+use super::checker::{Call, If, Op, Reply};
+use super::world::{Event, World};
+use super::{MS, SEC};
+
+/// One client.
+pub(crate) struct Client {
+    /// Calls it has yet to make of its own choice.
+    pub(crate) left: u32,
+    /// Calls it was told to make; each must succeed.
+    pub(crate) script: VecDeque<(usize, Script)>,
+    pub(crate) scripted: bool,
+    skew: i64,
+    last_time: Hlc,
+    /// Tells a timer that is still wanted from one that is not.
+    token: u64,
+    doing: Option<Doing>,
+    /// The last version it was told of each key: what it compares with.
+    known: Vec<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Script {
+    Get,
+    DirectGet,
+    Put,
+    Delete,
+}
+
+/// The call under way.
+struct Doing {
+    key: usize,
+    call: Call,
+    /// Its place in the order of events.
+    start: u64,
+    deadline: u64,
+    id: RequestId,
+    ttl: Option<u64>,
+    /// Requests sent and not answered.
+    /// With each, whether it said that it was not the first try.
+    asks: Vec<(Ask, bool)>,
+    /// Requests sent that were never answered with certainty: each may still be acted upon.
+    open: u32,
+    sent: u32,
+    /// Whoever still has the request will find that it has been answered.
+    settled: bool,
+    /// Where the next try goes.
+    slot: usize,
+    direct: Option<Direct>,
+}
+
+/// A read that counts for itself (D1, D2).
+struct Direct {
+    ask: Ask,
+    reader: Reader,
+    wide: bool,
+}
+
+impl Client {
+    pub(crate) fn new(left: u32, skew: i64, keys: usize) -> Self {
+        Self {
+            left,
+            script: VecDeque::new(),
+            scripted: false,
+            skew,
+            last_time: Hlc::ZERO,
+            token: 0,
+            doing: None,
+            known: vec![0; keys],
+        }
+    }
+
+    pub(crate) fn idle(&self) -> bool {
+        self.doing.is_none() && self.left == 0 && self.script.is_empty()
+    }
+}
+
+fn value_of(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().expect("clients store eight bytes"))
+}
+
+impl World {
+    /// A new id: by the client's own clock, never the same, and after `after`.
+    fn request_id(&mut self, c: usize, after: Hlc) -> RequestId {
+        let wall = self.wall(self.clients[c].skew);
+        let mine = Hlc::from_nanos(wall).max(after).max(self.clients[c].last_time.plus(1));
+        self.clients[c].last_time = mine;
+        RequestId { time: mine, random: self.rng.random() }
+    }
+
+    fn new_ask(&mut self) -> Ask {
+        self.last_ask += 1;
+        Ask(self.last_ask)
+    }
+
+    fn client_timer(&mut self, c: usize, after: u64) {
+        self.clients[c].token += 1;
+        let token = self.clients[c].token;
+        self.schedule(after, Event::Client { client: c, token });
+    }
+
+    /// Lets a client begin, after a pause.
+    pub(crate) fn client_start(&mut self, c: usize) {
+        let pause = self.rng.random_range(0..=self.profile.think);
+        self.client_timer(c, pause);
+    }
+
+    /// Its timer went off: the next call, or the next try.
+    pub(crate) fn client_wakes(&mut self, c: usize, token: u64) {
+        if self.clients[c].token != token {
+            return;
+        }
+        let Some(doing) = &mut self.clients[c].doing else { return self.next_call(c) };
+        if self.now >= doing.deadline {
+            return self.give_up(c);
+        }
+        if let Some(direct) = &mut doing.direct {
+            // First the rest of the owners, then a coordinator.
+            if !direct.wide {
+                direct.wide = true;
+                let quorum = usize::from(self.profile.slots / 2 + 1);
+                let (ask, key) = (direct.ask, doing.key);
+                for owner in self.owners[key].clone().into_iter().skip(quorum) {
+                    self.direct_ask(c, key, owner, ask);
+                }
+                let wait = self.rng.random_range(0..=self.profile.patience);
+                return self.client_timer(c, wait);
+            }
+            doing.direct = None;
+        }
+        doing.slot += 1;
+        self.try_once(c);
+    }
+
+    fn next_call(&mut self, c: usize) {
+        let key;
+        let call;
+        let mut direct = false;
+        if let Some((k, script)) = self.clients[c].script.pop_front() {
+            key = k;
+            call = match script {
+                Script::Get => Call::Get,
+                Script::DirectGet => {
+                    direct = true;
+                    Call::Get
+                }
+                Script::Put => Call::Put(self.next_value(), If::Any),
+                Script::Delete => Call::Delete(If::Any),
+            };
+        } else if self.clients[c].left > 0 {
+            self.clients[c].left -= 1;
+            key = self.rng.random_range(0..self.profile.keys);
+            let known = self.clients[c].known[key];
+            let condition = if !self.rng.random_bool(f64::from(self.profile.compares) / 100.0) {
+                If::Any
+            } else if known == 0 || self.rng.random_bool(0.3) {
+                If::Absent
+            } else {
+                If::Version(known)
+            };
+            let (reads, deletes) = (self.profile.reads, self.profile.deletes);
+            let dice = self.rng.random_range(0..100);
+            call = if dice < reads {
+                Call::Get
+            } else if dice < reads + self.profile.direct_reads {
+                direct = true;
+                Call::Get
+            } else if dice < reads + self.profile.direct_reads + deletes {
+                Call::Delete(if condition == If::Absent { If::Any } else { condition })
+            } else {
+                Call::Put(self.next_value(), condition)
+            };
+        } else {
+            return;
+        }
+        let id = self.request_id(c, Hlc::ZERO);
+        let start = self.stamp();
+        let gives_up = !self.clients[c].scripted && self.rng.random_bool(self.profile.gives_up);
+        let patience = if gives_up {
+            self.rng.random_range(0..=self.profile.delay * 8)
+        } else if self.clients[c].scripted {
+            10 * SEC
+        } else {
+            self.profile.deadline
+        };
+        self.clients[c].doing = Some(Doing {
+            key,
+            call,
+            start,
+            deadline: self.now + patience,
+            id,
+            ttl: None,
+            asks: Vec::new(),
+            open: 0,
+            sent: 0,
+            settled: false,
+            slot: 0,
+            direct: None,
+        });
+        self.note(|| format!("client {c} begins {call:?} of key {key}"));
+        if direct {
+            let ask = self.new_ask();
+            if let Some(doing) = &mut self.clients[c].doing {
+                doing.direct = Some(Direct { ask, reader: Reader::new(self.profile.slots), wide: false });
+            }
+            let quorum = usize::from(self.profile.slots / 2 + 1);
+            for owner in self.owners[key].clone().into_iter().take(quorum) {
+                self.direct_ask(c, key, owner, ask);
+            }
+            let hedge = self.rng.random_range(0..=self.profile.patience / 2);
+            self.client_timer(c, hedge);
+        } else {
+            self.try_once(c);
+        }
+    }
+
+    fn direct_ask(&mut self, c: usize, key: usize, owner: usize, ask: Ask) {
+        let message = Message::Read { ask, key: self.keys[key].clone(), inline: 1 << 20 };
+        self.client_sends(c, owner, message);
+    }
+
+    fn client_sends(&mut self, c: usize, to: usize, message: Message) {
+        // A client that has fetched no view names none.
+        let blind = self.rng.random_bool(0.2);
+        let (cluster, epoch) = match &self.view {
+            Some(view) if !blind => (Some(view.cluster()), view.epoch()),
+            _ => (None, Epoch::ZERO),
+        };
+        self.send_from_client(c, to, Envelope { cluster, epoch, message });
+    }
+
+    /// Asks the next coordinator, under the same id.
+    fn try_once(&mut self, c: usize) {
+        let ask = self.new_ask();
+        let patience = if self.clients[c].scripted { SEC } else { self.profile.patience };
+        let Some(doing) = &mut self.clients[c].doing else { return };
+        let left = doing.deadline.saturating_sub(self.now);
+        let patience = patience.min(left).max(MS);
+        let again = doing.sent > 0;
+        doing.asks.push((ask, again));
+        doing.open += 1;
+        doing.sent += 1;
+        let (key, slot) = (doing.key, doing.slot);
+        let wish = match doing.call {
+            Call::Get => Wish::Read,
+            Call::Put(value, condition) => Wish::Write(Write {
+                id: doing.id,
+                again,
+                condition: condition_of(condition),
+                change: Change::Put { value: Arc::from(value.to_be_bytes().as_slice()), ttl: doing.ttl },
+            }),
+            Call::Delete(condition) => Wish::Write(Write {
+                id: doing.id,
+                again,
+                condition: condition_of(condition),
+                change: Change::Delete,
+            }),
+        };
+        // What it tells the coordinator is about how long it will in truth wait.
+        let within = (patience / MS).max(1) as u32;
+        let stray = self.owners[key].is_empty() || self.rng.random_bool(self.profile.stray);
+        let to = if stray {
+            self.rng.random_range(0..self.profile.machines)
+        } else {
+            self.owners[key][slot % self.owners[key].len()]
+        };
+        let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
+        self.client_sends(c, to, message);
+        self.client_timer(c, patience);
+    }
+
+    /// The deadline has passed.
+    fn give_up(&mut self, c: usize) {
+        let Some(doing) = &self.clients[c].doing else { return };
+        let reply = if doing.sent > 0 && doing.open == 0 { Reply::Never } else { Reply::Unknown };
+        if self.clients[c].scripted {
+            self.fail(format!(
+                "claim 3: after healing, no answer within 10 s to {:?} of key {}",
+                doing.call, doing.key
+            ));
+        }
+        self.conclude(c, reply);
+    }
+
+    /// Notes what the call came to, and goes on to the next one.
+    fn conclude(&mut self, c: usize, reply: Reply) {
+        let Some(doing) = self.clients[c].doing.take() else { return };
+        let (end, start) = (self.stamp(), doing.start);
+        self.note(|| {
+            format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
+        });
+        let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        let history = &mut self.histories[doing.key];
+        match reply {
+            Reply::Unknown if doing.call == Call::Get => {}
+            Reply::Unknown => history.push(Op { end: u64::MAX, ..op }),
+            // Told "no" to its first try while a later one may still be under way: the answer was true, and the
+            // write may yet be applied.
+            Reply::Mismatch(_) | Reply::Absent if doing.open > 0 && !doing.settled => {
+                history.push(op);
+                history.push(Op { reply: Reply::Unknown, end: u64::MAX, ..op });
+            }
+            _ => history.push(op),
+        }
+        match reply {
+            Reply::Unknown => self.counts.unknown += 1,
+            Reply::Never => self.counts.never += 1,
+            _ => self.counts.answered += 1,
+        }
+        let told = match reply {
+            Reply::Done(version) | Reply::Found(_, version) | Reply::Mismatch(Some(version)) => Some(version),
+            _ => None,
+        };
+        if let Some(version) = told {
+            self.clients[c].known[doing.key] = version;
+        }
+        self.client_start(c);
+    }
+
+    /// Something arrived for a client.
+    pub(crate) fn client_hears(&mut self, c: usize, from: Name, envelope: Envelope) {
+        let Some(doing) = &mut self.clients[c].doing else { return };
+        match envelope.message {
+            Message::Answer { ask, votes, answer: Answer::Copy(copied) } => {
+                let Some(direct) = doing.direct.as_mut().filter(|d| d.ask == ask) else { return };
+                direct.reader.hear(from, envelope.epoch, votes, copied);
+                let Some(stamp) = direct.reader.settled() else { return };
+                let reply = match direct.reader.copy_of(stamp) {
+                    Some(Copied::None) => Reply::Nothing(None),
+                    Some(Copied::Whole(record)) => match &record.state.value {
+                        Some(value) => Reply::Found(value_of(value), record.state.version),
+                        None => Reply::Nothing(Some(record.state.version)),
+                    },
+                    other => {
+                        let what = format!("a settled read of a short value tells {other:?}");
+                        return self.fail(what);
+                    }
+                };
+                self.conclude(c, reply);
+            }
+            Message::Outcome { ask, outcome } => {
+                let Some(at) = doing.asks.iter().position(|&(a, _)| a == ask) else { return };
+                let (_, again) = doing.asks.swap_remove(at);
+                self.client_told(c, again, outcome);
+            }
+            _ => {}
+        }
+    }
+
+    fn client_told(&mut self, c: usize, again: bool, outcome: Outcome) {
+        let Some(doing) = &mut self.clients[c].doing else { return };
+        let read = doing.call == Call::Get;
+        if !matches!(outcome, Outcome::Unknown { .. }) {
+            doing.open -= 1;
+        }
+        let reply = match outcome {
+            Outcome::Done { version, .. } => Reply::Done(version),
+            Outcome::Value(Some(Found { value, version, .. })) => Reply::Found(value_of(&value), version),
+            Outcome::Value(None) => Reply::Nothing(None),
+            Outcome::Mismatch { version } => {
+                doing.settled |= again;
+                Reply::Mismatch(version)
+            }
+            Outcome::Absent => {
+                doing.settled |= again;
+                Reply::Absent
+            }
+            Outcome::TooLate { horizon } if doing.sent == 1 && !read => {
+                // Never applied: a later id may be tried.
+                let id = self.request_id(c, horizon.plus(1));
+                if let Some(doing) = &mut self.clients[c].doing {
+                    (doing.id, doing.sent) = (id, 0);
+                }
+                return self.try_once(c);
+            }
+            Outcome::TooLate { .. } => {
+                // It may have been applied before it was forgotten.
+                return self.conclude(c, Reply::Unknown);
+            }
+            Outcome::Unknown { .. }
+            | Outcome::NoQuorum { .. }
+            | Outcome::Overloaded { .. }
+            | Outcome::Refused(_) => {
+                // Not too hot on its heels.
+                let pause = self.rng.random_range(MS..=50 * MS).min(self.profile.patience);
+                return self.client_timer(c, pause);
+            }
+        };
+        self.conclude(c, reply);
+    }
+}
+
+fn condition_of(condition: If) -> Condition {
+    match condition {
+        If::Any => Condition::Any,
+        If::Absent => Condition::Absent,
+        If::Version(version) => Condition::Version(version),
+    }
+}

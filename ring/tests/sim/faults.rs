@@ -1,0 +1,246 @@
+//! What may go wrong in a run, and how often. Each seed draws its own subset and rates (swarm testing): a run in
+//! which everything fails at once rarely gets anywhere interesting.
+
+use ennead_ring::mutant::Mutant;
+use ennead_ring::node::Tuning;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::{MS, SEC, US};
+
+/// One run's cluster, load and faults.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) machines: usize,
+    pub(crate) slots: u8,
+    pub(crate) weight: u32,
+    pub(crate) tuning: Tuning,
+    pub(crate) mutant: Option<Mutant>,
+
+    pub(crate) keys: usize,
+    pub(crate) clients: usize,
+    /// Calls of each client.
+    pub(crate) calls: u32,
+    /// Longest pause between two calls of a client.
+    pub(crate) think: u64,
+    /// How long a client waits for one answer before it tries the next owner, and in all.
+    pub(crate) patience: u64,
+    pub(crate) deadline: u64,
+    /// How often a client goes to any machine, not to an owner.
+    pub(crate) stray: f64,
+    /// Of 100 calls.
+    pub(crate) deletes: u32,
+    pub(crate) compares: u32,
+    pub(crate) reads: u32,
+    pub(crate) direct_reads: u32,
+    /// How far the clients' clocks are off.
+    pub(crate) client_skew: u64,
+    /// How often a client gives up at once, so that outcomes are unknown.
+    pub(crate) gives_up: f64,
+
+    pub(crate) delay: u64,
+    pub(crate) tail: f64,
+    pub(crate) tail_delay: u64,
+    pub(crate) drop: f64,
+    pub(crate) duplicate: f64,
+    /// How often a copy comes once more, much later.
+    pub(crate) replay: f64,
+    pub(crate) replay_delay: u64,
+
+    /// Mean time between faults of a kind; 0: never.
+    pub(crate) cut_every: u64,
+    pub(crate) cut_for: u64,
+    pub(crate) crash_every: u64,
+    pub(crate) down_for: u64,
+    /// How often a machine dies between two effects of one input.
+    pub(crate) crash_in_handle: f64,
+    /// How often a crash takes all machines at once.
+    pub(crate) power_cut: f64,
+    pub(crate) pause_every: u64,
+    pub(crate) jump_every: u64,
+    /// How far clocks are off, and jump, either way.
+    pub(crate) skew: u64,
+    /// Wrong hints about who can be reached.
+    pub(crate) lie_every: u64,
+    /// How often hints are given at all when something changes.
+    pub(crate) hints: f64,
+
+    pub(crate) sync: u64,
+    pub(crate) slow_sync: f64,
+    pub(crate) slow_sync_for: u64,
+    pub(crate) load: u64,
+    /// How often a crash leaves a part of the unsynced changes on disk.
+    pub(crate) survive: f64,
+    /// How often a restart finds a key's record unreadable.
+    pub(crate) rot: f64,
+    /// Faults during birth too.
+    pub(crate) dirty_birth: bool,
+    /// Some machines stay down when the rest is healed.
+    pub(crate) stay_down: bool,
+}
+
+/// Between `low` and `high`, each order of magnitude as likely as another.
+pub(crate) fn log_uniform(rng: &mut StdRng, low: u64, high: u64) -> u64 {
+    if high <= low {
+        return low;
+    }
+    let (a, b) = ((low.max(1) as f64).ln(), (high as f64).ln());
+    (rng.random_range(a..b).exp() as u64).clamp(low, high)
+}
+
+impl Profile {
+    /// No fault at all, nine machines.
+    pub(crate) fn calm() -> Self {
+        Self {
+            machines: 9,
+            slots: 9,
+            weight: 4,
+            tuning: Tuning::default(),
+            mutant: None,
+            keys: 2,
+            clients: 4,
+            calls: 40,
+            think: 20 * MS,
+            patience: 300 * MS,
+            deadline: 5 * SEC,
+            stray: 0.1,
+            deletes: 10,
+            compares: 15,
+            reads: 25,
+            direct_reads: 15,
+            client_skew: 0,
+            gives_up: 0.0,
+            delay: MS,
+            tail: 0.0,
+            tail_delay: 100 * MS,
+            drop: 0.0,
+            duplicate: 0.0,
+            replay: 0.0,
+            replay_delay: 10 * SEC,
+            cut_every: 0,
+            cut_for: SEC,
+            crash_every: 0,
+            down_for: SEC,
+            crash_in_handle: 0.0,
+            power_cut: 0.0,
+            pause_every: 0,
+            jump_every: 0,
+            skew: 0,
+            lie_every: 0,
+            hints: 0.5,
+            sync: MS,
+            slow_sync: 0.0,
+            slow_sync_for: 200 * MS,
+            load: 200 * US,
+            survive: 0.5,
+            rot: 0.0,
+            dirty_birth: false,
+            stay_down: false,
+        }
+    }
+
+    /// What this seed draws.
+    pub(crate) fn draw(rng: &mut StdRng) -> Self {
+        let mut p = Self::calm();
+        (p.machines, p.slots) = match rng.random_range(0..20) {
+            0 => (1, 9),
+            1 => (2, 9),
+            2 => (4, 9),
+            3 => (5, 9),
+            4 => (7, 9),
+            5 => (12, 9),
+            6..9 => (3, 3),
+            9 => (4, 3),
+            10..12 => (5, 5),
+            12 => (3, 5),
+            13 => (3, 9),
+            _ => (9, 9),
+        };
+        p.weight = [1, 4, 16][rng.random_range(0..3)];
+        p.keys = [1, 1, 2, 3, 5][rng.random_range(0..5)];
+        p.clients = rng.random_range(1..=6);
+        p.calls = rng.random_range(15..60);
+        p.think = log_uniform(rng, MS, 500 * MS);
+        p.patience = log_uniform(rng, 20 * MS, SEC);
+        p.deadline = p.patience * rng.random_range(2..15);
+        p.stray = [0.0, 0.1, 0.5, 1.0][rng.random_range(0..4)];
+        p.deletes = rng.random_range(0..30);
+        p.compares = rng.random_range(0..40);
+        p.reads = rng.random_range(5..40);
+        p.direct_reads = rng.random_range(0..30);
+        if rng.random_bool(0.3) {
+            p.client_skew = log_uniform(rng, MS, 3_600 * SEC);
+        }
+        if rng.random_bool(0.3) {
+            p.gives_up = rng.random_range(0.0..0.3);
+        }
+        p.tuning.pipeline = rng.random_range(1..=4);
+        if rng.random_bool(0.3) {
+            p.tuning.cells = rng.random_range(1..4);
+        }
+        if rng.random_bool(0.1) {
+            p.tuning.waiting_per_key = rng.random_range(1..4);
+        }
+        p.tuning.ceiling_ahead = log_uniform(rng, 10 * MS, 3 * SEC);
+        p.tuning.resend_after = log_uniform(rng, 10 * MS, 200 * MS);
+
+        p.delay = log_uniform(rng, 50 * US, 20 * MS);
+        if rng.random_bool(0.5) {
+            p.tail = rng.random_range(0.0..0.2);
+            p.tail_delay = log_uniform(rng, 10 * MS, 5 * SEC);
+        }
+        if rng.random_bool(0.5) {
+            p.drop = rng.random_range(0.0..0.25);
+        }
+        if rng.random_bool(0.5) {
+            p.duplicate = rng.random_range(0.0..0.2);
+        }
+        if rng.random_bool(0.5) {
+            p.replay = rng.random_range(0.0..0.1);
+            p.replay_delay = log_uniform(rng, 100 * MS, 30 * SEC);
+        }
+        if rng.random_bool(0.4) {
+            p.cut_every = log_uniform(rng, 100 * MS, 5 * SEC);
+            p.cut_for = log_uniform(rng, 50 * MS, 3 * SEC);
+        }
+        if rng.random_bool(0.5) {
+            p.crash_every = log_uniform(rng, 100 * MS, 5 * SEC);
+            p.down_for = log_uniform(rng, 10 * MS, 3 * SEC);
+            if rng.random_bool(0.3) {
+                p.power_cut = rng.random_range(0.0..0.5);
+            }
+        }
+        if rng.random_bool(0.3) {
+            p.crash_in_handle = rng.random_range(0.0..0.02);
+        }
+        if rng.random_bool(0.2) {
+            p.pause_every = log_uniform(rng, 100 * MS, 5 * SEC);
+        }
+        if rng.random_bool(0.5) {
+            p.skew = log_uniform(rng, MS, 10 * SEC);
+            if rng.random_bool(0.1) {
+                p.skew = 365 * 86_400 * SEC;
+            }
+            if rng.random_bool(0.5) {
+                p.jump_every = log_uniform(rng, 100 * MS, 5 * SEC);
+            }
+        }
+        if rng.random_bool(0.2) {
+            p.lie_every = log_uniform(rng, 50 * MS, SEC);
+        }
+        p.hints = [0.0, 0.5, 1.0][rng.random_range(0..3)];
+        p.sync = log_uniform(rng, 50 * US, 20 * MS);
+        if rng.random_bool(0.3) {
+            p.slow_sync = rng.random_range(0.0..0.2);
+            p.slow_sync_for = log_uniform(rng, 20 * MS, 2 * SEC);
+        }
+        p.load = log_uniform(rng, 10 * US, 20 * MS);
+        p.survive = [0.0, 0.5, 1.0][rng.random_range(0..3)];
+        if rng.random_bool(0.25) {
+            p.rot = rng.random_range(0.0..0.3);
+        }
+        p.dirty_birth = rng.random_bool(0.1);
+        p.stay_down = p.rot == 0.0 && rng.random_bool(0.2);
+        p
+    }
+}

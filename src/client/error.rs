@@ -1,0 +1,143 @@
+//! Why an operation did not succeed, and what that means for the data.
+
+use std::fmt;
+use std::time::Duration;
+
+use ennead_ring::stamp::RequestId;
+use ennead_ring::view::Name;
+
+/// Whether a failed operation left the key as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// The key is as it was.
+    Unchanged,
+    /// The write may or may not have taken effect, or may yet.
+    Unknown,
+}
+
+/// Why an operation did not succeed. [`effect`](Self::effect) says what that means for the data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Too few slots answered in time; no Accept was sent. The key is as it was.
+    NoQuorum {
+        /// Slots that did answer.
+        votes: u8,
+        /// Slots that must.
+        needed: u8,
+        /// Owners that did not answer.
+        silent: Vec<Name>,
+        /// The operation's deadline.
+        within: Duration,
+    },
+    /// An Accept may have gone out and the deadline passed. The write may yet take effect.
+    Unknown {
+        /// The request's id: a retry under it is applied at most once.
+        id: RequestId,
+        /// Slots known to hold the write.
+        votes: u8,
+        /// Slots that must.
+        needed: u8,
+        /// Owners that did not answer.
+        silent: Vec<Name>,
+        /// The operation's deadline.
+        within: Duration,
+    },
+    /// The comparison failed: the key has this version, or no value. It is as it was.
+    VersionMismatch {
+        /// The version it has.
+        found: Option<u64>,
+    },
+    /// No machine could be reached at all. The key is as it was.
+    Unreachable {
+        /// Whom was tried, and why each failed.
+        tried: Vec<(Name, String)>,
+    },
+    /// The cluster is too busy. The key is as it was.
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The request itself is wrong: an empty key, a value too long. Nothing was tried.
+    Invalid(String),
+    /// A machine refused, for this reason. The key is as it was.
+    Refused(String),
+    /// Certificates or settings that cannot be used. Nothing was tried.
+    Setup(String),
+}
+
+impl Error {
+    /// One word: `no_quorum`, `timeout`, `version_mismatch`, `unreachable`, `overloaded`, `invalid`,
+    /// `refused` or `setup`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoQuorum { .. } => "no_quorum",
+            Self::Unknown { .. } => "timeout",
+            Self::VersionMismatch { .. } => "version_mismatch",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Invalid(_) => "invalid",
+            Self::Refused(_) => "refused",
+            Self::Setup(_) => "setup",
+        }
+    }
+
+    /// Whether the key is as it was.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Unknown { .. } => Effect::Unknown,
+            _ => Effect::Unchanged,
+        }
+    }
+}
+
+struct Names<'a>(&'a [Name]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.0.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let silent = |names: &[Name]| match names {
+            [] => String::new(),
+            names => format!(" (silent: {})", Names(names)),
+        };
+        match self {
+            Self::NoQuorum { votes, needed, silent: names, within } => write!(
+                f,
+                "{votes} of {needed} votes within {within:?}{}; nothing was changed, retrying is safe",
+                silent(names)
+            ),
+            Self::Unknown { id, votes, needed, silent: names, within } => write!(
+                f,
+                "{votes} of {needed} votes within {within:?}{}; the write may yet take effect: read before you \
+                 write again (request {id})",
+                silent(names)
+            ),
+            Self::VersionMismatch { found: Some(version) } => {
+                write!(f, "the key has version {version}; nothing was changed")
+            }
+            Self::VersionMismatch { found: None } => write!(f, "the key has no value; nothing was changed"),
+            Self::Unreachable { tried } => {
+                write!(f, "no machine could be reached; nothing was changed. Tried ")?;
+                for (i, (name, why)) in tried.iter().enumerate() {
+                    write!(f, "{}{name}: {why}", if i == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
+            Self::Overloaded { retry_after } => {
+                write!(f, "the cluster is overloaded; nothing was changed, try again in {retry_after:?}")
+            }
+            Self::Invalid(why) | Self::Refused(why) => write!(f, "{why}; nothing was changed"),
+            Self::Setup(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,425 @@
+//! What a client knows of the cluster: the view, its connections, who answers and how fast.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
+use ennead_ring::stamp::{Hlc, RequestId};
+use ennead_ring::view::{Epoch, Name, View};
+use ennead_ring::{Key, Owners, Position, Ring};
+use tokio::sync::mpsc;
+
+use super::{ClientOptions, Error};
+use crate::certs::Identity;
+use crate::status::MachineStatus;
+use crate::transport::{Config, Event, To, Transport};
+use crate::wire::{Frame, Role};
+
+/// How long a machine that owes an answer may be silent before it is pinged, at least.
+const PING_AFTER: Duration = Duration::from_millis(12);
+/// How long it may then stay silent before its requests go elsewhere. A machine that is alive answers a ping at
+/// once, whatever its disk does; the price of a wrong guess is one more round trip.
+const SUSPECT_AFTER: Duration = Duration::from_millis(30);
+/// How long a handshake may take before another machine is tried.
+const REACH_WITHIN: Duration = Duration::from_millis(200);
+/// How long a suspect is asked last, unless something is heard from it.
+const SUSPECT_FOR: Duration = Duration::from_secs(2);
+
+/// A view and its ring.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) view: Arc<View>,
+    pub(super) ring: Ring,
+}
+
+impl Known {
+    pub(super) fn owners(&self, key: &Key) -> Owners {
+        self.ring.owners(&ennead_ring::Chain::of(key.as_bytes(), self.view.slots()))
+    }
+
+    pub(super) fn name(&self, member: u32) -> Name {
+        self.view.members()[member as usize].machine.name
+    }
+}
+
+/// What comes back for an operation.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Ring(Box<Envelope>),
+    Status(Box<MachineStatus>),
+    /// This machine cannot be reached; whatever was sent to it may be lost.
+    Down(String),
+}
+
+/// An operation's answers, by machine, as they come. Dropping it ends the operation.
+pub(super) struct Replies {
+    pub(super) ask: Ask,
+    rx: mpsc::UnboundedReceiver<(Name, Reply)>,
+    link: Arc<Link>,
+}
+
+impl Replies {
+    pub(super) async fn next(&mut self) -> (Name, Reply) {
+        match self.rx.recv().await {
+            Some(reply) => reply,
+            // The sender lives in the link's table until this is dropped.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        self.link.state().pending.remove(&self.ask.0);
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Option<Arc<Known>>,
+    pending: HashMap<u64, mpsc::UnboundedSender<(Name, Reply)>>,
+    health: BTreeMap<Name, Health>,
+    /// Latest time used in a request id.
+    clock: u64,
+    /// Duration of quorum reads: smoothed, and smoothed deviation, in microseconds.
+    read_us: (f64, f64),
+    /// Retries that may still be made; each success earns a tenth.
+    budget: f64,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    /// There is a connection, as far as is known.
+    up: bool,
+    /// Why there is none.
+    why: Option<String>,
+    heard: Option<Instant>,
+    suspect_until: Option<Instant>,
+    /// Smoothed time to answer a read, in microseconds.
+    answer_us: f64,
+}
+
+impl Health {
+    fn alive(&mut self) {
+        self.up = true;
+        self.heard = Some(Instant::now());
+        self.suspect_until = None;
+    }
+}
+
+const BUDGET: f64 = 500.0;
+
+/// Shared by a client's clones and its background task.
+pub(super) struct Link {
+    pub(super) transport: Transport,
+    pub(super) options: ClientOptions,
+    state: Mutex<State>,
+    next_ask: AtomicU64,
+    /// Rung when a connection comes or goes.
+    changed: tokio::sync::Notify,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("peers", &self.options.peers).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn open(options: ClientOptions, identity: Identity) -> Result<Arc<Self>, Error> {
+        let (tx, rx) = mpsc::channel(4096);
+        let mut config = Config::new(Role::Client, identity);
+        config.max_value = options.max_value;
+        let transport = Transport::bind(config, tx).map_err(|e| Error::Setup(e.to_string()))?;
+        let state = State { budget: BUDGET, read_us: (1_000.0, 500.0), ..State::default() };
+        let link = Arc::new(Self {
+            transport,
+            options,
+            state: Mutex::new(state),
+            next_ask: AtomicU64::new(1),
+            changed: tokio::sync::Notify::new(),
+        });
+        tokio::spawn(pump(Arc::downgrade(&link), rx));
+        Ok(link)
+    }
+
+    /// The lock is held for a few lines at a time and never across an await.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // -- asking --------------------------------------------------------------------------------------
+
+    pub(super) fn question(self: &Arc<Self>) -> Replies {
+        let ask = Ask(self.next_ask.fetch_add(1, Ordering::Relaxed));
+        let (tx, rx) = mpsc::unbounded_channel();
+        self.state().pending.insert(ask.0, tx);
+        Replies { ask, rx, link: self.clone() }
+    }
+
+    pub(super) fn send(&self, to: Name, message: Message) {
+        let (cluster, epoch) = match &self.state().known {
+            Some(known) => (Some(known.view.cluster()), known.view.epoch()),
+            None => (None, Epoch::ZERO),
+        };
+        self.transport.send(To::Machine(to), Frame::Ring(Box::new(Envelope { cluster, epoch, message })));
+    }
+
+    pub(super) fn request_id(&self, after: Hlc) -> RequestId {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let mut state = self.state();
+        state.clock = wall.max(state.clock + 1).max(after.nanos().saturating_add(1));
+        RequestId { time: Hlc::from_nanos(state.clock), random: rand::random() }
+    }
+
+    // -- the view ------------------------------------------------------------------------------------
+
+    pub(super) fn known(&self) -> Option<Arc<Known>> {
+        self.state().known.clone()
+    }
+
+    /// The view in hand, or the newest that any of the machines we know of has.
+    pub(super) async fn view(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Known>, Error> {
+        match self.known() {
+            Some(known) => Ok(known),
+            None => self.fetch_view(deadline).await,
+        }
+    }
+
+    pub(super) async fn fetch_view(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Known>, Error> {
+        let mut replies = self.question();
+        let mut asked = self.options.peers.clone();
+        if let Some(known) = self.known() {
+            asked.extend(known.view.members().iter().map(|m| m.machine.name));
+            asked.sort();
+            asked.dedup();
+        }
+        let mut why: BTreeMap<Name, String> = asked.iter().map(|n| (*n, "no answer".to_owned())).collect();
+        let (mut open, mut until) = (asked.len(), deadline);
+        let mut again = Instant::now();
+        let mut newest: Option<Arc<View>> = None;
+        while open > 0 {
+            if newest.is_none() && Instant::now() >= again {
+                for name in &asked {
+                    self.send(*name, Message::ViewAsk { ask: replies.ask });
+                }
+                again = Instant::now() + Duration::from_millis(300);
+            }
+            let wait = if newest.is_none() { until.min(again) } else { until };
+            let Ok((name, reply)) = tokio::time::timeout_at(wait.into(), replies.next()).await else {
+                if Instant::now() >= until {
+                    break;
+                }
+                continue;
+            };
+            match reply {
+                Reply::Ring(envelope) => match envelope.message {
+                    Message::ViewTold { view, .. } => {
+                        open -= 1;
+                        // One answer is enough to go on; others that are as quick may know more.
+                        until = until.min(Instant::now() + Duration::from_millis(3));
+                        if newest.as_ref().is_none_or(|n| view.epoch() > n.epoch()) {
+                            newest = Some(view);
+                        }
+                    }
+                    Message::Outcome { outcome: Outcome::Refused(reason), .. } => {
+                        why.insert(name, reason.into());
+                    }
+                    _ => {}
+                },
+                Reply::Down(reason) => {
+                    why.insert(name, reason);
+                }
+                Reply::Status(_) => {}
+            }
+        }
+        match newest {
+            Some(view) => Ok(self.learn(view)),
+            None => Err(Error::Unreachable { tried: why.into_iter().collect() }),
+        }
+    }
+
+    fn learn(&self, view: Arc<View>) -> Arc<Known> {
+        let mut state = self.state();
+        match &state.known {
+            Some(known) if known.view.epoch() >= view.epoch() => known.clone(),
+            _ => {
+                let known = Arc::new(Known { ring: Ring::of(&view), view });
+                state.known = Some(known.clone());
+                known
+            }
+        }
+    }
+
+    /// An answer bore a higher epoch than our view: fetch the newer one, beside whatever goes on.
+    pub(super) fn refresh(self: &Arc<Self>, epoch: Epoch) {
+        let behind = self.known().is_some_and(|known| known.view.epoch() < epoch);
+        if behind {
+            let link = self.clone();
+            tokio::spawn(async move {
+                let deadline = Instant::now() + link.options.timeout;
+                // A failure is found again by the next operation, which then says so.
+                let _ = link.fetch_view(deadline).await;
+            });
+        }
+    }
+
+    // -- who answers ---------------------------------------------------------------------------------
+
+    pub(super) fn is_suspect(&self, name: Name) -> bool {
+        let now = Instant::now();
+        self.state().health.get(&name).is_some_and(|h| h.suspect_until.is_some_and(|until| until > now))
+    }
+
+    fn suspect(&self, name: Name) {
+        let until = Instant::now() + SUSPECT_FOR;
+        self.state().health.entry(name).or_default().suspect_until = Some(until);
+    }
+
+    fn heard_since(&self, name: Name, since: Instant) -> bool {
+        self.state().health.get(&name).is_some_and(|h| h.heard.is_some_and(|heard| heard >= since))
+    }
+
+    /// Sees that there is a connection, so that what is sent next is either delivered soon or never.
+    pub(super) async fn reach(&self, name: Name, deadline: Instant) -> Result<(), String> {
+        let until = (Instant::now() + REACH_WITHIN).min(deadline);
+        let mut dialled = false;
+        loop {
+            let changed = self.changed.notified();
+            let why = match self.state().health.get(&name) {
+                Some(health) if health.up => return Ok(()),
+                Some(health) if dialled => health.why.clone(),
+                _ => None,
+            };
+            if let Some(why) = why {
+                return Err(why);
+            }
+            if !dialled {
+                dialled = true;
+                self.state().health.entry(name).or_default().why = None;
+                self.transport.send(To::Machine(name), Frame::Ping(0));
+            }
+            if tokio::time::timeout_at(until.into(), changed).await.is_err() {
+                self.suspect(name);
+                return Err("no answer to a handshake".to_owned());
+            }
+        }
+    }
+
+    /// Resolves once a machine that was sent something has said nothing at all for too long, a ping included.
+    pub(super) async fn silence_of(&self, name: Name, sent: Instant) {
+        let mut since = sent;
+        let mut ping_after = PING_AFTER;
+        loop {
+            tokio::time::sleep_until((since + ping_after).into()).await;
+            if !self.heard_since(name, since) {
+                self.transport.send(To::Machine(name), Frame::Ping(0));
+                tokio::time::sleep(SUSPECT_AFTER).await;
+                if !self.heard_since(name, since) {
+                    self.suspect(name);
+                    return;
+                }
+            }
+            // It lives: its disk or its queue is slow. Ask again less often.
+            since = Instant::now();
+            ping_after = (ping_after * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Time to answer a read, as measured; a machine never asked counts as fast, so that it is tried.
+    pub(super) fn answer_time(&self, name: Name) -> f64 {
+        self.state().health.get(&name).map_or(0.0, |h| h.answer_us)
+    }
+
+    pub(super) fn measured(&self, name: Name, took: Duration) {
+        let mut state = self.state();
+        let health = state.health.entry(name).or_default();
+        let took = took.as_micros() as f64;
+        health.answer_us = if health.answer_us == 0.0 { took } else { health.answer_us * 0.9 + took * 0.1 };
+    }
+
+    /// After how long a read asks the rest: four deviations above the usual.
+    pub(super) fn hedge_after(&self) -> Duration {
+        let (mean, deviation) = self.state().read_us;
+        Duration::from_micros((mean + 4.0 * deviation) as u64)
+            .clamp(Duration::from_millis(1), Duration::from_millis(100))
+    }
+
+    pub(super) fn read_took(&self, took: Duration) {
+        let took = took.as_micros() as f64;
+        let mut state = self.state();
+        let (mean, deviation) = state.read_us;
+        state.read_us = (mean * 0.875 + took * 0.125, deviation * 0.75 + (took - mean).abs() * 0.25);
+    }
+
+    // -- retries -------------------------------------------------------------------------------------
+
+    /// Takes one retry from the budget; false if there is none left: a struggling cluster is not helped by
+    /// everybody asking twice.
+    pub(super) fn may_retry(&self) -> bool {
+        let mut state = self.state();
+        let may = state.budget >= 1.0;
+        if may {
+            state.budget -= 1.0;
+        }
+        may
+    }
+
+    pub(super) fn succeeded(&self) {
+        let mut state = self.state();
+        state.budget = (state.budget + 0.1).min(BUDGET);
+    }
+}
+
+/// Where a key's slots are.
+pub(super) fn positions(key: &Key, slots: u8) -> Vec<Position> {
+    ennead_ring::Chain::of(key.as_bytes(), slots).positions().to_vec()
+}
+
+/// Brings what arrives to the operation that waits for it.
+async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        let Some(link) = link.upgrade() else { return };
+        let mut state = link.state();
+        match event {
+            Event::Frame { from: Addr::Machine(machine), frame } => {
+                let health = state.health.entry(machine.name).or_default();
+                health.alive();
+                let (ask, reply) = match frame {
+                    Frame::Ring(envelope) => {
+                        let ask = match &envelope.message {
+                            Message::Answer { ask, .. }
+                            | Message::Outcome { ask, .. }
+                            | Message::ViewTold { ask, .. } => ask.0,
+                            _ => continue,
+                        };
+                        (ask, Reply::Ring(envelope))
+                    }
+                    Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
+                    _ => continue,
+                };
+                if let Some(waiting) = state.pending.get(&ask) {
+                    let _ = waiting.send((machine.name, reply));
+                }
+            }
+            Event::Up { machine } => {
+                state.health.entry(machine.name).or_default().alive();
+                drop(state);
+                link.changed.notify_waiters();
+            }
+            Event::Down { name, reason } => {
+                let health = state.health.entry(name).or_default();
+                health.up = false;
+                health.why = Some(reason.clone());
+                health.suspect_until = Some(Instant::now() + SUSPECT_FOR);
+                link.changed.notify_waiters();
+                for waiting in state.pending.values() {
+                    let _ = waiting.send((name, Reply::Down(reason.clone())));
+                }
+            }
+            Event::Frame { .. } | Event::ClientGone(_) => {}
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! A request through coordinators: the owner of the lowest slot believed alive, then on to the next, always
+//! under one request id (section 12, I3).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ennead_ring::message::{Message, Op, Outcome, Write};
+use ennead_ring::stamp::{Hlc, RequestId};
+use ennead_ring::view::Name;
+use ennead_ring::{Key, quorum_of};
+
+use super::link::{Link, Replies, Reply};
+use super::{Error, Written};
+
+/// How long a coordinator that lives may take before the next one is tried beside it.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How long after the deadline coordinators are listened to: they know better than we what came of it.
+const LAST_WORDS: Duration = Duration::from_millis(60);
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+
+/// What came of a write that was carried out.
+#[derive(Debug)]
+pub(super) enum Wrote {
+    Done(Written),
+    /// There was nothing to delete.
+    Absent,
+}
+
+/// Carries out one write. The deadline covers everything.
+pub(super) async fn write(
+    link: &Arc<Link>,
+    key: &Key,
+    write: Write,
+    deadline: Instant,
+) -> Result<Wrote, Error> {
+    let mut op = Op::Write(write);
+    loop {
+        return match through_coordinators(link, key, &op, deadline).await? {
+            Outcome::Done { version, votes } => Ok(Wrote::Done(Written { version, votes })),
+            Outcome::Absent => Ok(Wrote::Absent),
+            Outcome::Mismatch { version } => Err(Error::VersionMismatch { found: version }),
+            // I3: "too late" on a first try is a matter of clocks: a later id is as good.
+            Outcome::TooLate { horizon } => {
+                if let Op::Write(write) = &mut op {
+                    write.id = link.request_id(horizon);
+                }
+                continue;
+            }
+            other => Err(Error::Refused(format!("a write was answered with {other:?}"))),
+        };
+    }
+}
+
+/// One coordinator that was asked.
+struct Try {
+    name: Name,
+    sent: Instant,
+    /// Whether an earlier try was under way when this one was sent.
+    again: bool,
+    stands: Stands,
+}
+
+#[derive(PartialEq)]
+enum Stands {
+    /// No answer yet.
+    Open,
+    /// It changed nothing, and will not.
+    Unchanged,
+    /// It proposed the request and does not know what came of it.
+    Unknown,
+}
+
+/// The tries of one request. They share one question: an answer is told by who gives it.
+struct Tries<'a> {
+    link: &'a Arc<Link>,
+    key: &'a Key,
+    op: &'a Op,
+    deadline: Instant,
+    replies: Replies,
+    all: Vec<Try>,
+    votes: u8,
+    silent: Vec<Name>,
+    overloaded: Option<Duration>,
+    refused: Option<Box<str>>,
+}
+
+/// Sends a request to one coordinator after the other until one has an answer to it: `Done`, `Value`,
+/// `Mismatch`, `Absent`, or `TooLate` on a first try.
+pub(super) async fn through_coordinators(
+    link: &Arc<Link>,
+    key: &Key,
+    op: &Op,
+    deadline: Instant,
+) -> Result<Outcome, Error> {
+    let mut tries = Tries {
+        link,
+        key,
+        op,
+        deadline,
+        replies: link.question(),
+        all: vec![],
+        votes: 0,
+        silent: vec![],
+        overloaded: None,
+        refused: None,
+    };
+    let mut backoff = FIRST_BACKOFF;
+    let mut patience = PATIENCE;
+    loop {
+        let known = link.view(deadline).await?;
+        let mut order: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
+        order.sort_by_key(|name| link.is_suspect(*name));
+        for name in order {
+            let retry = !tries.all.is_empty();
+            if Instant::now() >= deadline || (retry && !link.may_retry()) {
+                return tries.last_words(quorum_of(known.view.slots())).await;
+            }
+            if let Err(why) = link.reach(name, deadline).await {
+                tracing::debug!(peer = %name, why, "not reached");
+                tries.not_reached(name);
+                continue;
+            }
+            tries.send(name);
+            // A coordinator that lives but takes long gets company, not a successor.
+            let company = Instant::now() + patience;
+            patience *= 2;
+            if let Some(outcome) = tries.wait(company).await {
+                link.succeeded();
+                return Ok(outcome);
+            }
+            if tries.refused.is_some() && tries.all.iter().all(|t| t.stands == Stands::Unchanged) {
+                break;
+            }
+        }
+        if let Some(reason) =
+            tries.refused.take_if(|_| tries.all.iter().all(|t| t.stands == Stands::Unchanged))
+        {
+            return Err(Error::Refused(reason.into()));
+        }
+        // Everyone was tried. A random part of the pause, so that clients do not come back together.
+        let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
+        if let Some(outcome) = tries.wait((Instant::now() + pause).min(deadline)).await {
+            link.succeeded();
+            return Ok(outcome);
+        }
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+impl Tries<'_> {
+    fn send(&mut self, name: Name) {
+        let now = Instant::now();
+        let within = self.deadline.saturating_duration_since(now).as_millis();
+        let within = u32::try_from(within).unwrap_or(u32::MAX).max(1);
+        let again = self.all.iter().any(|t| t.stands != Stands::Unchanged);
+        let mut op = self.op.clone();
+        if let Op::Write(write) = &mut op {
+            write.again = again;
+        }
+        let (ask, key) = (self.replies.ask, self.key.clone());
+        self.link.send(name, Message::Request { ask, key, op, within, handed: false });
+        self.all.push(Try { name, sent: now, again, stands: Stands::Open });
+    }
+
+    fn not_reached(&mut self, name: Name) {
+        if !self.silent.contains(&name) {
+            self.silent.push(name);
+        }
+    }
+
+    /// Waits for an answer until `until`, or until nobody is left who could give one.
+    async fn wait(&mut self, until: Instant) -> Option<Outcome> {
+        let newest = self.all.last().map(|t| (t.name, t.sent));
+        let link = self.link.clone();
+        let silence = async move {
+            match newest {
+                Some((name, sent)) => link.silence_of(name, sent).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(silence);
+        loop {
+            tokio::select! {
+                (name, reply) = self.replies.next() => match self.take(name, reply) {
+                    Taken::Answer(outcome) => return Some(outcome),
+                    Taken::Closed if newest.is_some_and(|(n, _)| n == name) => return None,
+                    Taken::Closed | Taken::Nothing => {}
+                },
+                () = &mut silence => {
+                    newest.inspect(|(name, _)| self.not_reached(*name));
+                    return None;
+                }
+                () = tokio::time::sleep_until(until.into()) => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, name: Name, reply: Reply) -> Taken {
+        let alone = self.all.len() == 1;
+        let earlier = self.all.iter().any(|t| t.name != name);
+        let Some(this) = self.all.iter_mut().rev().find(|t| t.name == name) else { return Taken::Nothing };
+        let outcome = match reply {
+            Reply::Ring(envelope) => {
+                self.link.refresh(envelope.epoch);
+                match envelope.message {
+                    Message::Outcome { outcome, .. } => outcome,
+                    _ => return Taken::Nothing,
+                }
+            }
+            // Sent, and lost or not.
+            Reply::Down(_) => {
+                self.not_reached(name);
+                return Taken::Closed;
+            }
+            Reply::Status(_) => return Taken::Nothing,
+        };
+        match outcome {
+            Outcome::NoQuorum { votes, silent, .. } => {
+                this.stands = Stands::Unchanged;
+                self.votes = self.votes.max(votes);
+                self.silent = silent;
+                Taken::Closed
+            }
+            Outcome::Unknown { votes, silent, .. } => {
+                this.stands = Stands::Unknown;
+                self.votes = self.votes.max(votes);
+                self.silent = silent;
+                Taken::Closed
+            }
+            Outcome::Overloaded { retry_after } => {
+                this.stands = Stands::Unchanged;
+                self.overloaded = Some(Duration::from_millis(retry_after.into()));
+                Taken::Closed
+            }
+            Outcome::Refused(reason) => {
+                this.stands = Stands::Unchanged;
+                self.refused = Some(reason);
+                Taken::Closed
+            }
+            Outcome::Done { .. } | Outcome::Value(_) => Taken::Answer(outcome),
+            // A failure stands if no other try can still succeed: it was the only one, or it was remembered.
+            Outcome::Mismatch { .. } | Outcome::Absent if alone || this.again => Taken::Answer(outcome),
+            Outcome::Mismatch { .. } | Outcome::Absent => {
+                this.stands = Stands::Unchanged;
+                Taken::Nothing
+            }
+            // I3: on a retry, whether it was applied before is forgotten.
+            Outcome::TooLate { .. } if alone && !earlier => Taken::Answer(outcome),
+            Outcome::TooLate { .. } => {
+                this.stands = Stands::Unknown;
+                Taken::Closed
+            }
+        }
+    }
+
+    /// The deadline has passed, or too much was retried. Coordinators that live say now what came of it.
+    async fn last_words(mut self, needed: u8) -> Result<Outcome, Error> {
+        let until = Instant::now().max(self.deadline) + LAST_WORDS;
+        while self.all.iter().any(|t| t.stands == Stands::Open && !self.silent.contains(&t.name)) {
+            let Ok((name, reply)) = tokio::time::timeout_at(until.into(), self.replies.next()).await else {
+                break;
+            };
+            if let Taken::Answer(outcome) = self.take(name, reply) {
+                return Ok(outcome);
+            }
+        }
+        let within = self.link.options.timeout;
+        self.silent.sort();
+        let (votes, silent) = (self.votes, self.silent);
+        let unchanged = self.all.iter().all(|t| t.stands == Stands::Unchanged);
+        Err(match (self.op, self.overloaded) {
+            (Op::Write(Write { id, .. }), _) if !unchanged => {
+                Error::Unknown { id: *id, votes, needed, silent, within }
+            }
+            (_, Some(retry_after)) => Error::Overloaded { retry_after },
+            _ => Error::NoQuorum { votes, needed, silent, within },
+        })
+    }
+}
+
+enum Taken {
+    /// The request's answer.
+    Answer(Outcome),
+    /// This coordinator has no answer.
+    Closed,
+    /// Not of interest.
+    Nothing,
+}
+
+/// A write's parts, with an id of its own.
+pub(super) fn new_write(
+    link: &Link,
+    condition: ennead_ring::message::Condition,
+    change: ennead_ring::message::Change,
+) -> Write {
+    let id: RequestId = link.request_id(Hlc::ZERO);
+    Write { id, again: false, condition, change }
+}

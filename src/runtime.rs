@@ -1,0 +1,359 @@
+//! Feeds inputs to the protocol and carries out its effects, in order.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ennead_ring::effect::{Change, Effect, Input, Limits, Mono, Now, Ticket};
+use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup, Tuning};
+use ennead_ring::view::{Machine, Name, View};
+use tokio::sync::mpsc;
+
+use crate::status::{MachineStatus, PeerStatus};
+use crate::storage::{Storage, StorageError, StorageEvent};
+use crate::transport::{Event, To, Transport};
+use crate::wire::Frame;
+
+/// Inputs taken before the writers of the connections get their turn.
+const BATCH: usize = 256;
+/// A ballot or request this much ahead of our clock is logged loudly (section 12). It is obeyed.
+const FAR_AHEAD: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// What the node has persisted last, kept beside it: a core loop that died begins anew from here (R1).
+#[derive(Debug)]
+pub(crate) struct Saved {
+    pub(crate) limits: Limits,
+    pub(crate) views: Vec<Arc<View>>,
+    /// The last ticket used. The next core loop's begin after it, so that durability stays one sequence.
+    pub(crate) ticket: u64,
+    pub(crate) durable: u64,
+}
+
+/// Where inputs come from. It outlives a core loop that panics.
+pub(crate) struct Inbox {
+    pub(crate) transport: mpsc::Receiver<Event>,
+    pub(crate) storage: mpsc::UnboundedReceiver<StorageEvent>,
+    pub(crate) control: mpsc::Receiver<Control>,
+}
+
+/// What the node's owner asks of the core loop.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Shutdown(String),
+    /// Test-only: panic, to see what comes of it.
+    Panic,
+}
+
+/// Why a core loop ended other than by a panic.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Shutdown(String),
+    Storage(StorageError),
+}
+
+/// What a core loop is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) me: Machine,
+    pub(crate) weight: u32,
+    pub(crate) birth: Birth,
+    pub(crate) tuning: Tuning,
+    pub(crate) transport: &'a Transport,
+    pub(crate) storage: &'a Storage,
+    pub(crate) saved: &'a RefCell<Saved>,
+    pub(crate) peers: &'a RefCell<Peers>,
+    pub(crate) started: Instant,
+    pub(crate) part_restarts: u32,
+}
+
+/// What is known of the other machines' connections.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    of: BTreeMap<Name, Peer>,
+    loud: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    reachable: bool,
+    since: Instant,
+    reason: Option<String>,
+}
+
+impl Peers {
+    fn note(&mut self, name: Name, reachable: bool, reason: Option<String>) {
+        let now = Instant::now();
+        let peer = self.of.entry(name).or_insert(Peer { reachable: !reachable, since: now, reason: None });
+        if peer.reachable != reachable {
+            peer.since = now;
+            match &reason {
+                Some(reason) => tracing::warn!(peer = %name, reason, "peer is gone"),
+                None => tracing::info!(peer = %name, "peer is there"),
+            }
+        }
+        peer.reachable = reachable;
+        peer.reason = reason;
+    }
+}
+
+struct Core<'a> {
+    node: ennead_ring::Node,
+    parts: &'a Parts<'a>,
+    /// Added to the node's tickets to make the storage's.
+    base: u64,
+    durable: u64,
+    /// Sends that wait for a ticket.
+    parked: BTreeMap<u64, Vec<(Addr, Box<Envelope>)>>,
+    /// Messages to oneself.
+    loopback: VecDeque<Input>,
+    effects: Vec<Effect>,
+    failed: Option<StorageError>,
+}
+
+/// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
+pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
+    let (limits, views, base, durable) = {
+        let saved = parts.saved.borrow();
+        (saved.limits, saved.views.clone(), saved.ticket, saved.durable)
+    };
+    let setup = Setup {
+        me: parts.me,
+        weight: parts.weight,
+        limits,
+        views,
+        birth: parts.birth.clone(),
+        tuning: parts.tuning.clone(),
+        seed: rand::random(),
+        rules: Rules::default(),
+    };
+    let node = ennead_ring::Node::new(setup, now(parts.started));
+    let mut core = Core {
+        node,
+        parts,
+        base,
+        durable,
+        parked: BTreeMap::new(),
+        loopback: VecDeque::new(),
+        effects: Vec::new(),
+        failed: None,
+    };
+    loop {
+        let wake = core.node.wake_at().map(|(at, _)| parts.started + Duration::from_nanos(at.0));
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(event) = inbox.storage.recv() => core.on_storage(event),
+            Some(control) = inbox.control.recv() => match control {
+                Control::Shutdown(why) => return Ended::Shutdown(why),
+                Control::Panic => panic!("asked to panic by a test"),
+            },
+            () = sleep => core.input(Input::Wake),
+            Some(event) = inbox.transport.recv() => core.on_transport(event),
+        }
+        // What else has come meanwhile, without another trip through the scheduler.
+        for _ in 0..BATCH {
+            if let Ok(event) = inbox.storage.try_recv() {
+                core.on_storage(event);
+            } else if let Ok(event) = inbox.transport.try_recv() {
+                core.on_transport(event);
+            } else {
+                break;
+            }
+        }
+        if let Some(error) = core.failed.take() {
+            return Ended::Storage(error);
+        }
+        if core.node.wake_at().is_some_and(|(at, _)| at <= now(parts.started).mono) {
+            core.input(Input::Wake);
+        }
+        // The connections' writers share this thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall }
+}
+
+impl Core<'_> {
+    fn on_storage(&mut self, event: StorageEvent) {
+        match event {
+            StorageEvent::Durable(ticket) => {
+                self.durable = self.durable.max(ticket.0);
+                self.parts.saved.borrow_mut().durable = self.durable;
+                let waiting = self.parked.split_off(&(self.durable + 1));
+                let free = std::mem::replace(&mut self.parked, waiting);
+                for (to, envelope) in free.into_values().flatten() {
+                    self.deliver(to, envelope);
+                }
+                self.drain();
+            }
+            StorageEvent::Loaded { key, found } => {
+                if found == ennead_ring::effect::Loaded::Unreadable {
+                    tracing::error!(key = %key.digest(), "a record is unreadable: this machine is mute for its key");
+                }
+                self.input(Input::Loaded { key, found });
+            }
+            StorageEvent::Failed(error) => self.failed = Some(error),
+        }
+    }
+
+    fn on_transport(&mut self, event: Event) {
+        match event {
+            Event::Frame { from, frame: Frame::Ring(envelope) } => {
+                self.observe(from, &envelope);
+                self.input(Input::Message { from, envelope });
+            }
+            Event::Frame { from, frame: Frame::StatusAsk { ask } } => {
+                let status = Box::new(self.status());
+                self.parts.transport.send(To::from(from), Frame::StatusTold { ask, status });
+            }
+            Event::Frame { .. } | Event::ClientGone(_) => {}
+            Event::Up { machine } => {
+                self.parts.peers.borrow_mut().note(machine.name, true, None);
+                self.input(Input::Reachable { name: machine.name, reachable: true });
+            }
+            Event::Down { name, reason } => {
+                self.parts.peers.borrow_mut().note(name, false, Some(reason));
+                self.input(Input::Reachable { name, reachable: false });
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.node.handle(now(self.parts.started), input, &mut self.effects);
+        self.carry_out();
+        self.drain();
+    }
+
+    /// A vote for oneself takes the same road as any other: it comes back as a message.
+    fn drain(&mut self) {
+        while let Some(input) = self.loopback.pop_front() {
+            self.node.handle(now(self.parts.started), input, &mut self.effects);
+            self.carry_out();
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Persist { ticket, change } => {
+                    let ticket = self.base + ticket.0;
+                    self.remember(ticket, &change);
+                    self.parts.storage.persist(Ticket(ticket), change);
+                }
+                Effect::Send { to, envelope, after } => match after.map(|t| self.base + t.0) {
+                    Some(ticket) if ticket > self.durable => {
+                        self.parked.entry(ticket).or_default().push((to, envelope));
+                    }
+                    _ => self.deliver(to, envelope),
+                },
+                Effect::Load { key } => self.parts.storage.load(key),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn remember(&self, ticket: u64, change: &Change) {
+        let mut saved = self.parts.saved.borrow_mut();
+        saved.ticket = ticket;
+        match change {
+            Change::Limits(limits) => saved.limits = *limits,
+            Change::View(view) => {
+                tracing::info!(
+                    cluster = %view.cluster(),
+                    epoch = %view.epoch(),
+                    members = view.members().len(),
+                    "adopted a view"
+                );
+                self.parts.transport.set_cluster(view.cluster());
+                saved.views.push(view.clone());
+            }
+            Change::Record { .. } => {}
+        }
+    }
+
+    fn deliver(&mut self, to: Addr, envelope: Box<Envelope>) {
+        let me = self.parts.me;
+        if matches!(to, Addr::Machine(machine) if machine.name == me.name) {
+            self.loopback.push_back(Input::Message { from: Addr::Machine(me), envelope });
+            return;
+        }
+        trace("to", to, &envelope);
+        self.parts.transport.send(To::from(to), Frame::Ring(envelope));
+    }
+
+    /// Logs what a person should see of a message.
+    fn observe(&self, from: Addr, envelope: &Envelope) {
+        trace("from", from, envelope);
+        if let Message::NotTaken { reason } = &envelope.message {
+            tracing::warn!(peer = %from, reason, "not taken along");
+        }
+        if let Some(ballot) = envelope.message.ballot() {
+            let wall = now(self.parts.started).wall;
+            let mut peers = self.parts.peers.borrow_mut();
+            let quiet = peers.loud.is_some_and(|at| at.elapsed() < Duration::from_secs(60));
+            if ballot.time.nanos() > wall.saturating_add(FAR_AHEAD) && !quiet {
+                peers.loud = Some(Instant::now());
+                tracing::error!(peer = %from, ballot = %ballot, "a ballot more than a day ahead of this clock: whose clock is wrong?");
+            }
+        }
+    }
+
+    fn status(&self) -> MachineStatus {
+        let peers = self.parts.peers.borrow();
+        let view = self.node.view();
+        let members = view.map(|v| v.members()).unwrap_or_default();
+        let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
+        let peers = others.map(|name| match peers.of.get(&name) {
+            Some(peer) => PeerStatus {
+                name,
+                reachable: peer.reachable,
+                since_ms: peer.since.elapsed().as_millis() as u64,
+                reason: peer.reason.clone(),
+            },
+            None => PeerStatus {
+                name,
+                reachable: true,
+                since_ms: self.parts.started.elapsed().as_millis() as u64,
+                reason: None,
+            },
+        });
+        MachineStatus {
+            machine: self.parts.me,
+            cluster: view.map(|v| v.cluster()),
+            epoch: view.map(|v| v.epoch()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.parts.started.elapsed().as_millis() as u64,
+            peers: peers.collect(),
+            records: self.parts.storage.stats().records,
+            clients: self.parts.transport.stats().clients as u32,
+            part_restarts: self.parts.part_restarts,
+        }
+    }
+}
+
+fn trace(direction: &str, other: Addr, envelope: &Envelope) {
+    // A key's digest costs an MD5: only where somebody reads it.
+    if tracing::enabled!(tracing::Level::TRACE) {
+        let message = &envelope.message;
+        tracing::trace!(
+            direction,
+            peer = %other,
+            kind = message.kind(),
+            key = message.key().map(|k| tracing::field::display(k.digest())),
+            ballot = message.ballot().map(tracing::field::display),
+            epoch = %envelope.epoch,
+            "message"
+        );
+    }
+}

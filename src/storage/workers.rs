@@ -1,0 +1,293 @@
+//! The threads: one makes changes durable, one applies them, one merges, one reads. All sleep when idle.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ennead_ring::{Change, Key, Loaded, Ticket};
+
+use super::error::StorageError;
+use super::journal::{Group, Journal};
+use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
+use super::overlay::Overlay;
+use super::stats::{StorageStats, count};
+use super::{Options, StorageEvent, entry};
+
+/// A change on its way to the disk, with its own number: tickets are the owner's.
+pub(super) struct Queued {
+    pub(super) ticket: Ticket,
+    pub(super) number: u64,
+    pub(super) change: Change,
+}
+
+/// What the threads share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) ordered: Ordered,
+    pub(super) state: Mutex<State>,
+    /// Something is queued.
+    pub(super) queued: Condvar,
+    /// A layer was frozen, or was applied.
+    pub(super) layers: Condvar,
+    /// The ordered store is untidy.
+    pub(super) untidy: Condvar,
+    /// A load is waiting.
+    pub(super) asked: Condvar,
+    /// Held while an event that concerns durability is told: after `Failed` there is no `Durable`.
+    pub(super) failed: Mutex<bool>,
+    pub(super) events: Box<dyn Fn(StorageEvent) + Send + Sync>,
+}
+
+/// What they share under the lock. Nobody touches the disk while holding it.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) queue: VecDeque<Queued>,
+    /// Changes ever queued.
+    pub(super) number: u64,
+    pub(super) overlay: Overlay,
+    /// The ordered store holds every change up to here durably.
+    pub(super) applied: u64,
+    pub(super) asked: VecDeque<Key>,
+    pub(super) merge_wanted: bool,
+    pub(super) fsync_since: Option<Instant>,
+    /// Nothing more will be handed in.
+    pub(super) closing: bool,
+    /// Nor will the writer need anyone: it is done.
+    pub(super) written: bool,
+    pub(super) failed: bool,
+    pub(super) stats: StorageStats,
+}
+
+impl Shared {
+    /// The state. A panic elsewhere is told by its own thread; the state is consistent between statements
+    /// that can panic, so what it left is used on.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, on: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        on.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the owner once that nothing more becomes durable.
+    fn fail(&self, error: StorageError) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state().failed = true;
+        self.layers.notify_all();
+        self.queued.notify_all();
+        if !std::mem::replace(&mut *failed, true) {
+            (self.events)(StorageEvent::Failed(error));
+        }
+    }
+
+    fn acknowledge(&self, ticket: Ticket) {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*failed {
+            (self.events)(StorageEvent::Durable(ticket));
+        }
+    }
+
+    /// Runs a thread's work; an error or a panic in it is told as the failure it is.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        thread: &'static str,
+        work: impl FnOnce(&Self) -> Result<(), StorageError>,
+    ) {
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(error),
+            Err(panic) => self.fail(StorageError::Panicked { thread, what: panic_text(&*panic) }),
+        }
+    }
+}
+
+/// Journals what is queued, group by group, until storage closes or fails.
+pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), StorageError> {
+    let mut waiting = VecDeque::new();
+    let mut group = Group::default();
+    let mut scratch = Vec::new();
+    loop {
+        let mut state = shared.state();
+        loop {
+            freeze_if_due(shared, &mut state);
+            if state.failed {
+                return Ok(());
+            }
+            if waiting.is_empty() {
+                std::mem::swap(&mut waiting, &mut state.queue);
+            }
+            if waiting.is_empty() && state.closing {
+                return Ok(());
+            }
+            let full = is_over(shared, &state, 2);
+            if !waiting.is_empty() && !full {
+                break;
+            }
+            // Memory is bounded by letting those who wait for an acknowledgement wait longer.
+            state = if full {
+                state.stats.slowed += 1;
+                shared.wait(&shared.layers, state)
+            } else {
+                shared.wait(&shared.queued, state)
+            };
+        }
+        journal.release(state.applied);
+        let begun = Instant::now();
+        state.fsync_since = Some(begun);
+        drop(state);
+
+        let mut records: Vec<(u64, Key, Kept)> = Vec::new();
+        let mut limits = None;
+        let mut views = Vec::new();
+        let mut last = Ticket(0);
+        while group.len() < shared.options.group_bytes {
+            let Some(Queued { ticket, number, change }) = waiting.pop_front() else { break };
+            last = ticket;
+            match change {
+                Change::Record { key, record } => {
+                    encode_into(&record, &mut scratch);
+                    let sum = entry::checksum(key.as_bytes(), &scratch);
+                    journal.add(&mut group, entry::Kind::Record, key.as_bytes(), &scratch, sum);
+                    records.push((number, key, keep(sum, &scratch)));
+                }
+                Change::Limits(new) => {
+                    encode_into(&new, &mut scratch);
+                    let sum = entry::checksum(&[], &scratch);
+                    journal.add(&mut group, entry::Kind::Limits, &[], &scratch, sum);
+                    limits = Some(new);
+                }
+                Change::View(view) => {
+                    encode_into(&*view, &mut scratch);
+                    let sum = entry::checksum(&[], &scratch);
+                    journal.add(&mut group, entry::Kind::View, &[], &scratch, sum);
+                    views.push((journal.at().sequence + group.count(), view));
+                }
+            }
+        }
+        scratch.shrink_to(1 << 16);
+        let (bytes, changes) = (group.len(), group.count());
+        journal.append(&mut group)?;
+        let took = begun.elapsed();
+
+        let mut state = shared.state();
+        let State { overlay, stats, .. } = &mut *state;
+        for (number, key, kept) in records {
+            if overlay.pending.get(&key).is_some_and(|(newest, _)| *newest == number) {
+                overlay.pending.remove(&key);
+            }
+            overlay.active.insert(key, kept);
+        }
+        overlay.active.views.append(&mut views);
+        overlay.active.meta.limits = limits.unwrap_or(overlay.active.meta.limits);
+        overlay.active.meta.place = journal.at();
+        overlay.active.journalled += bytes;
+        stats.durable += changes;
+        stats.groups += 1;
+        count(&mut stats.group_sizes, changes);
+        stats.journal_bytes += bytes as u64;
+        stats.journal_files = journal.segments() as u64;
+        stats.fsync_last = took;
+        stats.fsync_max = stats.fsync_max.max(took);
+        stats.fsync_total += took;
+        count(&mut stats.fsync_micros, took.as_micros() as u64);
+        state.fsync_since = None;
+        drop(state);
+        shared.acknowledge(last);
+    }
+}
+
+/// True if the active layer is so many times as large as it should be when it is applied.
+fn is_over(shared: &Shared, state: &State, times: usize) -> bool {
+    let active = &state.overlay.active;
+    active.bytes >= times * shared.options.overlay_bytes
+        || active.journalled >= times * shared.options.unapplied_bytes
+}
+
+fn freeze_if_due(shared: &Shared, state: &mut State) {
+    if state.overlay.frozen.is_none() && is_over(shared, state, 1) {
+        state.overlay.frozen = Some(Arc::new(state.overlay.active.take()));
+        shared.layers.notify_all();
+    }
+}
+
+/// Applies each frozen layer to the ordered store.
+pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
+    let mut state = shared.state();
+    loop {
+        if state.failed || (state.written && state.overlay.frozen.is_none()) {
+            return Ok(());
+        }
+        let Some(layer) = state.overlay.frozen.clone() else {
+            state = shared.wait(&shared.layers, state);
+            continue;
+        };
+        drop(state);
+        let begun = Instant::now();
+        shared.ordered.apply(layer.records.iter(), &layer.views, &layer.meta)?;
+        let untidy = shared.ordered.is_untidy();
+        state = shared.state();
+        // Only now: until here loads find these records in the layer.
+        state.overlay.frozen = None;
+        state.applied = layer.meta.place.sequence;
+        state.stats.applied += 1;
+        state.stats.apply_last = begun.elapsed();
+        if untidy {
+            state.merge_wanted = true;
+            shared.untidy.notify_all();
+        }
+        shared.layers.notify_all();
+    }
+}
+
+/// Merges the tables of the ordered store when there are too many.
+pub(super) fn merge(shared: &Shared) -> Result<(), StorageError> {
+    let mut state = shared.state();
+    loop {
+        if state.failed || state.written {
+            return Ok(());
+        }
+        if !std::mem::take(&mut state.merge_wanted) {
+            state = shared.wait(&shared.untidy, state);
+            continue;
+        }
+        drop(state);
+        let merged = shared.ordered.tidy()?;
+        // A merge may make the level below too large in turn.
+        let more = merged && shared.ordered.is_untidy();
+        state = shared.state();
+        state.stats.merges += u64::from(merged);
+        state.merge_wanted |= more;
+        if !merged {
+            // Trying again would read the same rotten block again.
+            state.stats.merge_blocked = true;
+            return Ok(());
+        }
+    }
+}
+
+/// Answers the loads that the overlay could not.
+pub(super) fn read(shared: &Shared) -> Result<(), StorageError> {
+    let mut state = shared.state();
+    loop {
+        let Some(key) = state.asked.pop_front() else {
+            if state.written {
+                return Ok(());
+            }
+            state = shared.wait(&shared.asked, state);
+            continue;
+        };
+        drop(state);
+        let found = match shared.ordered.get(&key) {
+            Ok(None) => Loaded::Nothing,
+            Ok(Some(kept)) => read_kept(&key, &kept),
+            // Mute for the key, never blind (R3).
+            Err(_) => Loaded::Unreadable,
+        };
+        let unreadable = found == Loaded::Unreadable;
+        (shared.events)(StorageEvent::Loaded { key, found });
+        state = shared.state();
+        state.stats.disk_loads += 1;
+        state.stats.unreadable += u64::from(unreadable);
+    }
+}

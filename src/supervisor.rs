@@ -1,0 +1,102 @@
+//! Restarts the parts of a node that panic, and says when that is no use (OTP's intensity and period).
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How many restarts of one part are bearable within how long. More end the node, with the last panic as its reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Intensity {
+    pub(crate) restarts: usize,
+    pub(crate) within: Duration,
+}
+
+impl Default for Intensity {
+    /// Five within a minute: a part that dies of one bad input lives on, one that dies at every start does not.
+    fn default() -> Self {
+        Self { restarts: 5, within: Duration::from_secs(60) }
+    }
+}
+
+/// The restarts of one part.
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    part: &'static str,
+    intensity: Intensity,
+    recent: VecDeque<Instant>,
+    total: u32,
+}
+
+impl Restarts {
+    pub(crate) fn of(part: &'static str) -> Self {
+        Self { part, intensity: Intensity::default(), recent: VecDeque::new(), total: 0 }
+    }
+
+    /// A part has died. Reports it, and says whether it may be started again.
+    ///
+    /// # Errors
+    /// The reason to end the node with, once there were too many.
+    pub(crate) fn another(&mut self, last_words: &str, now: Instant) -> Result<(), String> {
+        while self.recent.front().is_some_and(|at| now.duration_since(*at) >= self.intensity.within) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.total += 1;
+        let (part, Intensity { restarts, within }) = (self.part, self.intensity);
+        if self.recent.len() > restarts {
+            return Err(format!(
+                "the {part} died {} times within {within:?}, the last time of: {last_words}",
+                self.recent.len()
+            ));
+        }
+        tracing::error!(
+            part,
+            last_words,
+            restart = self.total,
+            "a part of this node died and is started again"
+        );
+        Ok(())
+    }
+
+    /// Restarts since the node started.
+    pub(crate) fn total(&self) -> u32 {
+        self.total
+    }
+}
+
+/// What a panic said.
+pub(crate) fn last_words(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_may_die_now_and_then_but_not_again_and_again() {
+        let mut restarts = Restarts::of("core loop");
+        let start = Instant::now();
+        for minute in 0..20 {
+            assert_eq!(restarts.another("now and then", start + Duration::from_secs(60 * minute)), Ok(()));
+        }
+        let later = start + Duration::from_secs(7_200);
+        for second in 0..5 {
+            assert_eq!(restarts.another("again", later + Duration::from_secs(second)), Ok(()));
+        }
+        let reason = restarts.another("and again", later + Duration::from_secs(6)).unwrap_err();
+        assert_eq!(reason, "the core loop died 6 times within 60s, the last time of: and again");
+        assert_eq!(restarts.total(), 26);
+    }
+
+    #[test]
+    fn last_words_are_kept_whatever_was_thrown() {
+        let panic = std::panic::catch_unwind(|| panic!("slot {}", 3)).unwrap_err();
+        assert_eq!(last_words(&*panic), "slot 3");
+        let panic = std::panic::catch_unwind(|| std::panic::panic_any(7)).unwrap_err();
+        assert_eq!(last_words(&*panic), "a panic without words");
+    }
+}
