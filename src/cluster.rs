@@ -114,7 +114,7 @@ pub enum ClusterError {
         /// Where.
         dir: PathBuf,
         /// Why.
-        error: certs::CertError,
+        error: Box<certs::CertError>,
     },
     /// Another process listens there.
     #[error(
@@ -607,7 +607,8 @@ fn tail(path: &Path) -> String {
 /// An authority, a certificate for each peer and one for a client. What a run that was cut short has made
 /// already is kept.
 fn make_certificates(dir: &Path, names: &[Name]) -> Result<(), ClusterError> {
-    let failed = |error: certs::CertError| ClusterError::Certs { dir: dir.to_path_buf(), error };
+    let failed =
+        |error: certs::CertError| ClusterError::Certs { dir: dir.to_path_buf(), error: error.into() };
     if !dir.join("ca.pem").exists() {
         certs::init(dir).map_err(failed)?;
     }

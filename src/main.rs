@@ -17,7 +17,7 @@ use ennead::Node;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use config::{Serve, Settings};
+use config::{LogFormat, Serve, Settings};
 
 /// A failure before anything was started, wrong usage included.
 const NOT_STARTED: u8 = 2;
@@ -118,6 +118,8 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         Ok(serve) => serve,
         Err(e) => return complain(NOT_STARTED, &e),
     };
+    // What goes to stderr in any case need not be there twice.
+    let log_is_elsewhere = log.file.is_some() || log.format == LogFormat::Json;
     // Dropped last, so that the last words reach the log.
     let _log = match logging::start(&log) {
         Ok(guard) => guard,
@@ -131,7 +133,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         started = Node::start(config) => match started {
             Ok(node) => node,
             Err(e) => {
-                tracing::error!(reason = %e, "not started");
+                if log_is_elsewhere {
+                    tracing::error!(reason = %e, "not started");
+                }
                 return complain(NOT_STARTED, &e);
             }
         },
@@ -142,7 +146,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     let why = tokio::select! {
         reason = node.stopped() => {
-            tracing::error!(%reason, "stopped");
+            if log_is_elsewhere {
+                tracing::error!(%reason, "stopped");
+            }
             eprintln!("ennead: stopped: {reason}");
             return ExitCode::from(FAILED);
         }

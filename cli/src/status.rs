@@ -193,7 +193,8 @@ impl Summary {
         };
         json!({
             "cluster": view.cluster().to_string(),
-            "epoch": view.epoch().to_string(),
+            "epoch": view.epoch().number,
+            "generation": view.epoch().generation,
             "slots": self.slots,
             "quorum": quorum_of(self.slots),
             "tolerates": self.tolerates().unwrap_or(0),
