@@ -240,6 +240,13 @@ impl Storage {
         self.shared.queued.notify_one();
     }
 
+    /// Test-only: makes the writer panic, to see what comes of it.
+    #[doc(hidden)]
+    pub fn break_writer(&self) {
+        self.shared.state().break_writer = true;
+        self.shared.queued.notify_one();
+    }
+
     /// Looks a key up; [`StorageEvent::Loaded`] is the answer. It sees every change handed in before,
     /// durable or not, and maybe one handed in since.
     ///

@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) fsync_since: Option<Instant>,
     /// Nothing more will be handed in.
     pub(super) closing: bool,
+    /// Test-only: the writer panics at its next turn.
+    pub(super) break_writer: bool,
     /// Nor will the writer need anyone: it is done.
     pub(super) written: bool,
     pub(super) failed: bool,
@@ -119,6 +121,10 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
     loop {
         let mut state = shared.state();
         loop {
+            if std::mem::take(&mut state.break_writer) {
+                drop(state);
+                panic!("asked to panic by a test");
+            }
             freeze_if_due(shared, &mut state);
             if state.failed {
                 return Ok(());

@@ -23,8 +23,9 @@ use super::close::{CloseCode, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
-use super::{Config, Event, Name, To, TransportStats};
+use super::{Config, Event, Name, Part, To, TransportStats};
 use crate::certs::{self, Who};
+use crate::supervisor::{self, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
 /// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
@@ -59,6 +60,11 @@ pub(super) struct Shared {
     run: u64,
     next_link: AtomicU64,
     closing: AtomicBool,
+    listener_restarts: Mutex<Restarts>,
+    dialler_restarts: Mutex<Restarts>,
+    /// Test-only: the part panics at its next turn.
+    broken_listener: AtomicBool,
+    broken_dialler: AtomicBool,
     /// Handshakes that came in and are under way.
     handshakes: AtomicUsize,
     table: Mutex<Table>,
@@ -206,6 +212,10 @@ impl Shared {
             run: rand::random(),
             next_link: AtomicU64::new(1),
             closing: AtomicBool::new(false),
+            listener_restarts: Mutex::new(Restarts::of("listener")),
+            dialler_restarts: Mutex::new(Restarts::of("dialler")),
+            broken_listener: AtomicBool::new(false),
+            broken_dialler: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
             table: Mutex::default(),
         }
@@ -233,8 +243,12 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> TransportStats {
+        let restarts = [&self.listener_restarts, &self.dialler_restarts]
+            .map(|r| r.lock().unwrap_or_else(PoisonError::into_inner).total());
         let table = self.lock();
-        self.counters.read(table.peers.values().map(|p| p.links.len()).sum(), table.clients.len())
+        let connections = table.peers.values().map(|p| p.links.len()).sum();
+        let counts = self.counters.read(connections, table.clients.len());
+        TransportStats { part_restarts: restarts.iter().sum(), ..counts }
     }
 
     /// Why the other end may not stay, if it is of that cluster and we are of another.
@@ -293,13 +307,18 @@ impl Shared {
     fn dial_soon(self: &Arc<Self>, name: Name, peer: &mut Peer) {
         if !peer.dialling && !self.closing.load(Relaxed) {
             peer.dialling = true;
-            self.runtime.spawn(self.clone().dialler(name));
+            let (this, again) = (self.clone(), self.clone());
+            self.runtime.spawn(async move {
+                let ended = supervisor::keep(&this.dialler_restarts, || again.clone().dialler(name)).await;
+                this.part_ended(ended).await;
+            });
         }
     }
 
     /// Dials a machine until there is a connection, or nothing left to send.
     async fn dialler(self: Arc<Self>, name: Name) {
         loop {
+            assert!(!self.broken_dialler.swap(false, Relaxed), "asked to panic by a test");
             let not_before = self.lock().peers.get(&name).and_then(|p| p.not_before);
             let waits = not_before.filter(|t| *t > Instant::now());
             if let Some(then) = waits {
@@ -412,9 +431,29 @@ impl Shared {
 
     // ---- Taking connections
 
-    /// Takes connections until the endpoint closes.
-    pub(super) async fn accept(self: Arc<Self>) {
+    /// Takes connections until the endpoint closes, whatever a single one does to us.
+    pub(super) async fn listen(self: Arc<Self>) {
+        let ended = supervisor::keep(&self.listener_restarts, || self.clone().accept()).await;
+        self.part_ended(ended).await;
+    }
+
+    async fn part_ended(&self, ended: Result<(), String>) {
+        if let Err(reason) = ended {
+            // If nobody listens any more, the endpoint is going away as it is.
+            let _ = self.events.send(Event::Failed(reason)).await;
+        }
+    }
+
+    pub(super) fn break_part(&self, part: Part) {
+        match part {
+            Part::Listener => self.broken_listener.store(true, Relaxed),
+            Part::Dialler => self.broken_dialler.store(true, Relaxed),
+        }
+    }
+
+    async fn accept(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
+            assert!(!self.broken_listener.swap(false, Relaxed), "asked to panic by a test");
             let validated = incoming.remote_address_validated();
             if !validated && self.handshakes.load(Relaxed) >= self.config.retry_above {
                 // Whoever forges addresses never sees the token, and costs us one packet.
