@@ -305,8 +305,8 @@ fn closing_makes_durable_what_is_queued() {
     }
     let Rig { storage, events, .. } = rig;
     storage.close();
-    let last = events.iter().filter_map(|event| match event {
-        StorageEvent::Durable(ticket) => Some(ticket),
+    let last = events.iter().map(|event| match event {
+        StorageEvent::Durable(ticket) => ticket,
         other => panic!("{other:?}"),
     });
     assert_eq!(last.last(), Some(Ticket(500)));
@@ -360,6 +360,61 @@ fn an_fsync_error_ends_it_with_a_reason_and_is_never_retried() {
     let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
     assert_eq!(rig.get(1), Loaded::Record(record(1, 50)));
     assert_eq!(rig.get(2), Loaded::Nothing);
+}
+
+#[test]
+fn an_ordered_store_that_cannot_be_written_ends_it_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    rig.persist(put(1, 1));
+    rig.settle().unwrap();
+    fs::remove_dir_all(dir.path().join("records/tables")).unwrap();
+    let reason = loop {
+        for n in 0..20 {
+            rig.persist(put(n, n));
+        }
+        if let Err(reason) = rig.settle() {
+            break reason.to_string();
+        }
+    };
+    assert!(reason.contains("writing the records failed"), "{reason}");
+}
+
+#[test]
+fn a_journal_file_that_cannot_be_made_ends_it_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing is applied, so every full file asks for another.
+    let options = Options { overlay_bytes: 1 << 30, unapplied_bytes: 1 << 30, ..small() };
+    let mut rig = Rig::open(dir.path(), options).unwrap();
+    rig.persist(put(1, 1));
+    rig.settle().unwrap();
+    fs::rename(dir.path().join("journal"), dir.path().join("moved")).unwrap();
+    let reason = loop {
+        rig.persist(put(2, 2));
+        if let Err(reason) = rig.settle() {
+            break reason.to_string();
+        }
+    };
+    assert!(reason.contains("creating a journal file failed"), "{reason}");
+}
+
+#[test]
+fn a_panic_in_a_storage_thread_is_told_as_a_failure() {
+    struct Panics;
+    impl Disk for Panics {
+        fn write(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+            panic!("out of ideas");
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { disks: Arc::new(|_, _| Box::new(Panics)), ..Options::default() };
+    let mut rig = Rig::open(dir.path(), options).unwrap();
+    rig.persist(put(1, 1));
+    let reason = rig.settle().unwrap_err().to_string();
+    assert!(reason.contains("the storage writer panicked: out of ideas"), "{reason}");
 }
 
 #[test]
@@ -666,6 +721,41 @@ fn a_record_rotten_in_the_journal_makes_its_key_mute_for_good_until_it_is_writte
     rig.persist(put(1, 77));
     rig.settle().unwrap();
     assert_eq!(rig.get(1), Loaded::Record(record(77, 50)), "whole again");
+}
+
+#[test]
+fn rot_in_the_last_group_is_no_torn_end_once_storage_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
+    rig.persist(put(1, 1));
+    rig.persist(Change::Limits(limits(9)));
+    rig.settle().unwrap();
+    rig.storage.close();
+    let path = dir.path().join("journal/000001");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"key-1").unwrap() + 20;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(rig.get(1), Loaded::Unreadable);
+    assert_eq!(rig.restored.limits, limits(9));
+}
+
+#[test]
+fn what_a_killed_process_left_unsynced_is_on_disk_before_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
+    rig.persist(put(1, 1));
+    rig.settle().unwrap();
+    rig.storage.close();
+    let faults = Arc::new(Faults::default());
+    let options = Options { disks: faults.disks(), ..Options::default() };
+    let rig = Rig::open(dir.path(), options.clone()).unwrap();
+    assert_eq!(faults.syncs(), 1);
+    rig.storage.close();
+    faults.fail(2, io::ErrorKind::Other, Torn::Nothing);
+    let refused = error(Rig::open(dir.path(), options)).to_string();
+    assert!(refused.contains("fsync of the journal failed"), "{refused}");
 }
 
 #[test]

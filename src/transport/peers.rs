@@ -17,7 +17,7 @@ use rand::RngExt;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::close::{CloseCode, cut, end_of, no_answer};
 use super::counters::Counters;
@@ -80,8 +80,10 @@ struct Peer {
     links: Vec<Arc<Link>>,
     /// True while its dialler runs: there is never a second one.
     dialling: bool,
-    /// Dials in a row that came to nothing.
+    /// Dials in a row that came to nothing, or to a connection that ended at once.
     failures: u32,
+    /// When it may be dialled again.
+    not_before: Option<Instant>,
     /// Which machine, and run of it, was last told to be up.
     told_up: Option<(Machine, u64)>,
     /// Ups and downs to be told, in order.
@@ -97,10 +99,17 @@ impl Peer {
             links: Vec::new(),
             dialling: false,
             failures: 0,
+            not_before: None,
             told_up: None,
             notices: VecDeque::new(),
             telling: Arc::default(),
         }
+    }
+
+    /// Notes how often in a row it was lost, and when it may therefore be dialled again.
+    fn lost(&mut self, failures: u32) {
+        self.failures = failures;
+        self.not_before = (failures > 0).then(|| Instant::now() + wait_after(failures));
     }
 
     fn note(&mut self, event: Event) {
@@ -267,8 +276,10 @@ impl Shared {
                 let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
                 let fits = peer.lanes.push(frame);
                 if peer.links.is_empty() {
-                    // While nobody answers, the newest matter: what is old has been given up by who sent it.
-                    Counters::add(&self.counters.dropped, peer.lanes.keep_newest(KEPT_WHILE_DOWN));
+                    if peer.failures > 0 {
+                        // While nobody answers, the newest matter: the old have been given up by who sent them.
+                        Counters::add(&self.counters.dropped, peer.lanes.keep_newest(KEPT_WHILE_DOWN));
+                    }
                     self.dial_soon(name, peer);
                 }
                 fits
@@ -289,17 +300,15 @@ impl Shared {
     /// Dials a machine until there is a connection, or nothing left to send.
     async fn dialler(self: Arc<Self>, name: Name) {
         loop {
-            let failures = match self.lock().peers.get(&name) {
-                Some(peer) => peer.failures,
-                None => return,
-            };
-            if failures > 0 {
-                tokio::time::sleep(wait_after(failures)).await;
+            let not_before = self.lock().peers.get(&name).and_then(|p| p.not_before);
+            let waits = not_before.filter(|t| *t > Instant::now());
+            if let Some(then) = waits {
+                sleep_until(then).await;
             }
             {
                 let mut table = self.lock();
                 let Some(peer) = table.peers.get_mut(&name) else { return };
-                if failures > 0 {
+                if waits.is_some() {
                     Counters::add(&self.counters.dropped, peer.lanes.drop_older_than(FRESH));
                 }
                 let needed = !peer.lanes.is_empty() || !peer.links.is_empty();
@@ -315,11 +324,6 @@ impl Shared {
             };
             match dialled {
                 Ok((connection, machine, hello, main)) => {
-                    {
-                        let mut table = self.lock();
-                        let Some(peer) = table.peers.get_mut(&name) else { return };
-                        peer.dialling = false;
-                    }
                     self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
                     return;
                 }
@@ -340,7 +344,7 @@ impl Shared {
             if peer.well() {
                 return; // It dialled us meanwhile.
             }
-            peer.failures = peer.failures.saturating_add(1);
+            peer.lost(peer.failures.saturating_add(1));
             if peer.links.is_empty() {
                 peer.note(Event::Down { name, reason: refused.reason });
             }
@@ -530,6 +534,7 @@ impl Shared {
         lanes.give_to(id);
         let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
         self.lock().clients.insert(id, link.clone());
+        link.set_told_up();
         link.serve(self, main).await;
         self.lock().clients.remove(&id);
         tracing::debug!(client = id, reason = self.end_of(&link).1, "client gone");
@@ -557,6 +562,10 @@ impl Shared {
                 peer.links.drain(..).partition(|l| (l.from, l.hello.run) == (Addr::Machine(machine), run.1));
             peer.links = same;
             peer.links.push(link.clone());
+            if ours {
+                // The dialler is done: not before the link is here, or a frame in between would dial again.
+                peer.dialling = false;
+            }
             peer.choose(self.me());
             if peer.told_up != Some(run) {
                 if peer.told_up.is_some() {
@@ -571,8 +580,12 @@ impl Shared {
             link.close(CloseCode::Replaced, &format!("replaced: a newer run of {name} is connected"));
         }
         self.retire_others(name);
-        self.tell(name).await;
-        link.serve(&self, main).await;
+        // Both at once: a core that takes nothing must not keep pings from being answered.
+        let up = async {
+            self.tell(name).await;
+            link.set_told_up();
+        };
+        tokio::join!(up, link.serve(&self, main));
         self.ended(name, &link);
         self.tell(name).await;
     }
@@ -591,12 +604,13 @@ impl Shared {
         tracing::debug!(%name, reason, left = peer.links.len(), "connection ended");
         if peer.links.is_empty() {
             // A restarted machine is back already: it has just said so. Others get a moment.
-            peer.failures = match link.connection.close_reason() {
+            let failures = match link.connection.close_reason() {
                 Some(quinn::ConnectionError::Reset) => 0,
                 _ if code == Some(CloseCode::Silent) => peer.failures.max(1),
                 _ if link.born.elapsed() >= PROVEN => 1,
                 _ => peer.failures.saturating_add(1),
             };
+            peer.lost(failures);
             peer.told_up = None;
             peer.note(Event::Down { name, reason });
             if !peer.lanes.is_empty() {
@@ -692,13 +706,14 @@ impl Shared {
             let peers = table.peers.values().flat_map(|p| &p.links);
             peers.chain(table.clients.values()).cloned().collect()
         };
+        for link in &links {
+            link.lanes.end();
+        }
+        // QUIC's close discards what has not arrived: so that comes first.
         let written = async {
-            while links.iter().any(|l| l.connection.close_reason().is_none() && !l.lanes.is_empty()) {
+            while !links.iter().all(|l| l.is_flushed()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            // QUIC's close discards what is written and not sent. Nothing tells that it was, short of ending
-            // each stream and waiting; a moment does for a queue that was just emptied into an idle network.
-            tokio::time::sleep(Duration::from_millis(if links.is_empty() { 0 } else { 20 })).await;
         };
         let _ = timeout(FLUSH, written).await;
         self.shut(why);

@@ -390,4 +390,8 @@ fn a_frame_that_nobody_would_take_is_not_encoded() {
     let mut out = BytesMut::from(&b"before"[..]);
     assert!(matches!(encode(&frame, &mut out), Err(WireError::TooLarge { limit: MAX_FRAME, .. })));
     assert_eq!(&out[..], b"before");
+    let ping = Frame::Ping(1);
+    assert_eq!(encode_within(&ping, 1, &mut out), Err(WireError::TooLarge { len: 2, limit: 1 }));
+    assert_eq!(&out[..], b"before");
+    assert_eq!(encode_within(&ping, 2, &mut out), Ok(()));
 }

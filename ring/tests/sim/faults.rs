@@ -60,6 +60,8 @@ pub(crate) struct Profile {
     pub(crate) jump_every: u64,
     /// How far clocks are off, and jump, either way.
     pub(crate) skew: u64,
+    /// Wall clocks advance by steps of this much: coarse ones, or ones that stand still.
+    pub(crate) tick: u64,
     /// Wrong hints about who can be reached.
     pub(crate) lie_every: u64,
     /// How often hints are given at all when something changes.
@@ -126,6 +128,7 @@ impl Profile {
             pause_every: 0,
             jump_every: 0,
             skew: 0,
+            tick: 1,
             lie_every: 0,
             hints: 0.5,
             sync: MS,
@@ -224,6 +227,9 @@ impl Profile {
             if rng.random_bool(0.5) {
                 p.jump_every = log_uniform(rng, 100 * MS, 5 * SEC);
             }
+        }
+        if rng.random_bool(0.2) {
+            p.tick = log_uniform(rng, MS, 3_600 * SEC);
         }
         if rng.random_bool(0.2) {
             p.lie_every = log_uniform(rng, 50 * MS, SEC);

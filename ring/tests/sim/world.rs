@@ -393,7 +393,8 @@ impl World {
 
     /// A wall clock that is off by so much.
     pub(crate) fn wall(&self, skew: i64) -> u64 {
-        (BIRTH + i128::from(self.now) + i128::from(skew)) as u64
+        let exact = (BIRTH + i128::from(self.now) + i128::from(skew)) as u64;
+        exact - exact % self.profile.tick
     }
 
     /// True once every computer has a view on its disk.
@@ -442,6 +443,7 @@ impl World {
 
     /// A process starts from what its disk holds.
     fn start(&mut self, m: usize) {
+        let wall = self.wall(self.computers[m].skew);
         let seed = self.rng.random();
         let mono = self.rng.random_range(0..1_000_000 * SEC);
         let rotten = self.spoil(m);
@@ -459,10 +461,7 @@ impl World {
             seed,
             rules: Rules::without(self.profile.mutant),
         };
-        let now = Now {
-            mono: Mono(mono + self.now),
-            wall: (BIRTH + i128::from(self.now) + i128::from(computer.skew)) as u64,
-        };
+        let now = Now { mono: Mono(mono + self.now), wall };
         computer.node = Some(Node::new(setup, now));
         self.note(|| format!("s{} starts{}", m + 1, if rotten > 0 { ", a record unreadable" } else { "" }));
         self.set_wake(m);

@@ -1,0 +1,131 @@
+//! Each rule, switched off, must be noticed: a suite that lets a mutant live does not test its rule.
+//!
+//! `cargo test -p ennead-ring --test mutants -- --nocapture` prints how many seeds each took, and how it showed.
+//! `MUTANT=C2Early` runs one. Q2MixedEpochs needs two views, and is killed by counting votes alone.
+#![allow(clippy::print_stdout, reason = "a table, for people")]
+
+#[path = "sim/mod.rs"]
+mod sim;
+
+use ennead_ring::mutant::{Mutant, Rules};
+use ennead_ring::{Epoch, SlotSet, Tally};
+use rand::rngs::StdRng;
+use sim::{MS, Profile, SEC, run};
+
+/// Seeds that each mutant is given.
+const BUDGET: u64 = 3_000;
+
+/// The swarm's profile, bent towards where the rule matters.
+fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
+    let mut p = Profile::draw(rng);
+    p.mutant = Some(mutant);
+    match mutant {
+        // A crash must fall between an answer and its sync.
+        Mutant::A2Unsynced => {
+            p.crash_every = 100 * MS;
+            p.sync = 20 * MS;
+            p.survive = 0.0;
+            p.power_cut = 0.5;
+        }
+        // A restart, and then a ballot from before it.
+        Mutant::A4NoFloor => {
+            (p.machines, p.slots, p.keys) = (3, 3, 1);
+            p.crash_every = 50 * MS;
+            p.down_for = 20 * MS;
+            p.power_cut = 0.0;
+            p.delay = 5 * MS;
+            p.tail = 0.3;
+            p.tail_delay = 500 * MS;
+            p.think = 5 * MS;
+            p.stray = 1.0;
+        }
+        // A clock that stands still over a restart.
+        Mutant::B1BallotTwice => {
+            (p.machines, p.slots, p.keys) = (5, 5, 1);
+            p.crash_every = 50 * MS;
+            p.down_for = 10 * MS;
+            p.tick = 60 * SEC;
+            (p.skew, p.jump_every, p.client_skew) = (0, 0, 0);
+            p.tail = 0.3;
+            p.tail_delay = 200 * MS;
+            p.stray = 1.0;
+            p.rot = 0.0;
+        }
+        Mutant::I2NoHorizon => {
+            p.keys = 1;
+            p.clients = 6;
+            p.calls = 120;
+            p.think = MS;
+            p.tail = 0.2;
+            p.tail_delay = 5 * SEC;
+            p.client_skew = 120 * SEC;
+        }
+        Mutant::R3Blind => {
+            p.rot = 0.5;
+            p.crash_every = 100 * MS;
+            p.down_for = 50 * MS;
+        }
+        Mutant::G1NoTombstone => p.deletes = 30,
+        Mutant::F1TellFirst => {
+            p.dirty_birth = true;
+            p.crash_every = 50 * MS;
+            p.crash_in_handle = 0.05;
+            p.sync = 20 * MS;
+            p.survive = 0.0;
+            p.machines = 3;
+            p.slots = 3;
+        }
+        _ => {}
+    }
+    p
+}
+
+/// The seeds it took, and what failed.
+fn hunt(mutant: Mutant) -> Option<(u64, String)> {
+    if mutant == Mutant::Q2MixedEpochs {
+        return mixed_epochs_are_noticed().map(|what| (0, what));
+    }
+    for seed in 0..BUDGET {
+        if let Err(failure) = run(seed, |rng| profile(rng, mutant), false) {
+            return Some((seed + 1, failure.what));
+        }
+    }
+    None
+}
+
+/// Two views' owners can be disjoint: four votes in each must not make five.
+fn mixed_epochs_are_noticed() -> Option<String> {
+    let mut tally = Tally::new(Rules::without(Some(Mutant::Q2MixedEpochs)));
+    tally.add(Epoch::FIRST, SlotSet::from_iter([1, 2, 3, 4]));
+    tally.add(Epoch { number: 2, ..Epoch::FIRST }, SlotSet::from_iter([5, 6, 7, 8]));
+    tally.reached(9).then(|| "four and four votes of two epochs were a quorum (tests/quorum.rs)".to_string())
+}
+
+#[test]
+fn every_mutant_is_killed() {
+    let only = std::env::var("MUTANT").ok();
+    // Panics are how some of them die: no need to print each.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut alive = Vec::new();
+    for &mutant in Mutant::ALL {
+        let name = format!("{mutant:?}");
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let begun = std::time::Instant::now();
+        let found = hunt(mutant);
+        let spent = begun.elapsed().as_secs_f64();
+        match found {
+            Some((seeds, what)) => {
+                let short: String = what.chars().take(110).collect();
+                println!("{name:15} {seeds:5} seeds {spent:6.2} s  {short}");
+            }
+            None => {
+                println!("{name:15} alive after {BUDGET} seeds, {spent:.2} s");
+                alive.push(name);
+            }
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(alive.is_empty(), "nobody noticed: {alive:?}");
+}
