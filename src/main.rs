@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use ennead::Node;
+use ennead::node::StopReason;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -156,7 +157,13 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     tracing::info!(why, "stopping; once more Ctrl-C ends at once");
     tokio::select! {
-        _ = node.shutdown(why) => ExitCode::SUCCESS,
+        reason = node.shutdown(why) => match reason {
+            StopReason::Shutdown(_) => ExitCode::SUCCESS,
+            StopReason::Failed(reason) => {
+                eprintln!("ennead: failed while stopping: {reason}");
+                ExitCode::from(FAILED)
+            }
+        },
         _ = stop.interrupt.recv() => {
             eprintln!("ennead: ended at once, without a word to the peers");
             std::process::exit(130)
