@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertError, Identity};
 use crate::client::{Client, ClientOptions, Error};
-use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
-use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent};
 #[doc(hidden)]
 pub use crate::runtime::Part;
+use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
+use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
 use crate::transport::{Config, Transport, TransportError};
 use crate::wire::Role;

@@ -77,7 +77,10 @@ where
         let Err(end) = tokio::spawn(begin()).await else { return Ok(()) };
         // Cancelled: the runtime itself is ending.
         let Ok(panic) = end.try_into_panic() else { return Ok(()) };
-        restarts.lock().unwrap_or_else(PoisonError::into_inner).another(&last_words(&*panic), Instant::now())?;
+        restarts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .another(&last_words(&*panic), Instant::now())?;
     }
 }
 
