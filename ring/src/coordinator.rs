@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Mono, Ticket};
-use crate::message::{Answer, Ask, Bound, Copied, Message, Op, Outcome};
+use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally, hopeless};
 use crate::reader::Reader;
@@ -407,12 +407,10 @@ impl Coordinator {
         let (back, stay) = mem::take(&mut self.handed).into_iter().partition::<Vec<_>, _>(late);
         self.handed = stay;
         self.favourite = None;
-        for Handed { ask, waiting, .. } in back {
+        for Handed { ask, mut waiting, .. } in back {
             turn.local.forget(ask);
-            let mut waiting = Waiting { handed: true, sent: true, ..waiting };
-            if let Op::Write(write) = &mut waiting.op {
-                write.again = true;
-            }
+            waiting.handed = true;
+            waiting.mark_sent();
             self.waiting.push_back(waiting);
         }
     }
@@ -563,7 +561,7 @@ impl Lead {
             self.n += 1;
             self.last = state;
             for (waiting, _) in &mut resting {
-                waiting.sent = true;
+                waiting.mark_sent();
             }
             What::Accept { n: self.n, state: self.last.clone() }
         } else if self.n == 0 {

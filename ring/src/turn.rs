@@ -37,6 +37,17 @@ pub(crate) struct Waiting {
     pub(crate) seq: u64,
 }
 
+impl Waiting {
+    /// From now on it may take effect through an Accept that is out there, whatever a later try says: so its
+    /// failure is unknown (C4), and a comparison that fails in a later try is final only once it is remembered.
+    pub(crate) fn mark_sent(&mut self) {
+        self.sent = true;
+        if let Op::Write(write) = &mut self.op {
+            write.again = true;
+        }
+    }
+}
+
 /// A question put to several machines: whom it went to, who has answered, when to ask again.
 #[derive(Debug)]
 pub(crate) struct Round {
