@@ -385,11 +385,16 @@ impl Coordinator {
         self.take_back(turn);
         match &mut self.stage {
             Stage::Preparing(p) => {
-                if p.round.is_due(turn.now) {
+                if p.round.is_stuck(turn.now) {
+                    self.beaten(turn);
+                } else if p.round.is_due(turn.now) {
                     let message =
                         Message::Prepare { ask: p.round.ask, key: turn.key.clone(), ballot: p.ballot };
                     turn.ask_owners(&p.round, &message, p.after);
                 }
+            }
+            Stage::Leading(lead) if lead.flights.iter().any(|f| f.round.is_stuck(turn.now)) => {
+                self.beaten(turn);
             }
             Stage::Leading(lead) => lead.resend(turn),
             Stage::Idle | Stage::Resting(_) => {}

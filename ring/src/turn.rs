@@ -83,6 +83,12 @@ impl Round {
         owners.machines().all(|m| self.heard.contains(&m))
     }
 
+    /// True if some refused and the others have not made five by the time they are asked again. They may never:
+    /// the dead answer nothing, and who refused this ballot does so for ever. A higher one may have five.
+    pub(crate) fn is_stuck(&self, now: Now) -> bool {
+        self.resend_at <= now.mono && !self.refused.is_empty()
+    }
+
     /// True if it is time to ask again those who have not answered; the next pause is twice as long.
     pub(crate) fn is_due(&mut self, now: Now) -> bool {
         let due = self.resend_at <= now.mono;
