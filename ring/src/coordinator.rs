@@ -87,8 +87,8 @@ struct Lead {
     landed: Option<Ask>,
     /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
     retiring: bool,
-    /// The state it began from; read by a mutant only (B2).
-    base_state: Arc<State>,
+    /// The state it began from, for a mutant (B2).
+    base_state: Option<Arc<State>>,
 }
 
 /// A question under a lead, and the answers that rest on it.
@@ -278,7 +278,7 @@ impl Coordinator {
         self.stage = Stage::Leading(Box::new(Lead {
             ballot: p.ballot,
             n: 0,
-            base_state: last.clone(),
+            base_state: turn.local.rules.broken(Mutant::B2Fork).then(|| last.clone()),
             last,
             base,
             proven,
@@ -536,8 +536,8 @@ impl Lead {
     /// change nothing, asks whether the last state is still what they hold.
     fn propose(&mut self, turn: &mut Turn<'_>, batch: Vec<Waiting>) {
         let rules = turn.local.rules;
-        let fork = rules.broken(Mutant::B2Fork) && self.n > 0;
-        let mut draft = Draft::of(if fork { &self.base_state } else { &self.last }, rules);
+        let from = self.base_state.as_ref().filter(|_| self.n > 0).unwrap_or(&self.last);
+        let mut draft = Draft::of(from, rules);
         let wall = turn.wall();
         let mut resting: Vec<(Waiting, Outcome)> = batch
             .into_iter()
@@ -563,12 +563,12 @@ impl Lead {
             return;
         }
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
-            self.n += 1;
+            let Some(n) = self.next_number() else { unreachable!("a lead at its last number proposes nothing") };
             self.last = state;
             for (waiting, _) in &mut resting {
                 waiting.mark_sent();
             }
-            What::Accept { n: self.n, state: self.last.clone() }
+            What::Accept { n, state: self.last.clone() }
         } else if self.n == 0 {
             What::Confirm { least: self.base }
         } else {
@@ -577,6 +577,14 @@ impl Lead {
         let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
         self.ask(turn, &flight);
         self.flights.push_back(flight);
+    }
+
+    /// The number of the next state. With the last one there is, the lead ends: numbers that began again would
+    /// be answered "held" by who holds a higher one.
+    fn next_number(&mut self) -> Option<u32> {
+        self.n = self.n.checked_add(1)?;
+        self.retiring |= self.n == u32::MAX;
+        Some(self.n)
     }
 
     fn ask(&self, turn: &mut Turn<'_>, flight: &Flight) {
@@ -597,9 +605,20 @@ impl Lead {
     fn resend(&mut self, turn: &mut Turn<'_>) {
         let mut flights = mem::take(&mut self.flights);
         for flight in &mut flights {
-            if flight.round.is_due(turn.now) {
-                self.ask(turn, flight);
+            if !flight.round.is_due(turn.now) {
+                continue;
             }
+            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up.
+            // So D4: the last state once more, under its next number.
+            if matches!(flight.what, What::Confirm { .. })
+                && let Some(n) = self.next_number()
+            {
+                turn.local.forget(flight.round.ask);
+                flight.what = What::Accept { n, state: self.last.clone() };
+                flight.round = Round::new(turn);
+                flight.tally = turn.local.tally();
+            }
+            self.ask(turn, flight);
         }
         self.flights = flights;
     }
