@@ -137,6 +137,11 @@ impl Acceptor {
         self.ticket = Some(ticket);
     }
 
+    /// The value it holds.
+    pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
+        self.record.as_ref().and_then(|r| r.state.value.as_ref())
+    }
+
     pub(crate) fn promised(&self) -> Ballot {
         self.promised
     }

@@ -127,7 +127,7 @@ struct Favourite {
 impl Coordinator {
     /// Takes a request. It is answered by exactly one `Outcome`, by its deadline.
     pub(crate) fn submit(&mut self, turn: &mut Turn<'_>, mut waiting: Waiting) {
-        if self.waiting.len() >= turn.local.tuning.waiting_per_key {
+        if self.waiting.len() + self.handed.len() >= turn.local.tuning.waiting_per_key {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
             return;
         }
@@ -496,6 +496,14 @@ impl Coordinator {
             Stage::Leading(lead) => lead.flights.is_empty(),
         };
         still && self.waiting.is_empty() && self.handed.is_empty()
+    }
+
+    /// The value that the next state will be computed from.
+    pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
+        match &self.stage {
+            Stage::Leading(lead) => lead.last.value.as_ref(),
+            _ => None,
+        }
     }
 
     /// Before it is dropped: answers to it find nobody from now on.

@@ -73,6 +73,8 @@ pub(crate) struct Local {
     next_ask: u64,
     /// Which key an expected answer is for.
     pub(crate) asked: HashMap<Ask, Key, foldhash::fast::FixedState>,
+    /// What the requests that are not answered yet cost in memory: see `Waiting::cost`.
+    pub(crate) waiting_bytes: usize,
     /// Members that the transport says cannot be told anything at present.
     unreachable: Vec<Name>,
     rng: SmallRng,
@@ -102,6 +104,7 @@ impl Local {
             next_ticket: 0,
             next_ask: rng.random::<u32>().into(),
             asked: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(setup.seed)),
+            waiting_bytes: 0,
             unreachable: Vec::new(),
             rng,
             rules,

@@ -55,8 +55,13 @@ pub struct Tuning {
     pub pipeline: usize,
     /// Keys whose register is kept in memory. Default 20,000.
     pub cells: usize,
+    /// Bytes of values kept in memory with them, roughly. Default 64 MiB.
+    pub cell_bytes: usize,
     /// Requests that may wait for one key, above which more are answered `Overloaded`. Default 10,000.
     pub waiting_per_key: usize,
+    /// Bytes of values in all requests that are not answered yet, above which more are answered `Overloaded`; a
+    /// request without a value counts for a little too. Default 256 MiB.
+    pub waiting_bytes: usize,
     /// Longest value accepted from a client, in bytes. Default 8 MiB.
     pub max_value: usize,
 }
@@ -70,7 +75,9 @@ impl Default for Tuning {
             backoff: 2 * MS,
             pipeline: 4,
             cells: 20_000,
+            cell_bytes: 64 << 20,
             waiting_per_key: 10_000,
+            waiting_bytes: 256 << 20,
             max_value: 8 << 20,
         }
     }
@@ -120,6 +127,10 @@ pub struct Node {
     /// as nothing would be forgotten: a cache of two generations.
     young: Table<Entry>,
     old: Table<Entry>,
+    /// Bytes of values in `young`.
+    young_bytes: usize,
+    /// How many keys, and how many bytes, `young` may have before it becomes `old`.
+    room: (usize, usize),
     /// When a key wants to be woken. An entry may be too early, never too late.
     timers: BTreeSet<(Mono, Key)>,
 }
@@ -132,6 +143,15 @@ enum Entry {
     Here(Box<Cell>),
 }
 
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Loading(_) => 0,
+            Self::Here(cell) => cell.bytes,
+        }
+    }
+}
+
 /// One key on this machine: its acceptor, and whatever it does for clients there.
 #[derive(Debug)]
 struct Cell {
@@ -140,6 +160,8 @@ struct Cell {
     coordinator: Coordinator,
     readings: Readings,
     timer: Option<Mono>,
+    /// Bytes of values here, when last counted.
+    bytes: usize,
 }
 
 impl Node {
@@ -152,6 +174,8 @@ impl Node {
             local,
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
+            young_bytes: 0,
+            room: (setup.tuning.cells / 2, setup.tuning.cell_bytes / 2),
             timers: BTreeSet::new(),
         }
     }
@@ -281,6 +305,7 @@ impl Node {
         if !self.young.contains_key(&key)
             && let Some(entry) = self.old.remove(&key)
         {
+            self.young_bytes += entry.bytes();
             self.young.insert(key.clone(), entry);
         }
         match self.young.get_mut(&key) {
@@ -324,6 +349,7 @@ impl Node {
             coordinator: Coordinator::default(),
             readings: Readings::default(),
             timer: None,
+            bytes: 0,
         };
         let Some(Entry::Loading(waiting)) = table.insert(key.clone(), Entry::Here(Box::new(cell))) else {
             return;
@@ -341,14 +367,19 @@ impl Node {
         effects: &mut Vec<Effect>,
         f: impl FnOnce(&mut Cell, &mut Turn<'_>),
     ) {
-        let entry = match self.young.get_mut(key) {
-            Some(entry) => Some(entry),
-            None => self.old.get_mut(key),
+        let (entry, young) = match self.young.get_mut(key) {
+            Some(entry) => (Some(entry), true),
+            None => (self.old.get_mut(key), false),
         };
         let Some(Entry::Here(cell)) = entry else { return };
         let (owners, promised) = (cell.owners, cell.acceptor.promised());
         let mut turn = Turn { local: &mut self.local, effects, now, key, owners: &owners, promised };
         f(cell, &mut turn);
+        let bytes = cell.count_bytes();
+        let before = mem::replace(&mut cell.bytes, bytes);
+        if young {
+            self.young_bytes = self.young_bytes + bytes - before;
+        }
         let wake = [cell.coordinator.wake_at(), cell.readings.wake_at()].into_iter().flatten().min();
         if let Some(wake) = wake
             && cell.timer.is_none_or(|timer| wake < timer)
@@ -364,10 +395,10 @@ impl Node {
     /// are busy. A key whose promise is above its record would forget it: those stay too, until they are
     /// many; then the floor rises above them all, which forgets nothing (A1 refuses what they would have).
     fn rotate(&mut self, now: Now) {
-        let limit = self.local.tuning.cells / 2;
-        if self.young.len() < limit {
+        if self.young.len() < self.room.0 && self.young_bytes < self.room.1 {
             return;
         }
+        let limit = self.local.tuning.cells / 2;
         let mut left = mem::replace(&mut self.old, mem::take(&mut self.young));
         self.young = HashMap::with_hasher(left.hasher().clone());
         let mut promises: Vec<(Ballot, Key)> = Vec::new();
@@ -392,6 +423,10 @@ impl Node {
             }
         }
         self.young.extend(left);
+        self.young_bytes = self.young.values().map(Entry::bytes).sum();
+        // Many may be busy, and stay: not before as many again have come is it worth to look through them all.
+        let bytes = self.local.tuning.cell_bytes / 2;
+        self.room = (limit.max(2 * self.young.len()), bytes.max(2 * self.young_bytes));
     }
 
     // -- time ----------------------------------------------------------------------------------------
@@ -427,6 +462,7 @@ impl Node {
             assert!(due.is_none() || cell.timer <= due && cell.timer.is_some(), "{key}: nobody wakes it");
         }
         assert_eq!(timers, self.timers.len(), "timers of keys that are gone");
+        assert_eq!(self.young_bytes, self.young.values().map(Entry::bytes).sum::<usize>(), "bytes miscounted");
         for key in self.local.asked.values() {
             let here = self.young.get(key).or_else(|| self.old.get(key));
             assert!(
@@ -499,7 +535,10 @@ impl Cell {
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
-        if let Some(reason) = unacceptable(turn, &waiting) {
+        turn.local.waiting_bytes += waiting.cost();
+        if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
+            turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
+        } else if let Some(reason) = unacceptable(turn, &waiting) {
             turn.answer(&waiting, Outcome::Refused(reason));
         } else if matches!(waiting.op, Op::Read) && !self.coordinator.leads(turn.promised) {
             self.readings.submit(turn, waiting);
@@ -531,6 +570,14 @@ impl Cell {
 
     fn is_idle(&self) -> bool {
         self.coordinator.is_idle() && self.readings.is_idle()
+    }
+
+    /// Bytes of the values that it would keep while idle; one that acceptor and lead share counts once.
+    fn count_bytes(&self) -> usize {
+        let (held, led) = (self.acceptor.value(), self.coordinator.value());
+        let shared = matches!((held, led), (Some(held), Some(led)) if Arc::ptr_eq(held, led));
+        let bytes = |value: Option<&Arc<[u8]>>| value.map_or(0, |v| v.len());
+        bytes(held) + if shared { 0 } else { bytes(led) }
     }
 
     fn drop_from(&mut self, key: &Key, now: Now, local: &mut Local, timers: &mut BTreeSet<(Mono, Key)>) {

@@ -45,6 +45,10 @@ struct Help {
 
 impl Readings {
     pub(crate) fn submit(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
+        if self.next.len() >= turn.local.tuning.waiting_per_key {
+            turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
+            return;
+        }
         self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
         self.next.push_back(waiting);
         self.start(turn);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::effect::{Effect, Mono, Now, Ticket};
 use crate::key::Key;
 use crate::local::Local;
-use crate::message::{Addr, Ask, Message, Op, Outcome};
+use crate::message::{Addr, Ask, Change, Message, Op, Outcome, Write};
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc};
@@ -38,6 +38,15 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes of memory that it takes, roughly.
+    pub(crate) fn cost(&self) -> usize {
+        const FRAME: usize = 256;
+        match &self.op {
+            Op::Write(Write { change: Change::Put { value, .. }, .. }) => FRAME + value.len(),
+            _ => FRAME,
+        }
+    }
+
     /// From now on it may take effect through an Accept that is out there, whatever a later try says: so its
     /// failure is unknown (C4), and a comparison that fails in a later try is final only once it is remembered.
     pub(crate) fn mark_sent(&mut self) {
@@ -115,6 +124,8 @@ impl Turn<'_> {
         }
     }
 
+    /// The one way out for a request.
+    ///
     /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
     /// coordinator, who knows only of his own try.
     pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
@@ -129,6 +140,7 @@ impl Turn<'_> {
             }
             (outcome, _) => outcome,
         };
+        self.local.waiting_bytes = self.local.waiting_bytes.saturating_sub(waiting.cost());
         self.local.send(waiting.from, Message::Outcome { ask: waiting.ask, outcome }, None, self.effects);
     }
 

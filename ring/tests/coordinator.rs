@@ -222,3 +222,30 @@ fn a_confirmation_that_is_not_to_be_had_is_made() {
     let told = s.outcomes();
     assert!(matches!(&told[1], (2, Outcome::Value(Some(found))) if found.version == 1), "{told:?}");
 }
+
+#[test]
+fn memory_is_bounded_by_bytes_too() {
+    let mut s = Scene::new();
+    let value: Arc<[u8]> = vec![7; 1 << 20].into();
+    let stamp = Stamp { ballot: Ballot { time: Hlc::from_nanos(s.now), by: machine(1).incarnation }, n: 1 };
+    let state = Arc::new(State { version: 1, value: Some(value.clone()), ..State::default() });
+    let weak = Arc::downgrade(&state);
+    for i in 0..200u32 {
+        let key = Key::new(i.to_be_bytes().map(|b| b | 64)).unwrap();
+        let message = Message::Accept { ask: Ask(1), key, stamp, state: state.clone() };
+        s.say(Addr::Machine(machine(1)), message);
+    }
+    assert!(weak.strong_count() <= 1 + 64 + 2, "{} values of 1 MiB are in memory", weak.strong_count());
+    // Requests that nobody answers: 256 MiB of them are enough.
+    for i in 0..300 {
+        let mut write = put(1_000 + i, Condition::Any);
+        write.change = Change::Put { value: value.clone(), ttl: None };
+        s.request(i, Op::Write(write));
+    }
+    let overloaded = s.outcomes().iter().filter(|(_, o)| matches!(o, Outcome::Overloaded { .. })).count();
+    assert!((44..60).contains(&overloaded), "{overloaded} of 300 were refused");
+    s.wait(2_100 * MS);
+    assert_eq!(s.outcomes().len(), 300);
+    s.request(900, Op::Write(put(5_000, Condition::Any)));
+    assert_eq!(s.outcomes().len(), 300, "there is room again");
+}
