@@ -1,5 +1,6 @@
 //! Who belongs: members, incarnations, epochs.
 
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -325,6 +326,8 @@ impl View {
         if !members.iter().any(Member::in_ring) {
             return Err(ViewError::Empty);
         }
+        // Looked up for each member: a list of both lengths would otherwise cost their product.
+        let out: BTreeSet<Incarnation> = forced_out.iter().copied().collect();
         for member in &members {
             if !(1..=MAX_WEIGHT).contains(&member.weight) {
                 return Err(ViewError::Weight(member.machine, member.weight));
@@ -332,7 +335,7 @@ impl View {
             if !(1..=MAX_WEIGHT).contains(&member.next_weight) {
                 return Err(ViewError::Weight(member.machine, member.next_weight));
             }
-            if forced_out.contains(&member.machine.incarnation) {
+            if out.contains(&member.machine.incarnation) {
                 return Err(ViewError::ForcedOut(member.machine));
             }
         }
