@@ -80,8 +80,8 @@ struct Lead {
     last: Arc<State>,
     /// Stamp of the base; `None` if a quorum told "none".
     base: Option<Stamp>,
-    /// The base was seen to be chosen, for requests up to this one.
-    proven: Option<u64>,
+    /// The base was seen to be chosen, by so many votes, for requests up to this one.
+    proven: Option<(u64, u8)>,
     flights: VecDeque<Flight>,
     /// The last Accept chosen: late refusals of it still tell of higher floors.
     landed: Option<Ask>,
@@ -274,7 +274,7 @@ impl Coordinator {
             Some(record) => record.state,
             None => Arc::new(register::absent(p.bound)),
         };
-        let proven = (p.told.settled() == Some(base)).then_some(p.covers);
+        let proven = (p.told.settled() == Some(base)).then(|| (p.covers, p.told.votes()));
         self.stage = Stage::Leading(Box::new(Lead {
             ballot: p.ballot,
             n: 0,
@@ -563,10 +563,13 @@ impl Lead {
             }
         }
         let newest = resting.iter().map(|(w, _)| w.seq).max().unwrap_or(0);
-        if !changed && self.n == 0 && self.proven.is_some_and(|covers| newest <= covers) {
+        if !changed
+            && self.n == 0
+            && let Some((_, votes)) = self.proven.filter(|(covers, _)| newest <= *covers)
+        {
             // D4: the promises themselves showed the base to be chosen, after these requests had arrived.
             for (waiting, outcome) in resting {
-                turn.answer(&waiting, outcome);
+                turn.answer(&waiting, outcome.by(votes));
             }
             return;
         }
@@ -696,11 +699,8 @@ impl Lead {
             let Some(flight) = self.flights.remove(at) else { break };
             landed = true;
             let votes = flight.tally.votes();
-            for (waiting, mut outcome) in flight.resting {
-                if let Outcome::Done { votes: v, .. } = &mut outcome {
-                    *v = votes;
-                }
-                turn.answer(&waiting, outcome);
+            for (waiting, outcome) in flight.resting {
+                turn.answer(&waiting, outcome.by(votes));
             }
             match flight.what {
                 What::Accept { .. } => {

@@ -226,6 +226,16 @@ pub enum Outcome {
     Refused(Box<str>),
 }
 
+impl Outcome {
+    /// The same, with so many votes for the state it rests on.
+    pub(crate) fn by(self, votes: u8) -> Self {
+        match self {
+            Self::Done { version, .. } => Self::Done { version, votes },
+            other => other,
+        }
+    }
+}
+
 impl Message {
     /// One word, for logs and counters.
     pub fn kind(&self) -> &'static str {

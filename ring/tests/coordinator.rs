@@ -249,3 +249,23 @@ fn memory_is_bounded_by_bytes_too() {
     s.request(900, Op::Write(put(5_000, Condition::Any)));
     assert_eq!(s.outcomes().len(), 300, "there is room again");
 }
+
+#[test]
+fn a_write_that_is_found_applied_is_told_with_the_votes_that_showed_it() {
+    let mut s = Scene::new();
+    let write = put(1, Condition::Any);
+    let applied = Applied { id: write.id, came: Came::Version(3) };
+    let value = Some(b"v"[..].into());
+    let state = Arc::new(State { version: 3, value, recent: vec![applied], ..State::default() });
+    let stamp = Stamp { ballot: Ballot { time: Hlc::from_nanos(9), by: machine(1).incarnation }, n: 1 };
+    let message = Message::Accept { ask: Ask(1), key: s.key.clone(), stamp, state: state.clone() };
+    s.say(Addr::Machine(machine(1)), message);
+    s.request(1, Op::Write(write));
+    s.promise(1, Some(Record { stamp, state: state.clone(), votes: SlotSet::all(3) }));
+    assert_eq!(s.outcomes(), [(1, Outcome::Done { version: 3, votes: 2 })]);
+    s.request(2, Op::Write(put(1, Condition::Any)));
+    let ask = s.read(1).expect("a later request is not answered from memory");
+    assert_eq!(s.outcomes().len(), 1);
+    s.answer(1, ask, Answer::Copy(Copied::Whole(Record { stamp, state, votes: SlotSet::all(3) })));
+    assert_eq!(s.outcomes()[1], (2, Outcome::Done { version: 3, votes: 2 }));
+}
