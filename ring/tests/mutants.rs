@@ -39,15 +39,19 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             p.think = 5 * MS;
             p.stray = 1.0;
         }
-        // A clock that stands still over a restart.
+        // A coarse clock: the same instant before a restart and after it.
         Mutant::B1BallotTwice => {
             (p.machines, p.slots, p.keys) = (5, 5, 1);
-            p.crash_every = 50 * MS;
-            p.down_for = 10 * MS;
-            p.tick = 60 * SEC;
+            p.crash_every = 200 * MS;
+            p.down_for = 5 * MS;
+            (p.crash_in_handle, p.power_cut) = (0.0, 0.0);
+            p.tick = 200 * MS;
+            p.tuning.ceiling_ahead = 10 * MS;
             (p.skew, p.jump_every, p.client_skew) = (0, 0, 0);
+            p.delay = 5 * MS;
             p.tail = 0.3;
             p.tail_delay = 200 * MS;
+            p.think = 5 * MS;
             p.stray = 1.0;
             p.rot = 0.0;
         }

@@ -10,6 +10,7 @@ use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
 use rand::RngExt;
 
 use super::checker::{Call, If, Op, Reply};
+use super::faults::log_uniform;
 use super::world::{Event, World};
 use super::{MS, SEC};
 
@@ -207,6 +208,12 @@ impl World {
             slot: 0,
             direct: None,
         });
+        let expires = matches!(call, Call::Put(..))
+            && !self.clients[c].scripted
+            && self.rng.random_bool(self.profile.ttl);
+        if expires && let Some(doing) = &mut self.clients[c].doing {
+            doing.ttl = Some(log_uniform(&mut self.rng, 1, 3_000));
+        }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
         if direct {
             let ask = self.new_ask();
@@ -300,6 +307,14 @@ impl World {
             format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
         });
         let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        if self.clients[c].scripted {
+            self.counts.slowest = self.counts.slowest.max(self.now + 10 * SEC - doing.deadline);
+        }
+        if doing.ttl.is_some()
+            && let Call::Put(value, _) = doing.call
+        {
+            self.expiring.push((doing.key, value, start));
+        }
         let history = &mut self.histories[doing.key];
         match reply {
             Reply::Unknown if doing.call == Call::Get => {}
@@ -351,6 +366,7 @@ impl World {
             Message::Outcome { ask, outcome } => {
                 let Some(at) = doing.asks.iter().position(|&(a, _)| a == ask) else { return };
                 let (_, again) = doing.asks.swap_remove(at);
+                self.probe_outcome(&outcome);
                 self.client_told(c, again, outcome);
             }
             _ => {}
