@@ -57,6 +57,9 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'
                 unknown += report.counts.unknown;
                 crashes += report.counts.crashes;
                 slowest = slowest.max(report.counts.slowest);
+                if std::env::var_os("SIM_SLOW").is_some() && report.counts.slowest > 3_000 * MS {
+                    println!("seed {seed}: slowest {} ms after healing", report.counts.slowest / MS);
+                }
                 for (what, times) in report.probes {
                     *probes.entry(what).or_default() += times;
                 }

@@ -281,6 +281,8 @@ impl World {
         } else {
             self.owners[key][slot % self.owners[key].len()]
         };
+        // An auditor measures the cluster, not its own luck in finding who is up.
+        let to = if self.clients[c].scripted { self.someone_up(to) } else { to };
         let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
         self.client_sends(c, to, message);
         self.client_timer(c, patience);

@@ -427,6 +427,12 @@ impl World {
         exact - exact % self.profile.tick
     }
 
+    /// This machine, or the next one that runs.
+    pub(crate) fn someone_up(&self, m: usize) -> usize {
+        let machines = self.computers.len();
+        (m..m + machines).map(|i| i % machines).find(|&i| self.computers[i].node.is_some()).unwrap_or(m)
+    }
+
     /// True once every computer has a view on its disk.
     fn born(&self) -> bool {
         self.view.is_some() && self.computers.iter().all(|c| !c.disk.views.is_empty())
