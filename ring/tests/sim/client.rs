@@ -11,7 +11,7 @@ use rand::RngExt;
 
 use super::checker::{Call, If, Op, Reply};
 use super::faults::log_uniform;
-use super::world::{Event, World};
+use super::world::{Event, World, said};
 use super::{MS, SEC};
 
 /// One client.
@@ -381,7 +381,7 @@ impl World {
         if !matches!(outcome, Outcome::Unknown { .. }) {
             doing.open -= 1;
         }
-        let reply = match outcome {
+        let reply = match outcome.clone() {
             Outcome::Done { version, .. } => Reply::Done(version),
             Outcome::Value(Some(Found { value, version, .. })) => Reply::Found(value_of(&value), version),
             Outcome::Value(None) => Reply::Nothing(None),
@@ -409,6 +409,11 @@ impl World {
             | Outcome::NoQuorum { .. }
             | Outcome::Overloaded { .. }
             | Outcome::Refused(_) => {
+                let (call, key) = (doing.call, doing.key);
+                if self.clients[c].scripted {
+                    let told = said(&outcome);
+                    return self.fail(format!("claim 3: healed, and yet {call:?} of key {key}: {told}"));
+                }
                 // Not too hot on its heels.
                 let pause = self.rng.random_range(MS..=50 * MS).min(self.profile.patience);
                 return self.client_timer(c, pause);

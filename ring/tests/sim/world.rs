@@ -1045,7 +1045,8 @@ fn describe(envelope: &Envelope) -> String {
     line
 }
 
-fn said(outcome: &Outcome) -> &'static str {
+/// An outcome in a word or two.
+pub(crate) fn said(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done { .. } => "done",
         Outcome::Value(None) => "no value",
