@@ -568,8 +568,9 @@ impl Lead {
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
             self.n += 1;
             self.last = state;
-            for (waiting, _) in &mut resting {
-                waiting.sent = true;
+            for (waiting, outcome) in &mut resting {
+                // What the state does not contain was not sent with it.
+                waiting.sent |= matches!(outcome, Outcome::Done { .. });
             }
             What::Accept { n: self.n, state: self.last.clone() }
         } else if self.n == 0 {
