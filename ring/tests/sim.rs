@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `SIM_SEED=8841 ... one_seed -- --nocapture` | one seed, with its trace if it fails |
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
+//! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
 //! | `SIM_SEEDS=1000..9000 ... soak -- --nocapture` | these |
 //! | `SIM_SECONDS=600 SIM_FROM=1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
 #![allow(clippy::print_stdout, reason = "a soak tells how far it is")]
@@ -40,6 +41,7 @@ fn explain(seed: u64, failure: &Failure) -> String {
 
 fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'static str, u64> {
     let begun = Instant::now();
+    let slow = std::env::var("SIM_SLOW").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000);
     let (mut runs, mut steps, mut time, mut answered, mut unknown, mut crashes) =
         (0u64, 0u64, 0u64, 0u64, 0u64, 0u64);
     let mut failures = Vec::new();
@@ -57,7 +59,7 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'
                 unknown += report.counts.unknown;
                 crashes += report.counts.crashes;
                 slowest = slowest.max(report.counts.slowest);
-                if std::env::var_os("SIM_SLOW").is_some() && report.counts.slowest > 3_000 * MS {
+                if report.counts.slowest > slow * MS {
                     println!("seed {seed}: slowest {} ms after healing", report.counts.slowest / MS);
                 }
                 for (what, times) in report.probes {
