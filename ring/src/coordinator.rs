@@ -384,6 +384,12 @@ impl Coordinator {
         }
         self.take_back(turn);
         match &mut self.stage {
+            // Some refused, the others are silent: no use asking these for ever, since those would promise a
+            // higher ballot at once.
+            Stage::Preparing(p) if p.round.is_refused_and_due(turn.now) => self.beaten(turn),
+            Stage::Leading(lead) if lead.flights.iter().any(|f| f.round.is_refused_and_due(turn.now)) => {
+                self.beaten(turn);
+            }
             Stage::Preparing(p) => {
                 if p.round.is_due(turn.now) {
                     let message =
@@ -562,8 +568,9 @@ impl Lead {
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
             self.n += 1;
             self.last = state;
-            for (waiting, _) in &mut resting {
-                waiting.sent = true;
+            for (waiting, outcome) in &mut resting {
+                // What the state does not contain was not sent with it.
+                waiting.sent |= matches!(outcome, Outcome::Done { .. });
             }
             What::Accept { n: self.n, state: self.last.clone() }
         } else if self.n == 0 {
@@ -594,9 +601,18 @@ impl Lead {
     fn resend(&mut self, turn: &mut Turn<'_>) {
         let mut flights = mem::take(&mut self.flights);
         for flight in &mut flights {
-            if flight.round.is_due(turn.now) {
-                self.ask(turn, flight);
+            if !flight.round.is_due(turn.now) {
+                continue;
             }
+            if let What::Confirm { .. } = flight.what {
+                // Of those who answer, fewer than five hold the last state: it was proposed and nobody waited
+                // for it any more, or those who held it are gone. Asking does not help them to it.
+                turn.local.forget(flight.round.ask);
+                self.n = self.n.max(1);
+                flight.what = What::Accept { n: self.n, state: self.last.clone() };
+                (flight.round, flight.tally) = (Round::new(turn), turn.local.tally());
+            }
+            self.ask(turn, flight);
         }
         self.flights = flights;
     }

@@ -72,6 +72,11 @@ impl Round {
         owners.machines().all(|m| self.heard.contains(&m))
     }
 
+    /// True if it is time to ask again, and somebody has refused.
+    pub(crate) fn is_refused_and_due(&self, now: Now) -> bool {
+        self.resend_at <= now.mono && !self.refused.is_empty()
+    }
+
     /// True if it is time to ask again those who have not answered; the next pause is twice as long.
     pub(crate) fn is_due(&mut self, now: Now) -> bool {
         let due = self.resend_at <= now.mono;

@@ -39,17 +39,18 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             p.think = 5 * MS;
             p.stray = 1.0;
         }
-        // A clock that stands still over a restart.
+        // A coarse clock, so that a proposer that dies among its Accepts finds the same instant after its restart.
         Mutant::B1BallotTwice => {
             (p.machines, p.slots, p.keys) = (5, 5, 1);
-            p.crash_every = 50 * MS;
-            p.down_for = 10 * MS;
-            p.tick = 60 * SEC;
-            (p.skew, p.jump_every, p.client_skew) = (0, 0, 0);
-            p.tail = 0.3;
-            p.tail_delay = 200 * MS;
-            p.stray = 1.0;
-            p.rot = 0.0;
+            (p.crash_every, p.power_cut, p.crash_in_handle) = (0, 0.0, 0.02);
+            p.down_for = 2 * MS;
+            p.tick = SEC;
+            p.tuning.ceiling_ahead = 10 * MS;
+            (p.skew, p.jump_every, p.client_skew, p.rot) = (0, 0, 0, 0.0);
+            (p.delay, p.tail, p.tail_delay, p.drop) = (MS, 0.3, 200 * MS, 0.1);
+            (p.sync, p.slow_sync) = (MS, 0.0);
+            (p.think, p.patience, p.deadline) = (5 * MS, 100 * MS, 2 * SEC);
+            (p.clients, p.calls, p.stray) = (6, 60, 1.0);
         }
         Mutant::I2NoHorizon => {
             p.keys = 1;
