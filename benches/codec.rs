@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ennead::wire::{self, Frame};
 use ennead_ring::message::{Answer, Ask, Copied, Envelope, Message};
-use ennead_ring::stamp::{Applied, Ballot, Hlc, Record, RequestId, Stamp, State};
+use ennead_ring::stamp::{Applied, Ballot, Came, Hlc, Record, RequestId, Stamp, State};
 use ennead_ring::view::{ClusterId, Epoch, Incarnation};
 use ennead_ring::{Key, SlotSet};
 
@@ -21,7 +21,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
             version: 7261,
             value: Some(vec![7; bytes].into()),
             expires: None,
-            recent: vec![Applied { id, version: 7261 }; remembered],
+            recent: vec![Applied { id, came: Came::Version(7261) }; remembered],
             horizon: time,
         })
     };

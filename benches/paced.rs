@@ -4,6 +4,7 @@
 //! `--seconds 60`; `--keys N` spreads them over so many keys (default 1,000,000).
 #![allow(missing_docs, clippy::print_stdout)]
 
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,6 +59,7 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
     let begun = Instant::now();
     let (storage, _) = Storage::open(dir.path(), Options::default(), told.clone()).expect("an open storage");
     let opened = begun.elapsed();
+    let idle = proc_field("status", "VmRSS:").unwrap_or(0) / 1024;
     let (cpu_before, written_before) = (cpu(), proc_field("io", "write_bytes:"));
     let begun = Instant::now();
     let mut n = 0;
@@ -86,20 +88,13 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
 
     let mut took = std::mem::take(&mut handed.lock().expect("no panic").1);
     took.sort_unstable();
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!("{:>6} rec/s of {bytes:>4} B, {seconds} s: {}", BURSTS * burst, quantiles(&took));
     println!(
-        "{:>6} rec/s of {bytes:>4} B, {seconds} s: p50 {:.2} ms, p99 {:.2}, p99.9 {:.2}, max {:.2}",
-        BURSTS * burst,
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0),
-    );
-    println!(
-        "       {:.1} us CPU and {} bytes written per record; {} groups, {} batches, {} merges, slowed {} times; \
-         fsync max {:.1} ms; {rss} MiB resident; created in {:.0} ms, reopened in {:.0} ms",
+        "       {:.1} us CPU and {} bytes written per record; {} journal files, {} groups, {} batches, {} merges, slowed {} times; \
+         fsync max {:.1} ms; {rss} MiB resident, {idle} when opened; created in {:.0} ms, reopened in {:.0} ms",
         used.as_secs_f64() * 1e6 / total as f64,
         written / total,
+        stats.journal_files,
         stats.groups,
         stats.applied,
         stats.merges,
@@ -108,6 +103,33 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
         opened.as_secs_f64() * 1e3,
         reopened.as_secs_f64() * 1e3,
     );
+}
+
+/// What the disk alone takes for the same bursts: one write and one fdatasync each on a preallocated file.
+fn floor(seconds: u64, burst: u64, bytes: usize) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let mut file = std::fs::File::create(dir.path().join("floor")).expect("a file");
+    let size = 16 << 20;
+    file.write_all(&vec![0; size]).and_then(|()| file.sync_all()).expect("16 MiB on the disk");
+    let bytes = vec![1; (bytes + 80) * burst as usize];
+    let mut took = Vec::new();
+    let begun = Instant::now();
+    for i in 0..seconds * BURSTS {
+        let due = begun + Duration::from_nanos(i * 1_000_000_000 / BURSTS);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        let at = (i as usize * bytes.len()) % (size - bytes.len());
+        file.seek(SeekFrom::Start(at as u64)).expect("a seek");
+        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a write");
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    println!("       the disk alone: {}", quantiles(&took));
+}
+
+fn quantiles(sorted: &[Duration]) -> String {
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!("p50 {:.2} ms, p99 {:.2}, p99.9 {:.2}, max {:.2}", at(0.5), at(0.99), at(0.999), at(1.0))
 }
 
 fn main() {
@@ -125,5 +147,7 @@ fn main() {
     }
     println!("{} MiB resident before", proc_field("status", "VmRSS:").unwrap_or(0) / 1024);
     run(seconds, 16, keys, 1024);
+    floor(seconds, 16, 1024);
     run(seconds, 64, keys, 100);
+    floor(seconds, 64, 100);
 }

@@ -45,14 +45,21 @@ enum DemoError {
 
 /// Tells the story; success only if all of it held.
 pub(crate) async fn run() -> ExitCode {
-    let mut interrupt = match signal(SignalKind::interrupt()) {
-        Ok(interrupt) => interrupt,
-        Err(e) => return complain(NOT_STARTED, &e),
+    let (mut interrupt, mut terminate) =
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(e), _) | (_, Err(e)) => return complain(NOT_STARTED, &e),
+        };
+    let broken_off = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     };
     // Dropped in either case: the peers end with it, and the temporary folder goes.
     let told = tokio::select! {
         told = story() => told,
-        _ = interrupt.recv() => {
+        () = broken_off => {
             println!("\nbroken off; the peers are stopped");
             return ExitCode::from(FAILED);
         }

@@ -14,10 +14,11 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use ennead::Node;
+use ennead::node::StopReason;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use config::{Serve, Settings};
+use config::{LogFormat, Serve, Settings};
 
 /// A failure before anything was started, wrong usage included.
 const NOT_STARTED: u8 = 2;
@@ -118,6 +119,8 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         Ok(serve) => serve,
         Err(e) => return complain(NOT_STARTED, &e),
     };
+    // What goes to stderr in any case need not be there twice.
+    let log_is_elsewhere = log.file.is_some() || log.format == LogFormat::Json;
     // Dropped last, so that the last words reach the log.
     let _log = match logging::start(&log) {
         Ok(guard) => guard,
@@ -131,7 +134,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         started = Node::start(config) => match started {
             Ok(node) => node,
             Err(e) => {
-                tracing::error!(reason = %e, "not started");
+                if log_is_elsewhere {
+                    tracing::error!(reason = %e, "not started");
+                }
                 return complain(NOT_STARTED, &e);
             }
         },
@@ -142,7 +147,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     let why = tokio::select! {
         reason = node.stopped() => {
-            tracing::error!(%reason, "stopped");
+            if log_is_elsewhere {
+                tracing::error!(%reason, "stopped");
+            }
             eprintln!("ennead: stopped: {reason}");
             return ExitCode::from(FAILED);
         }
@@ -150,7 +157,13 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     tracing::info!(why, "stopping; once more Ctrl-C ends at once");
     tokio::select! {
-        _ = node.shutdown(why) => ExitCode::SUCCESS,
+        reason = node.shutdown(why) => match reason {
+            StopReason::Shutdown(_) => ExitCode::SUCCESS,
+            StopReason::Failed(reason) => {
+                eprintln!("ennead: failed while stopping: {reason}");
+                ExitCode::from(FAILED)
+            }
+        },
         _ = stop.interrupt.recv() => {
             eprintln!("ennead: ended at once, without a word to the peers");
             std::process::exit(130)

@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertError, Identity};
 use crate::client::{Client, ClientOptions, Error};
+#[doc(hidden)]
+pub use crate::runtime::Part;
 use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
 use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
@@ -297,10 +299,10 @@ impl Node {
         self.stopped().await
     }
 
-    /// Test-only: makes the core loop panic.
+    /// Test-only: makes a part panic.
     #[doc(hidden)]
-    pub async fn panic_core(&self) {
-        let _ = self.control.send(Control::Panic).await;
+    pub async fn break_part(&self, part: Part) {
+        let _ = self.control.send(Control::Break(part)).await;
     }
 }
 
@@ -403,6 +405,7 @@ async fn live(
                 }
             }
             Ok(Ended::Storage(error)) => break StopReason::Failed(error.to_string()),
+            Ok(Ended::Transport(why)) => break StopReason::Failed(why),
             Err(panic) => {
                 if let Err(reason) = core_restarts.another(&last_words(&*panic), Instant::now()) {
                     break StopReason::Failed(reason);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::status::{MachineStatus, PeerStatus};
 use crate::storage::{Storage, StorageError, StorageEvent};
-use crate::transport::{Event, To, Transport};
+use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
 
 /// Inputs taken before the writers of the connections get their turn.
@@ -43,8 +43,22 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 pub(crate) enum Control {
     Shutdown(String),
-    /// Test-only: panic, to see what comes of it.
-    Panic,
+    /// Test-only: makes a part panic, to see what comes of it.
+    Break(Part),
+}
+
+/// A part of a node that is begun again when it panics.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Feeds inputs to the protocol.
+    Core,
+    /// Makes changes durable.
+    StorageWriter,
+    /// Takes connections.
+    Listener,
+    /// Makes connections.
+    Dialler,
 }
 
 /// Why a core loop ended other than by a panic.
@@ -52,6 +66,8 @@ pub(crate) enum Control {
 pub(crate) enum Ended {
     Shutdown(String),
     Storage(StorageError),
+    /// A part of the transport died too often.
+    Transport(String),
 }
 
 /// What a core loop is made of.
@@ -109,7 +125,7 @@ struct Core<'a> {
     /// Messages to oneself.
     loopback: VecDeque<Input>,
     effects: Vec<Effect>,
-    failed: Option<StorageError>,
+    ended: Option<Ended>,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -137,7 +153,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         parked: BTreeMap::new(),
         loopback: VecDeque::new(),
         effects: Vec::new(),
-        failed: None,
+        ended: None,
     };
     loop {
         let wake = core.node.wake_at().map(|(at, _)| parts.started + Duration::from_nanos(at.0));
@@ -152,7 +168,10 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
             Some(event) = inbox.storage.recv() => core.on_storage(event),
             Some(control) = inbox.control.recv() => match control {
                 Control::Shutdown(why) => return Ended::Shutdown(why),
-                Control::Panic => panic!("asked to panic by a test"),
+                Control::Break(Part::Core) => panic!("asked to panic by a test"),
+                Control::Break(Part::StorageWriter) => parts.storage.break_writer(),
+                Control::Break(Part::Listener) => parts.transport.break_part(transport::Part::Listener),
+                Control::Break(Part::Dialler) => parts.transport.break_part(transport::Part::Dialler),
             },
             () = sleep => core.input(Input::Wake),
             Some(event) = inbox.transport.recv() => core.on_transport(event),
@@ -167,8 +186,8 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
                 break;
             }
         }
-        if let Some(error) = core.failed.take() {
-            return Ended::Storage(error);
+        if let Some(ended) = core.ended.take() {
+            return ended;
         }
         if core.node.wake_at().is_some_and(|(at, _)| at <= now(parts.started).mono) {
             core.input(Input::Wake);
@@ -202,7 +221,7 @@ impl Core<'_> {
                 }
                 self.input(Input::Loaded { key, found });
             }
-            StorageEvent::Failed(error) => self.failed = Some(error),
+            StorageEvent::Failed(error) => self.ended = Some(Ended::Storage(error)),
         }
     }
 
@@ -217,6 +236,7 @@ impl Core<'_> {
                 self.parts.transport.send(To::from(from), Frame::StatusTold { ask, status });
             }
             Event::Frame { .. } | Event::ClientGone(_) => {}
+            Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine } => {
                 self.parts.peers.borrow_mut().note(machine.name, true, None);
                 self.input(Input::Reachable { name: machine.name, reachable: true });
@@ -313,6 +333,8 @@ impl Core<'_> {
         let peers = self.parts.peers.borrow();
         let view = self.node.view();
         let members = view.map(|v| v.members()).unwrap_or_default();
+        let own = members.iter().find(|m| m.machine == self.parts.me);
+        let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
         let peers = others.map(|name| match peers.of.get(&name) {
             Some(peer) => PeerStatus {
@@ -328,16 +350,19 @@ impl Core<'_> {
                 reason: None,
             },
         });
+        let transport = self.parts.transport.stats();
         MachineStatus {
             machine: self.parts.me,
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
+            slots,
+            synced_slots: if self.node.is_synced() { slots } else { 0 },
             peers: peers.collect(),
             records: self.parts.storage.stats().records,
-            clients: self.parts.transport.stats().clients as u32,
-            part_restarts: self.parts.part_restarts,
+            clients: transport.clients as u32,
+            part_restarts: self.parts.part_restarts + transport.part_restarts,
         }
     }
 }

@@ -201,7 +201,7 @@ impl Storage {
             state: Mutex::new(state),
             queued: Condvar::new(),
             layers: Condvar::new(),
-            untidy: Condvar::new(),
+            chores: Condvar::new(),
             asked: Condvar::new(),
             failed: Mutex::new(false),
             events: Box::new(events),
@@ -216,7 +216,8 @@ impl Storage {
         let mut storage = Self { shared: shared.clone(), writer: None, others: Vec::new(), home: Some(home) };
         // Should one not start, dropping `storage` stops those that did.
         storage.others.push(start("applier", Box::new(workers::apply))?);
-        storage.others.push(start("merger", Box::new(workers::merge))?);
+        let circle = journal.circle();
+        storage.others.push(start("tidier", Box::new(move |shared| workers::tidy(shared, &circle)))?);
         storage.others.push(start("reader", Box::new(workers::read))?);
         storage.writer = Some(start("writer", Box::new(move |shared| workers::write(shared, journal)))?);
         Ok((storage, restored))
@@ -236,6 +237,13 @@ impl Storage {
         }
         state.queue.push_back(Queued { ticket, number, change });
         drop(state);
+        self.shared.queued.notify_one();
+    }
+
+    /// Test-only: makes the writer panic, to see what comes of it.
+    #[doc(hidden)]
+    pub fn break_writer(&self) {
+        self.shared.state().break_writer = true;
         self.shared.queued.notify_one();
     }
 
@@ -266,27 +274,26 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unreadable`] where a part of the store cannot be read: its keys are unknown.
     pub fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Loaded)>, StorageError> {
-        let state = self.shared.state();
-        let mut found = state.overlay.after(after, limit);
-        // Under the lock, so that no record moves from the one to the other in between.
-        let stored = self.shared.ordered.scan(after.map(Key::as_bytes));
-        drop(state);
-        for item in stored.take(limit) {
+        // The overlay first: a record that moves to the ordered store in between is then seen twice, not missed.
+        let mut found = self.shared.state().overlay.after(after, limit);
+        for item in self.shared.ordered.scan(after.map(Key::as_bytes)).take(limit) {
             let (key, kept) = item?;
             found.entry(key).or_insert_with_key(|key| ordered::read_kept(key, &kept));
         }
         Ok(found.into_iter().take(limit).collect())
     }
 
-    /// What storage is doing.
+    /// What storage is doing. May wait a moment for the ordered store; not for handing out on a hot path.
     pub fn stats(&self) -> StorageStats {
+        // Before the lock is taken: the ordered store may be busy with the disk.
+        let (stored, record_bytes) = (self.shared.ordered.records(), self.shared.ordered.bytes());
         let state = self.shared.state();
         StorageStats {
             queued: state.number - state.stats.durable,
             fsync_running: state.fsync_since.map(|since| since.elapsed()),
             overlay_bytes: state.overlay.bytes() as u64,
-            records: self.shared.ordered.records() + state.overlay.active.records.len() as u64,
-            record_bytes: self.shared.ordered.bytes(),
+            records: stored + state.overlay.active.records.len() as u64,
+            record_bytes,
             ..state.stats.clone()
         }
     }
@@ -305,7 +312,7 @@ impl Drop for Storage {
         }
         self.shared.state().written = true;
         self.shared.layers.notify_all();
-        self.shared.untidy.notify_all();
+        self.shared.chores.notify_all();
         self.shared.asked.notify_all();
         for thread in self.others.drain(..) {
             let _ = thread.join();

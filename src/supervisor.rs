@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many restarts of one part are bearable within how long. More end the node, with the last panic as its reason.
@@ -64,6 +65,25 @@ impl Restarts {
     }
 }
 
+/// Runs a part as a task of its own, and begins it again after each panic, until it ends by itself.
+///
+/// # Errors
+/// The reason to end the node with, once it has died too often.
+pub(crate) async fn keep<F>(restarts: &Mutex<Restarts>, mut begin: impl FnMut() -> F) -> Result<(), String>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Err(end) = tokio::spawn(begin()).await else { return Ok(()) };
+        // Cancelled: the runtime itself is ending.
+        let Ok(panic) = end.try_into_panic() else { return Ok(()) };
+        restarts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .another(&last_words(&*panic), Instant::now())?;
+    }
+}
+
 /// What a panic said.
 pub(crate) fn last_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -90,6 +110,23 @@ mod tests {
         let reason = restarts.another("and again", later + Duration::from_secs(6)).unwrap_err();
         assert_eq!(reason, "the core loop died 6 times within 60s, the last time of: and again");
         assert_eq!(restarts.total(), 26);
+    }
+
+    #[tokio::test]
+    async fn a_part_is_begun_again_until_it_ends_by_itself_or_dies_too_often() {
+        let restarts = Mutex::new(Restarts::of("listener"));
+        let mut begun = 0;
+        let ended = keep(&restarts, || {
+            begun += 1;
+            let life = begun;
+            async move { assert!(life == 3, "life {life}") }
+        });
+        assert_eq!(ended.await, Ok(()));
+        assert_eq!((begun, restarts.lock().unwrap().total()), (3, 2));
+
+        let restarts = Mutex::new(Restarts::of("listener"));
+        let reason = keep(&restarts, || async { panic!("always") }).await.unwrap_err();
+        assert_eq!(reason, "the listener died 6 times within 60s, the last time of: always");
     }
 
     #[test]

@@ -146,6 +146,16 @@ impl From<Addr> for To {
     }
 }
 
+/// A part of an endpoint that is begun again when it panics.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Takes connections.
+    Listener,
+    /// Makes connections.
+    Dialler,
+}
+
 /// What happens on the endpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -170,6 +180,8 @@ pub enum Event {
     },
     /// A client's connection ended.
     ClientGone(u64),
+    /// A part of the endpoint died too often to be begun again: the endpoint is of no use any more.
+    Failed(String),
 }
 
 /// An endpoint. Clones are the same endpoint; when the last is dropped, it closes.
@@ -207,7 +219,7 @@ impl Transport {
         endpoint.set_default_client_config(made.client);
         let address = endpoint.local_addr().map_err(TransportError::Socket)?;
         let shared = Arc::new(Shared::new(config, endpoint, address, runtime.clone(), events));
-        runtime.spawn(shared.clone().accept());
+        runtime.spawn(shared.clone().listen());
         Ok(Self { owner: Arc::new(Owner(shared)) })
     }
 
@@ -221,6 +233,12 @@ impl Transport {
     /// end. The first word counts: a machine adopts one cluster, once (F1).
     pub fn set_cluster(&self, cluster: ClusterId) {
         self.owner.0.set_cluster(cluster);
+    }
+
+    /// Test-only: makes the listener or the next dialler panic, to see what comes of it.
+    #[doc(hidden)]
+    pub fn break_part(&self, part: Part) {
+        self.owner.0.break_part(part);
     }
 
     /// Where the endpoint is bound.

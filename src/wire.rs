@@ -148,25 +148,34 @@ impl Writer for Out<'_> {
 /// # Errors
 /// [`WireError::TooLarge`] above [`MAX_FRAME`]; `out` is then as it was.
 pub fn encode(frame: &Frame, out: &mut BytesMut) -> Result<(), WireError> {
+    encode_within(frame, MAX_FRAME, out)
+}
+
+/// As [`encode`], with a lower limit: what the other end would close the connection for is better not sent.
+///
+/// # Errors
+/// [`WireError::TooLarge`] above the limit; `out` is then as it was.
+pub fn encode_within(frame: &Frame, limit: usize, out: &mut BytesMut) -> Result<(), WireError> {
+    let limit = limit.min(MAX_FRAME);
+    let values = frame.value_bytes();
+    if values > limit {
+        // Known before it is copied. The rest of a frame is small next to a value, and checked below.
+        return Err(WireError::TooLarge { len: values, limit });
+    }
     let start = out.len();
-    out.reserve(PREFIX + 64 + frame.value_bytes());
+    out.reserve(PREFIX + 64 + values);
     out.extend_from_slice(&[0; PREFIX]);
-    // The encoder takes no limit; a value is checked before it is copied, the rest is small or checked below.
-    let encoded = match frame.value_bytes() {
-        n if n > MAX_FRAME => Err(WireError::TooLarge { len: n, limit: MAX_FRAME }),
-        _ => bincode::encode_into_writer(frame, Out(out), bincode::config::standard())
-            .map_err(|e| WireError::Malformed(e.to_string())),
+    let encoded = bincode::encode_into_writer(frame, Out(out), bincode::config::standard());
+    let checked = match (encoded, out.len() - start - PREFIX) {
+        (Err(error), _) => Err(WireError::Malformed(error.to_string())),
+        (Ok(()), len) if len > limit => Err(WireError::TooLarge { len, limit }),
+        (Ok(()), len) => Ok(len as u32),
     };
-    let len = out.len() - start - PREFIX;
-    let checked = encoded.and(match len {
-        n if n > MAX_FRAME => Err(WireError::TooLarge { len: n, limit: MAX_FRAME }),
-        _ => Ok(()),
-    });
     match checked {
-        Ok(()) => out[start..start + PREFIX].copy_from_slice(&(len as u32).to_le_bytes()),
+        Ok(len) => out[start..start + PREFIX].copy_from_slice(&len.to_le_bytes()),
         Err(_) => out.truncate(start),
     }
-    checked
+    checked.map(|_| ())
 }
 
 /// Reads one frame from exactly these bytes: those after the length.

@@ -1,17 +1,19 @@
 //! The local cluster's own care for its processes, tried with a stand-in for the daemon.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ennead::cluster::{Base, Cluster, ClusterError, Event, Options};
 
-/// A program that does what every peer does when its parent is gone: it ends when stdin does.
+/// A program in the daemon's place. A shell writes it: a file that this process had open for writing could not
+/// be run while another test's child, forked just then, still holds it.
 fn stand_in(dir: &Path, script: &str) -> PathBuf {
     let path = dir.join("stand-in");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a file");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("permissions");
+    let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let made = Command::new("sh").arg("-c").arg(write).arg(&path).arg(script).status().expect("a shell");
+    assert!(made.success());
     path
 }
 
@@ -40,12 +42,13 @@ fn supervise_until(cluster: &mut Cluster, found: impl Fn(&Event) -> bool) -> boo
 #[test]
 fn a_peer_that_dies_unasked_is_started_again_and_one_killed_on_purpose_is_not() {
     let dir = tempfile::tempdir().expect("a temporary folder");
+    // Like every peer whose parent is gone, cat ends when its stdin does.
     let mut cluster = Cluster::prepare(options(dir.path(), 71, "exec cat")).expect("a cluster");
     let names = cluster.names();
     cluster.start_all().expect("three processes");
     cluster.kill(2);
     let id = cluster.pid(1).expect("a process");
-    let killed = std::process::Command::new("kill").args(["-9", &id.to_string()]).status().expect("kill");
+    let killed = Command::new("kill").args(["-9", &id.to_string()]).status().expect("kill");
     assert!(killed.success());
     assert!(supervise_until(
         &mut cluster,

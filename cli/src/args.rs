@@ -92,6 +92,7 @@ pub(crate) struct Put {
     /// 1 B to 16 KiB
     pub(crate) key: String,
     /// Up to 8 MiB; - reads stdin to its end
+    #[arg(allow_negative_numbers = true)]
     pub(crate) value: String,
     /// The value expires after this long
     #[arg(long, value_name = "TIME", value_parser = some_time)]

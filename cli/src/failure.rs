@@ -140,7 +140,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs the client's words (Error::code), which are a placeholder yet"]
     fn an_error_without_a_quorum_counts_and_names_the_silent() {
         let error = Error::NoQuorum {
             votes: 4,
@@ -151,5 +150,6 @@ mod tests {
         let object = Failure::Client(error).to_json();
         assert_eq!((&object["votes"], &object["needed"]), (&json!(4), &json!(5)));
         assert_eq!(object["silent"], json!(["127.0.0.4"]));
+        assert_eq!((&object["error"], &object["outcome"]), (&json!("no_quorum"), &json!("unchanged")));
     }
 }

@@ -6,7 +6,7 @@
 //! | [`data`] | put, get, del |
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
-//! | [`bench`], [`measure`] | how fast; how that is told |
+//! | [`mod@bench`], [`measure`] | how fast; how that is told |
 //! | [`certs`] | the cluster's own authority |
 //! | [`output`], [`failure`] | what is said, and how it ends |
 

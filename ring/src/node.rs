@@ -19,7 +19,7 @@ use crate::local::Local;
 use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
-use crate::quorum::SlotSet;
+use crate::quorum::{MAX_SLOTS, SlotSet};
 use crate::reading::Readings;
 use crate::stamp::{Ballot, State};
 use crate::turn::{Turn, Waiting};
@@ -182,6 +182,12 @@ impl Node {
     /// The limits last persisted.
     pub fn limits(&self) -> Limits {
         self.local.limits
+    }
+
+    /// True if it votes for all the slots it owns (section 6).
+    pub fn is_synced(&self) -> bool {
+        let all = SlotSet::all(MAX_SLOTS as u8);
+        self.local.present.as_ref().is_some_and(|p| p.me.is_some()) && self.local.synced.voting(all) == all
     }
 
     /// Machines that `--init --with` still waits for.

@@ -109,9 +109,11 @@ pub(super) async fn through_coordinators(
     let mut patience = PATIENCE;
     loop {
         let known = link.view(deadline).await?;
-        let mut order: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
-        order.sort_by_key(|name| link.is_suspect(*name));
-        for name in order {
+        let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
+        while !untried.is_empty() {
+            // The owner of the lowest slot believed alive; beliefs change while we wait.
+            let at = untried.iter().position(|name| !link.is_suspect(*name)).unwrap_or(0);
+            let name = untried.remove(at);
             let retry = !tries.all.is_empty();
             if Instant::now() >= deadline || (retry && !link.may_retry()) {
                 return tries.last_words(quorum_of(known.view.slots())).await;

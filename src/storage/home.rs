@@ -88,7 +88,11 @@ impl Home {
     pub(super) fn mark(&self) -> Result<Option<Mark>, StorageError> {
         let path = self.path.join(MARK);
         match read_mark(&path)? {
-            Some(text) => parse_mark(&path, &text).map(Some),
+            Some(text) => {
+                // The rename that made it count may have been the last act of a killed process.
+                sync_directory(&self.path).map_err(|e| StorageError::io(&self.path, "fsync", e))?;
+                parse_mark(&path, &text).map(Some)
+            }
             None => Ok(None),
         }
     }

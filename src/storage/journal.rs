@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, Disks, sync_directory};
 use super::entry::{self, ALIGN, Header, Kind};
@@ -46,16 +48,23 @@ struct Segment {
 
 /// The journal, open for appending.
 pub(super) struct Journal {
-    folder: PathBuf,
-    disks: Disks,
     salt: u64,
-    segment_bytes: u64,
-    created: u64,
+    circle: Arc<Circle>,
     /// Segments with entries the ordered store may lack, oldest first; the last one is written to.
     live: VecDeque<Segment>,
-    spare: Vec<Segment>,
     /// The last entry on disk.
     at: Place,
+}
+
+/// The files that are free to be written, and how to make more. Shared with the thread that makes them ahead
+/// of need: writing 4 MiB of zeros would hold up an acknowledgement.
+pub(super) struct Circle {
+    folder: PathBuf,
+    disks: Disks,
+    segment_bytes: u64,
+    /// The highest number a file has.
+    created: AtomicU64,
+    spare: Mutex<Vec<Segment>>,
 }
 
 /// A group being put together.
@@ -99,20 +108,16 @@ impl Journal {
         scan.erase_tail(at.sequence)?;
         let ends = scan.ends(at.sequence);
 
-        let mut journal = Self {
+        let circle = Circle {
             folder: folder.to_owned(),
             disks,
-            salt,
             segment_bytes,
-            created: 0,
-            live: VecDeque::new(),
-            spare: Vec::new(),
-            at,
+            created: AtomicU64::new(scan.files.iter().filter_map(|path| number_of(path)).max().unwrap_or(0)),
+            spare: Mutex::default(),
         };
         let (mut live, mut spare) = (Vec::new(), Vec::new());
-        for (path, (end, sequence)) in scan.files.into_iter().zip(ends) {
-            journal.created = journal.created.max(number_of(&path).unwrap_or(0));
-            let segment = journal.attach(path, end, sequence)?;
+        for (path, (end, sequence)) in scan.files.drain(..).zip(ends) {
+            let segment = circle.attach(path, end, sequence)?;
             // The one with the last entry stays, whatever the ordered store holds: it shows how far we got.
             if sequence > applied.sequence || (sequence == at.sequence && sequence > 0) {
                 live.push(segment);
@@ -121,12 +126,17 @@ impl Journal {
             }
         }
         live.sort_by_key(|segment| segment.last);
-        journal.live = live.into();
-        journal.spare = spare;
-        if journal.live.is_empty() && journal.spare.is_empty() {
-            let first = journal.create()?;
-            journal.spare.push(first);
+        if live.is_empty() && spare.is_empty() {
+            spare.push(circle.create()?);
         }
+        circle.spare().append(&mut spare);
+        // What a killed process wrote and did not fsync was read back from the system's memory just now. It
+        // will be told of, so it must be on the disk first. Only the last file can have such entries.
+        if let Some(segment) = live.last_mut() {
+            segment.disk.sync().map_err(|e| StorageError::io(&segment.path, "fsync of the journal", e))?;
+        }
+        sync_directory(folder).map_err(|e| StorageError::io(folder, "fsync", e))?;
+        let journal = Self { salt, circle: Arc::new(circle), live: live.into(), at };
         Ok((journal, entries))
     }
 
@@ -137,7 +147,12 @@ impl Journal {
 
     /// Files, used or not.
     pub(super) fn segments(&self) -> usize {
-        self.live.len() + self.spare.len()
+        self.live.len() + self.circle.spare().len()
+    }
+
+    /// The files to come.
+    pub(super) fn circle(&self) -> Arc<Circle> {
+        self.circle.clone()
     }
 
     /// Adds an entry to the group that [`append`](Self::append) will write next.
@@ -166,9 +181,10 @@ impl Journal {
         entry::mark_last(self.salt, group.last_start, group.last_key_len, &mut group.bytes);
         let bytes = group.bytes.len() as u64;
         if self.live.back().is_none_or(|segment| segment.end > 0 && segment.end + bytes > segment.size) {
-            let next = match self.spare.pop() {
+            let spare = self.circle.spare().pop();
+            let next = match spare {
                 Some(spare) => spare,
-                None => self.create()?,
+                None => self.circle.create()?,
             };
             self.live.push_back(Segment { end: 0, ..next });
         }
@@ -195,13 +211,35 @@ impl Journal {
     pub(super) fn release(&mut self, applied: u64) {
         // Never the last: it shows how far the journal got.
         while self.live.len() > 1 && self.live[0].last <= applied {
-            self.spare.extend(self.live.pop_front());
+            self.circle.spare().extend(self.live.pop_front());
         }
     }
+}
 
-    fn create(&mut self) -> Result<Segment, StorageError> {
-        self.created += 1;
-        let path = self.folder.join(format!("{:06}", self.created));
+impl Circle {
+    /// True if the next full file has no successor yet.
+    pub(super) fn is_short(&self) -> bool {
+        self.spare().is_empty()
+    }
+
+    /// Makes one more file, for when the present one is full.
+    ///
+    /// # Errors
+    /// Any failure of the disk: a full one, most likely.
+    pub(super) fn extend(&self) -> Result<(), StorageError> {
+        let segment = self.create()?;
+        self.spare().push(segment);
+        Ok(())
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Segment>> {
+        // A list of files is never half changed.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn create(&self) -> Result<Segment, StorageError> {
+        let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = self.folder.join(format!("{number:06}"));
         let make = || -> io::Result<()> {
             let mut file = File::create(&path)?;
             // Written, not only reserved: else the first fsync of each block would have metadata to write.

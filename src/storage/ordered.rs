@@ -4,6 +4,7 @@
 //! needs no log of its own, because the journal keeps each change until the batch that holds it is on disk.
 //! Its blocks carry checksums that are checked on every read, so rot never looks like an absent key.
 
+use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SeqNo, SequenceNumberCounter, Slice,
 };
 
+use super::disk::sync_directory;
 use super::entry;
 use super::error::StorageError;
 use super::journal::Place;
@@ -26,8 +28,11 @@ const VIEW: u8 = b'v';
 
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 2 << 20;
-/// Tables are about this large: small enough that one compaction neither holds up the next nor fills memory.
-const TABLE_BYTES: u64 = 8 << 20;
+/// Tables are about this large. Each is written and then fsynced as a whole, and the journal's fsync waits
+/// behind it: small tables keep that wait short.
+const TABLE_BYTES: u64 = 2 << 20;
+/// A batch is written in pieces of about this size, for the same reason.
+const PIECE_BYTES: usize = 1 << 20;
 /// Runs of freshly written tables that start a compaction.
 const RUNS: u8 = 4;
 /// Most views ever read back at once, with room to spare; more is rot.
@@ -83,6 +88,8 @@ impl Ordered {
         if !create && !folder.join("current").exists() {
             return Err(StorageError::damaged(folder, "the records are missing"));
         }
+        // A killed process may have left its last batch's name unsynced, and we are about to rely on it.
+        sync_directory(folder).map_err(|e| StorageError::io(folder, "fsync", e))?;
         let sequence = SequenceNumberCounter::default();
         let config = Config::new(folder, sequence.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
@@ -127,33 +134,42 @@ impl Ordered {
         Ok(views)
     }
 
-    /// Puts a batch in place of what it covers; returns once it is on disk, as a whole or not at all.
+    /// Puts the next piece of a batch in place of what it covers, and with the last piece `views` and `meta`;
+    /// returns once the piece is on disk, as a whole or not at all. `Ok(true)` was the last.
     ///
+    /// A crash between two pieces is harmless: until `meta` is there, the journal still has them all.
     /// `views` come with the sequence number of their change, which orders them.
     ///
     /// # Errors
     /// Any: nothing more must be applied then.
     pub(super) fn apply<'a>(
         &self,
-        records: impl Iterator<Item = (&'a Key, &'a Kept)>,
+        records: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Kept)>>,
         views: &[(u64, Arc<View>)],
         meta: &Meta,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let sequence = self.sequence.next();
-        for (key, kept) in records {
+        let mut bytes = 0;
+        while bytes < PIECE_BYTES {
+            let Some((key, kept)) = records.next() else { break };
+            bytes += key.as_bytes().len() + kept.len();
             self.tree.insert(record_key(key.as_bytes()), kept.clone(), sequence);
         }
-        for (number, view) in views {
-            let mut key = vec![VIEW];
-            key.extend_from_slice(&number.to_be_bytes());
-            let value = encode_checked(&key, &**view);
-            self.tree.insert(key, value, sequence);
+        let last = records.peek().is_none();
+        if last {
+            for (number, view) in views {
+                let mut key = vec![VIEW];
+                key.extend_from_slice(&number.to_be_bytes());
+                let value = encode_checked(&key, &**view);
+                self.tree.insert(key, value, sequence);
+            }
+            let Place { sequence: last, group } = meta.place;
+            let meta = MetaBytes { sequence: last, group, limits: meta.limits };
+            self.tree.insert(META, encode_checked(META, &meta), sequence);
         }
-        let Place { sequence: last, group } = meta.place;
-        let meta = MetaBytes { sequence: last, group, limits: meta.limits };
-        self.tree.insert(META, encode_checked(META, &meta), sequence);
         guarded(|| self.tree.flush_active_memtable(sequence))
-            .map_err(|e| Self::failure(&self.folder, "writing the records", e))
+            .map_err(|e| Self::failure(&self.folder, "writing the records", e))?;
+        Ok(last)
     }
 
     /// What is kept for the key. `Err` if that part of the store cannot be read.

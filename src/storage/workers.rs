@@ -3,16 +3,23 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use ennead_ring::{Change, Key, Loaded, Ticket};
+use ennead_ring::{Change, Key, Limits, Loaded, Ticket};
 
 use super::error::StorageError;
-use super::journal::{Group, Journal};
+use super::journal::{Circle, Group, Journal};
 use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
 use super::overlay::Overlay;
 use super::stats::{StorageStats, count};
 use super::{Options, StorageEvent, entry};
+
+/// Records moved at a time while others wait for the lock.
+const HANDFUL: usize = 128;
+
+/// A disk that takes longer for a piece of a batch is not helped by waiting as long again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A change on its way to the disk, with its own number: tickets are the owner's.
 pub(super) struct Queued {
@@ -30,8 +37,8 @@ pub(super) struct Shared {
     pub(super) queued: Condvar,
     /// A layer was frozen, or was applied.
     pub(super) layers: Condvar,
-    /// The ordered store is untidy.
-    pub(super) untidy: Condvar,
+    /// The ordered store is untidy, or the journal short of files.
+    pub(super) chores: Condvar,
     /// A load is waiting.
     pub(super) asked: Condvar,
     /// Held while an event that concerns durability is told: after `Failed` there is no `Durable`.
@@ -50,9 +57,12 @@ pub(super) struct State {
     pub(super) applied: u64,
     pub(super) asked: VecDeque<Key>,
     pub(super) merge_wanted: bool,
+    pub(super) file_wanted: bool,
     pub(super) fsync_since: Option<Instant>,
     /// Nothing more will be handed in.
     pub(super) closing: bool,
+    /// Test-only: the writer panics at its next turn.
+    pub(super) break_writer: bool,
     /// Nor will the writer need anyone: it is done.
     pub(super) written: bool,
     pub(super) failed: bool,
@@ -104,21 +114,27 @@ impl Shared {
 
 /// Journals what is queued, group by group, until storage closes or fails.
 pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), StorageError> {
+    let circle = journal.circle();
     let mut waiting = VecDeque::new();
     let mut group = Group::default();
     let mut scratch = Vec::new();
     loop {
         let mut state = shared.state();
         loop {
+            if std::mem::take(&mut state.break_writer) {
+                drop(state);
+                panic!("asked to panic by a test");
+            }
             freeze_if_due(shared, &mut state);
             if state.failed {
                 return Ok(());
             }
-            if waiting.is_empty() {
-                std::mem::swap(&mut waiting, &mut state.queue);
-            }
+            waiting.append(&mut state.queue);
             if waiting.is_empty() && state.closing {
-                return Ok(());
+                let limits = state.overlay.active.meta.limits;
+                let written = state.stats.groups > 0;
+                drop(state);
+                return if written { seal(&mut journal, &limits) } else { Ok(()) };
             }
             let full = is_over(shared, &state, 2);
             if !waiting.is_empty() && !full {
@@ -170,14 +186,19 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         journal.append(&mut group)?;
         let took = begun.elapsed();
 
+        // In handfuls: whoever hands a change in must not wait for thousands to be moved.
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let overlay = &mut shared.state().overlay;
+            for (number, key, kept) in records.by_ref().take(HANDFUL) {
+                if overlay.pending.get(&key).is_some_and(|(newest, _)| *newest == number) {
+                    overlay.pending.remove(&key);
+                }
+                overlay.active.insert(key, kept);
+            }
+        }
         let mut state = shared.state();
         let State { overlay, stats, .. } = &mut *state;
-        for (number, key, kept) in records {
-            if overlay.pending.get(&key).is_some_and(|(newest, _)| *newest == number) {
-                overlay.pending.remove(&key);
-            }
-            overlay.active.insert(key, kept);
-        }
         overlay.active.views.append(&mut views);
         overlay.active.meta.limits = limits.unwrap_or(overlay.active.meta.limits);
         overlay.active.meta.place = journal.at();
@@ -192,9 +213,22 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         stats.fsync_total += took;
         count(&mut stats.fsync_micros, took.as_micros() as u64);
         state.fsync_since = None;
+        if circle.is_short() && !std::mem::replace(&mut state.file_wanted, true) {
+            shared.chores.notify_all();
+        }
         drop(state);
         shared.acknowledge(last);
     }
+}
+
+/// Ends the journal with a group that changes nothing: it proves that the group before it was whole, so that
+/// rot there is found for what it is, and not taken for the torn end of a write.
+fn seal(journal: &mut Journal, limits: &Limits) -> Result<(), StorageError> {
+    let mut bytes = Vec::new();
+    encode_into(limits, &mut bytes);
+    let mut group = Group::default();
+    journal.add(&mut group, entry::Kind::Limits, &[], &bytes, entry::checksum(&[], &bytes));
+    journal.append(&mut group)
 }
 
 /// True if the active layer is so many times as large as it should be when it is applied.
@@ -224,31 +258,56 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
         };
         drop(state);
         let begun = Instant::now();
-        shared.ordered.apply(layer.records.iter(), &layer.views, &layer.meta)?;
+        let mut records = layer.records.iter().peekable();
+        loop {
+            let begun = Instant::now();
+            if shared.ordered.apply(&mut records, &layer.views, &layer.meta)? {
+                break;
+            }
+            // The journal shares the disk: leave it half of the time, unless the writer waits for us anyway.
+            let state = shared.state();
+            let hurry = state.closing || state.failed || is_over(shared, &state, 2);
+            drop(state);
+            if !hurry {
+                thread::sleep(begun.elapsed().min(LONGEST_PAUSE));
+            }
+        }
         let untidy = shared.ordered.is_untidy();
         state = shared.state();
         // Only now: until here loads find these records in the layer.
-        state.overlay.frozen = None;
+        let frozen = state.overlay.frozen.take();
         state.applied = layer.meta.place.sequence;
         state.stats.applied += 1;
         state.stats.apply_last = begun.elapsed();
         if untidy {
             state.merge_wanted = true;
-            shared.untidy.notify_all();
+            shared.chores.notify_all();
         }
         shared.layers.notify_all();
+        drop(state);
+        // Freeing thousands of records takes a while: not under the lock.
+        drop((frozen, layer));
+        state = shared.state();
     }
 }
 
-/// Merges the tables of the ordered store when there are too many.
-pub(super) fn merge(shared: &Shared) -> Result<(), StorageError> {
+/// Makes journal files ahead of need, and merges the tables of the ordered store when there are too many.
+pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError> {
     let mut state = shared.state();
     loop {
         if state.failed || state.written {
             return Ok(());
         }
-        if !std::mem::take(&mut state.merge_wanted) {
-            state = shared.wait(&shared.untidy, state);
+        if std::mem::take(&mut state.file_wanted) {
+            drop(state);
+            if circle.is_short() {
+                circle.extend()?;
+            }
+            state = shared.state();
+            continue;
+        }
+        if state.stats.merge_blocked || !std::mem::take(&mut state.merge_wanted) {
+            state = shared.wait(&shared.chores, state);
             continue;
         }
         drop(state);
@@ -258,11 +317,8 @@ pub(super) fn merge(shared: &Shared) -> Result<(), StorageError> {
         state = shared.state();
         state.stats.merges += u64::from(merged);
         state.merge_wanted |= more;
-        if !merged {
-            // Trying again would read the same rotten block again.
-            state.stats.merge_blocked = true;
-            return Ok(());
-        }
+        // Trying again would read the same rotten block again.
+        state.stats.merge_blocked = !merged;
     }
 }
 

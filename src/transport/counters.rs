@@ -8,6 +8,8 @@ use super::CloseCode;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct TransportStats {
+    /// Restarts of the listener and of diallers.
+    pub part_restarts: u32,
     /// Connections with machines, now.
     pub connections: usize,
     /// Connections of clients, now.
@@ -64,6 +66,7 @@ impl Counters {
     pub(super) fn read(&self, connections: usize, clients: usize) -> TransportStats {
         let all = CloseCode::ALL.iter().zip(&self.refusals);
         TransportStats {
+            part_restarts: 0,
             connections,
             clients,
             dials: self.dials.load(Relaxed),

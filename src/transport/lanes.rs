@@ -11,6 +11,9 @@ use crate::wire::Frame;
 /// Values above so many bytes go on a stream of their own, where small frames do not wait behind them.
 pub(super) const LARGE: usize = 16 * 1024;
 
+/// Frames whose room an empty queue keeps: that of a burst is given back.
+const KEPT: usize = 1024;
+
 /// Which stream of a connection a frame travels on. Order is kept within one only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lane {
@@ -54,6 +57,8 @@ struct Waiting {
     bytes: usize,
     /// The connection whose writer empties the queue; 0: none.
     owner: u64,
+    /// True once nothing more is to come: a writer that finds the queue empty is done.
+    ending: bool,
 }
 
 impl Queue {
@@ -86,12 +91,13 @@ impl Lanes {
             waiting.bytes += bytes;
             waiting.frames.push_back((Instant::now(), frame));
         }
-        queue.stirred.notify_one();
+        // All are woken, one or two: a writer whose lane is another's now must not swallow the call.
+        queue.stirred.notify_waiters();
         true
     }
 
-    /// Takes up to `most` frames out of a lane for the writer of connection `owner`, waiting for the first.
-    /// False once the lane is another connection's.
+    /// Takes up to `most` frames out of a lane for the writer of connection `owner`, waiting until the lane is
+    /// that connection's and has any. False once nothing more is to come.
     pub(super) async fn take(&self, lane: Lane, owner: u64, most: usize, out: &mut Vec<Frame>) -> bool {
         let queue = &self.queues[lane as usize];
         loop {
@@ -99,13 +105,7 @@ impl Lanes {
             let stirred = queue.stirred.notified();
             {
                 let mut waiting = queue.lock();
-                if waiting.owner != owner {
-                    drop(waiting);
-                    // The wake-up may have been meant for the new owner: pass it on.
-                    queue.stirred.notify_one();
-                    return false;
-                }
-                let n = waiting.frames.len().min(most);
+                let n = if waiting.owner == owner { waiting.frames.len().min(most) } else { 0 };
                 if n > 0 {
                     let mut bytes = 0;
                     out.extend(waiting.frames.drain(..n).map(|(_, frame)| {
@@ -113,7 +113,13 @@ impl Lanes {
                         frame
                     }));
                     waiting.bytes -= bytes;
+                    if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
+                        waiting.frames = VecDeque::new();
+                    }
                     return true;
+                }
+                if waiting.ending {
+                    return false;
                 }
             }
             stirred.await;
@@ -127,6 +133,14 @@ impl Lanes {
             if changed {
                 queue.stirred.notify_waiters();
             }
+        }
+    }
+
+    /// Lets the writers end when they have written what waits.
+    pub(super) fn end(&self) {
+        for queue in &self.queues {
+            queue.lock().ending = true;
+            queue.stirred.notify_waiters();
         }
     }
 
@@ -187,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_lets_go_when_the_queue_is_anothers() {
+    async fn a_writer_waits_while_the_queue_is_anothers() {
         let lanes = std::sync::Arc::new(Lanes::new(10, 100));
         lanes.give_to(1);
         let first = tokio::spawn({
@@ -197,8 +211,15 @@ mod tests {
         tokio::task::yield_now().await;
         lanes.give_to(2);
         lanes.push(Frame::Ping(1));
-        assert_eq!(first.await.unwrap(), None);
         assert_eq!(taken(&lanes, 2).await, Some(vec![Frame::Ping(1)]));
+        // The other connection is gone: the first is used again.
+        lanes.give_to(1);
+        lanes.push(Frame::Ping(2));
+        assert_eq!(first.await.unwrap(), Some(vec![Frame::Ping(2)]));
+        lanes.push(Frame::Ping(3));
+        lanes.end();
+        assert_eq!(taken(&lanes, 1).await, Some(vec![Frame::Ping(3)]));
+        assert_eq!(taken(&lanes, 1).await, None);
     }
 
     #[test]

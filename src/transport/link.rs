@@ -1,15 +1,15 @@
 //! One connection, from its hello to its end: a writer for each stream, a reader for each stream, and a watch
 //! over its silence.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::BytesMut;
 use ennead_ring::message::Addr;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::close::{CloseCode, cut};
@@ -45,6 +45,19 @@ pub(super) struct Link {
     farewell: OnceLock<(CloseCode, String)>,
     /// Something was written: the watch begins.
     written: Notify,
+    /// Writers that are not done.
+    writers: AtomicUsize,
+    /// True once it has been told that the other end is up: its frames come after that. Pings wait for nothing.
+    told_up: watch::Sender<bool>,
+}
+
+/// Counts a writer until it is done, or dropped with its connection.
+struct Writing(Arc<Link>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The first stream of a connection, after the hellos.
@@ -74,6 +87,8 @@ impl Link {
             lanes,
             farewell: OnceLock::new(),
             written: Notify::new(),
+            writers: AtomicUsize::new(Lane::ALL.len()),
+            told_up: watch::Sender::new(false),
         }
     }
 
@@ -90,6 +105,16 @@ impl Link {
         let reason = cut(why);
         let _ = self.farewell.set((code, reason.clone()));
         self.connection.close(code.number(), reason.as_bytes());
+    }
+
+    /// Lets its frames be told.
+    pub(super) fn set_told_up(&self) {
+        self.told_up.send_replace(true);
+    }
+
+    /// True once all that waited is written and acknowledged (after [`Lanes::end`]), or the link has ended.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.writers.load(Relaxed) == 0 || self.connection.close_reason().is_some()
     }
 
     /// Why we ended it, if it was us.
@@ -149,11 +174,14 @@ impl Link {
         while readers.join_next().await.is_some() {}
     }
 
-    /// Writes what waits in a lane, as long as the lane is this connection's. The stream is opened at need.
+    /// Writes what waits in a lane, whenever the lane is this connection's. The stream is opened at need.
     async fn write(self: Arc<Self>, shared: Arc<Shared>, lane: Lane, main: Option<SendStream>) {
+        let _writing = Writing(self.clone());
         let mut stream = main;
         // The other direction of a stream that we opened: nothing comes on it, and dropping it would say so.
         let mut unused = None;
+        // Ours stands for theirs: a cluster is set up with one cap.
+        let most = shared.config.max_frame();
         let mut frames = Vec::new();
         let mut buffer = BytesMut::new();
         while self.lanes.take(lane, self.id, BATCH, &mut frames).await {
@@ -174,7 +202,7 @@ impl Link {
             let mut waiting = frames.drain(..).peekable();
             while let Some(frame) = waiting.next() {
                 let before = buffer.len();
-                match wire::encode(&frame, &mut buffer) {
+                match wire::encode_within(&frame, most, &mut buffer) {
                     Ok(()) => {
                         Counters::add(&shared.counters.frames_out, 1);
                         Counters::add(&shared.counters.bytes_out, buffer.len() - before);
@@ -195,6 +223,12 @@ impl Link {
             }
             drop(waiting);
             frames.shrink_to(BATCH);
+        }
+        // What was written is on its way; the writer is done when it has arrived.
+        if let Some(mut out) = stream
+            && out.finish().is_ok()
+        {
+            let _ = out.stopped().await;
         }
         drop(unused);
     }
@@ -242,6 +276,7 @@ impl Link {
                     }
                 }
                 // Never waits: a ping behind it would wait too.
+                Frame::Pong(_) if !*self.told_up.borrow() => Counters::add(&shared.counters.dropped, 1),
                 Frame::Pong(_) => match shared.events.try_send(Event::Frame { from: self.from, frame }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => Counters::add(&shared.counters.dropped, 1),
@@ -253,6 +288,9 @@ impl Link {
                     {
                         shared.refuse(self, CloseCode::AnotherCluster, &why);
                         return Ok(false);
+                    }
+                    if !*self.told_up.borrow() {
+                        let _ = self.told_up.subscribe().wait_for(|told| *told).await;
                     }
                     if shared.events.send(Event::Frame { from: self.from, frame }).await.is_err() {
                         self.close(CloseCode::Shutdown, "nobody listens here any more");

@@ -17,14 +17,15 @@ use rand::RngExt;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::close::{CloseCode, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
-use super::{Config, Event, Name, To, TransportStats};
+use super::{Config, Event, Name, Part, To, TransportStats};
 use crate::certs::{self, Who};
+use crate::supervisor::{self, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
 /// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
@@ -59,6 +60,11 @@ pub(super) struct Shared {
     run: u64,
     next_link: AtomicU64,
     closing: AtomicBool,
+    listener_restarts: Mutex<Restarts>,
+    dialler_restarts: Mutex<Restarts>,
+    /// Test-only: the part panics at its next turn.
+    broken_listener: AtomicBool,
+    broken_dialler: AtomicBool,
     /// Handshakes that came in and are under way.
     handshakes: AtomicUsize,
     table: Mutex<Table>,
@@ -80,8 +86,10 @@ struct Peer {
     links: Vec<Arc<Link>>,
     /// True while its dialler runs: there is never a second one.
     dialling: bool,
-    /// Dials in a row that came to nothing.
+    /// Dials in a row that came to nothing, or to a connection that ended at once.
     failures: u32,
+    /// When it may be dialled again.
+    not_before: Option<Instant>,
     /// Which machine, and run of it, was last told to be up.
     told_up: Option<(Machine, u64)>,
     /// Ups and downs to be told, in order.
@@ -97,10 +105,17 @@ impl Peer {
             links: Vec::new(),
             dialling: false,
             failures: 0,
+            not_before: None,
             told_up: None,
             notices: VecDeque::new(),
             telling: Arc::default(),
         }
+    }
+
+    /// Notes how often in a row it was lost, and when it may therefore be dialled again.
+    fn lost(&mut self, failures: u32) {
+        self.failures = failures;
+        self.not_before = (failures > 0).then(|| Instant::now() + wait_after(failures));
     }
 
     fn note(&mut self, event: Event) {
@@ -197,6 +212,10 @@ impl Shared {
             run: rand::random(),
             next_link: AtomicU64::new(1),
             closing: AtomicBool::new(false),
+            listener_restarts: Mutex::new(Restarts::of("listener")),
+            dialler_restarts: Mutex::new(Restarts::of("dialler")),
+            broken_listener: AtomicBool::new(false),
+            broken_dialler: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
             table: Mutex::default(),
         }
@@ -224,8 +243,12 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> TransportStats {
+        let restarts = [&self.listener_restarts, &self.dialler_restarts]
+            .map(|r| r.lock().unwrap_or_else(PoisonError::into_inner).total());
         let table = self.lock();
-        self.counters.read(table.peers.values().map(|p| p.links.len()).sum(), table.clients.len())
+        let connections = table.peers.values().map(|p| p.links.len()).sum();
+        let counts = self.counters.read(connections, table.clients.len());
+        TransportStats { part_restarts: restarts.iter().sum(), ..counts }
     }
 
     /// Why the other end may not stay, if it is of that cluster and we are of another.
@@ -267,8 +290,10 @@ impl Shared {
                 let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
                 let fits = peer.lanes.push(frame);
                 if peer.links.is_empty() {
-                    // While nobody answers, the newest matter: what is old has been given up by who sent it.
-                    Counters::add(&self.counters.dropped, peer.lanes.keep_newest(KEPT_WHILE_DOWN));
+                    if peer.failures > 0 {
+                        // While nobody answers, the newest matter: the old have been given up by who sent them.
+                        Counters::add(&self.counters.dropped, peer.lanes.keep_newest(KEPT_WHILE_DOWN));
+                    }
                     self.dial_soon(name, peer);
                 }
                 fits
@@ -282,24 +307,27 @@ impl Shared {
     fn dial_soon(self: &Arc<Self>, name: Name, peer: &mut Peer) {
         if !peer.dialling && !self.closing.load(Relaxed) {
             peer.dialling = true;
-            self.runtime.spawn(self.clone().dialler(name));
+            let (this, again) = (self.clone(), self.clone());
+            self.runtime.spawn(async move {
+                let ended = supervisor::keep(&this.dialler_restarts, || again.clone().dialler(name)).await;
+                this.part_ended(ended).await;
+            });
         }
     }
 
     /// Dials a machine until there is a connection, or nothing left to send.
     async fn dialler(self: Arc<Self>, name: Name) {
         loop {
-            let failures = match self.lock().peers.get(&name) {
-                Some(peer) => peer.failures,
-                None => return,
-            };
-            if failures > 0 {
-                tokio::time::sleep(wait_after(failures)).await;
+            assert!(!self.broken_dialler.swap(false, Relaxed), "asked to panic by a test");
+            let not_before = self.lock().peers.get(&name).and_then(|p| p.not_before);
+            let waits = not_before.filter(|t| *t > Instant::now());
+            if let Some(then) = waits {
+                sleep_until(then).await;
             }
             {
                 let mut table = self.lock();
                 let Some(peer) = table.peers.get_mut(&name) else { return };
-                if failures > 0 {
+                if waits.is_some() {
                     Counters::add(&self.counters.dropped, peer.lanes.drop_older_than(FRESH));
                 }
                 let needed = !peer.lanes.is_empty() || !peer.links.is_empty();
@@ -315,11 +343,6 @@ impl Shared {
             };
             match dialled {
                 Ok((connection, machine, hello, main)) => {
-                    {
-                        let mut table = self.lock();
-                        let Some(peer) = table.peers.get_mut(&name) else { return };
-                        peer.dialling = false;
-                    }
                     self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
                     return;
                 }
@@ -340,7 +363,7 @@ impl Shared {
             if peer.well() {
                 return; // It dialled us meanwhile.
             }
-            peer.failures = peer.failures.saturating_add(1);
+            peer.lost(peer.failures.saturating_add(1));
             if peer.links.is_empty() {
                 peer.note(Event::Down { name, reason: refused.reason });
             }
@@ -408,9 +431,29 @@ impl Shared {
 
     // ---- Taking connections
 
-    /// Takes connections until the endpoint closes.
-    pub(super) async fn accept(self: Arc<Self>) {
+    /// Takes connections until the endpoint closes, whatever a single one does to us.
+    pub(super) async fn listen(self: Arc<Self>) {
+        let ended = supervisor::keep(&self.listener_restarts, || self.clone().accept()).await;
+        self.part_ended(ended).await;
+    }
+
+    async fn part_ended(&self, ended: Result<(), String>) {
+        if let Err(reason) = ended {
+            // If nobody listens any more, the endpoint is going away as it is.
+            let _ = self.events.send(Event::Failed(reason)).await;
+        }
+    }
+
+    pub(super) fn break_part(&self, part: Part) {
+        match part {
+            Part::Listener => self.broken_listener.store(true, Relaxed),
+            Part::Dialler => self.broken_dialler.store(true, Relaxed),
+        }
+    }
+
+    async fn accept(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
+            assert!(!self.broken_listener.swap(false, Relaxed), "asked to panic by a test");
             let validated = incoming.remote_address_validated();
             if !validated && self.handshakes.load(Relaxed) >= self.config.retry_above {
                 // Whoever forges addresses never sees the token, and costs us one packet.
@@ -530,6 +573,7 @@ impl Shared {
         lanes.give_to(id);
         let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
         self.lock().clients.insert(id, link.clone());
+        link.set_told_up();
         link.serve(self, main).await;
         self.lock().clients.remove(&id);
         tracing::debug!(client = id, reason = self.end_of(&link).1, "client gone");
@@ -557,6 +601,10 @@ impl Shared {
                 peer.links.drain(..).partition(|l| (l.from, l.hello.run) == (Addr::Machine(machine), run.1));
             peer.links = same;
             peer.links.push(link.clone());
+            if ours {
+                // The dialler is done: not before the link is here, or a frame in between would dial again.
+                peer.dialling = false;
+            }
             peer.choose(self.me());
             if peer.told_up != Some(run) {
                 if peer.told_up.is_some() {
@@ -571,8 +619,12 @@ impl Shared {
             link.close(CloseCode::Replaced, &format!("replaced: a newer run of {name} is connected"));
         }
         self.retire_others(name);
-        self.tell(name).await;
-        link.serve(&self, main).await;
+        // Both at once: a core that takes nothing must not keep pings from being answered.
+        let up = async {
+            self.tell(name).await;
+            link.set_told_up();
+        };
+        tokio::join!(up, link.serve(&self, main));
         self.ended(name, &link);
         self.tell(name).await;
     }
@@ -591,12 +643,13 @@ impl Shared {
         tracing::debug!(%name, reason, left = peer.links.len(), "connection ended");
         if peer.links.is_empty() {
             // A restarted machine is back already: it has just said so. Others get a moment.
-            peer.failures = match link.connection.close_reason() {
+            let failures = match link.connection.close_reason() {
                 Some(quinn::ConnectionError::Reset) => 0,
                 _ if code == Some(CloseCode::Silent) => peer.failures.max(1),
                 _ if link.born.elapsed() >= PROVEN => 1,
                 _ => peer.failures.saturating_add(1),
             };
+            peer.lost(failures);
             peer.told_up = None;
             peer.note(Event::Down { name, reason });
             if !peer.lanes.is_empty() {
@@ -692,13 +745,14 @@ impl Shared {
             let peers = table.peers.values().flat_map(|p| &p.links);
             peers.chain(table.clients.values()).cloned().collect()
         };
+        for link in &links {
+            link.lanes.end();
+        }
+        // QUIC's close discards what has not arrived: so that comes first.
         let written = async {
-            while links.iter().any(|l| l.connection.close_reason().is_none() && !l.lanes.is_empty()) {
+            while !links.iter().all(|l| l.is_flushed()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            // QUIC's close discards what is written and not sent. Nothing tells that it was, short of ending
-            // each stream and waiting; a moment does for a queue that was just emptied into an idle network.
-            tokio::time::sleep(Duration::from_millis(if links.is_empty() { 0 } else { 20 })).await;
         };
         let _ = timeout(FLUSH, written).await;
         self.shut(why);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Write as Wanted,
 };
-use ennead_ring::stamp::{Applied, Ballot, Hlc, Record, RequestId, Stamp, State};
+use ennead_ring::stamp::{Applied, Ballot, Came, Hlc, Record, RequestId, Stamp, State};
 use ennead_ring::view::{Epoch, Incarnation, Member, MemberState, Name, View};
 use ennead_ring::{Key, SlotSet};
 use proptest::collection::vec;
@@ -45,7 +45,12 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 fn state() -> impl Strategy<Value = State> {
-    let applied = (request(), any::<u64>()).prop_map(|(id, version)| Applied { id, version });
+    let came = prop_oneof![
+        any::<u64>().prop_map(Came::Version),
+        any::<Option<u64>>().prop_map(Came::Mismatch),
+        Just(Came::Absent),
+    ];
+    let applied = (request(), came).prop_map(|(id, came)| Applied { id, came });
     (any::<u64>(), option::of(value()), option::of(hlc()), vec(applied, 0..17), hlc()).prop_map(
         |(version, value, expires, recent, horizon)| State { version, value, expires, recent, horizon },
     )
@@ -117,8 +122,8 @@ fn op() -> impl Strategy<Value = Op> {
         (value(), option::of(any::<u64>())).prop_map(|(value, ttl)| Change::Put { value, ttl }),
         Just(Change::Delete)
     ];
-    let write =
-        (request(), condition, change).prop_map(|(id, condition, change)| Wanted { id, condition, change });
+    let write = (request(), any::<bool>(), condition, change)
+        .prop_map(|(id, again, condition, change)| Wanted { id, again, condition, change });
     prop_oneof![Just(Op::Read), write.prop_map(Op::Write)]
 }
 
@@ -184,6 +189,8 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 epoch,
                 version,
                 uptime_ms,
+                slots: clients,
+                synced_slots: part_restarts,
                 peers,
                 records,
                 clients,
@@ -340,7 +347,7 @@ fn many_small_things_are_read() {
         assert_eq!(decode(&bytes_of(std::slice::from_ref(&frame))[PREFIX..]), Ok(frame));
 
         let id = RequestId { time: Hlc::ZERO, random: 0 };
-        let recent = vec![Applied { id, version: 0 }; n as usize];
+        let recent = vec![Applied { id, came: Came::Absent }; n as usize];
         let state = State { recent, ..State::default() };
         let record = Record { stamp: Stamp::default(), state: state.into(), votes: SlotSet::EMPTY };
         let answer = Answer::Copy(Copied::Whole(record));
@@ -390,4 +397,8 @@ fn a_frame_that_nobody_would_take_is_not_encoded() {
     let mut out = BytesMut::from(&b"before"[..]);
     assert!(matches!(encode(&frame, &mut out), Err(WireError::TooLarge { limit: MAX_FRAME, .. })));
     assert_eq!(&out[..], b"before");
+    let ping = Frame::Ping(1);
+    assert_eq!(encode_within(&ping, 1, &mut out), Err(WireError::TooLarge { len: 2, limit: 1 }));
+    assert_eq!(&out[..], b"before");
+    assert_eq!(encode_within(&ping, 2, &mut out), Ok(()));
 }

@@ -1,0 +1,126 @@
+//! kvctl against a cluster of one machine in this process: bytes, versions, exit codes, JSON.
+
+use std::net::Ipv4Addr;
+
+use assert_cmd::Command;
+use ennead::Node;
+use ennead::certs::{self, Who};
+use serde_json::Value;
+
+/// A cluster of one, and how to reach it.
+struct One {
+    node: Node,
+    name: String,
+    certs: String,
+    _dir: tempfile::TempDir,
+}
+
+async fn one(address: [u8; 4]) -> One {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (certs, ip) = (dir.path().join("certs"), Ipv4Addr::from(address));
+    let name = ip.to_string();
+    certs::init(&certs).expect("an authority");
+    certs::issue(&certs, &Who::Peer(name.parse().expect("a name"))).expect("a certificate");
+    certs::issue(&certs, &Who::Client("me".to_string())).expect("a certificate");
+    let address = std::net::SocketAddr::from((ip, 9595));
+    let builder = Node::builder().listen(address).data_dir(dir.path().join("data")).certs(&certs).init([]);
+    let node = builder.start().await.expect("a node");
+    One { node, name, certs: certs.display().to_string(), _dir: dir }
+}
+
+impl One {
+    fn kvctl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("kvctl").expect("the program under test");
+        command.args(arguments).env("KVCTL_PEERS", &self.name).env("KVCTL_CERTS", &self.certs);
+        command.env_remove("KVCTL_AS").env("KVCTL_TIMEOUT", "10s");
+        command
+    }
+
+    fn json(&self, code: i32, arguments: &[&str]) -> Value {
+        let output = self.kvctl(arguments).arg("--json").output().expect("a run");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON on stdout")
+    }
+}
+
+#[tokio::test]
+async fn values_go_out_as_they_came_in() {
+    let one = one([127, 0, 96, 1]).await;
+    let value: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    one.kvctl(&["put", "bytes", "-"]).write_stdin(value.clone()).assert().success().stdout("1\n");
+    one.kvctl(&["get", "bytes"]).assert().success().stdout(value).stderr("");
+    one.kvctl(&["put", "empty", ""]).assert().success();
+    one.kvctl(&["get", "empty"]).assert().success().stdout("");
+    let got = one.json(0, &["get", "bytes"]);
+    assert_eq!((&got["key"], &got["version"]), (&"bytes".into(), &1.into()));
+    assert!(got["value_base64"].as_str().is_some_and(|v| v.starts_with("AAECAw")));
+    one.node.shutdown("the test is over").await;
+}
+
+#[tokio::test]
+async fn exit_codes_and_json_tell_what_happened() {
+    let one = one([127, 0, 97, 1]).await;
+    let put = one.json(0, &["put", "k", "v1"]);
+    assert_eq!((&put["version"], &put["votes"]), (&1.into(), &9.into()), "one machine, nine slots");
+    assert_eq!(one.json(0, &["put", "k", "v2", "--if-version", "1"])["version"], 2);
+    let beaten = one.json(1, &["put", "k", "v3", "--if-version", "1"]);
+    assert_eq!(beaten["error"], "version_mismatch");
+    assert_eq!((&beaten["version"], &beaten["outcome"]), (&2.into(), &"unchanged".into()));
+    assert_eq!(one.json(1, &["put", "k", "v3", "--if-absent"])["error"], "version_mismatch");
+    let got = one.json(0, &["get", "k", "--copies"]);
+    assert_eq!(got["value"], "v2");
+    assert_eq!(got["copies"][0]["answer"], "same");
+    assert_eq!(got["copies"][0]["slots"].as_array().map(Vec::len), Some(9));
+    let dirty = one.kvctl(&["get", "k", "--read", "one"]).output().expect("a run");
+    assert_eq!(dirty.stdout, b"v2");
+    assert!(String::from_utf8_lossy(&dirty.stderr).contains("may be stale"), "it says so");
+    assert_eq!(one.json(1, &["del", "k", "--if-version", "1"])["error"], "version_mismatch");
+    let gone = one.json(0, &["del", "k"]);
+    assert_eq!(gone["version"], 3, "a removal is a change");
+    assert_eq!(one.json(1, &["get", "k"])["error"], "not_found");
+    assert_eq!(one.json(1, &["del", "k"])["error"], "not_found");
+    assert_eq!(one.json(0, &["put", "k", "again", "--if-absent"])["version"], 4, "versions never go back");
+    one.json(0, &["put", "brief", "v", "--ttl", "100ms"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(one.json(1, &["get", "brief"])["error"], "not_found");
+    one.node.shutdown("the test is over").await;
+}
+
+#[tokio::test]
+async fn status_locate_and_bench_are_as_promised() {
+    let one = one([127, 0, 98, 1]).await;
+    let status = one.json(0, &["status"]);
+    assert_eq!((&status["epoch"], &status["slots"], &status["quorum"]), (&1.into(), &9.into(), &5.into()));
+    assert_eq!((&status["healthy"], &status["tolerates"]), (&true.into(), &0.into()));
+    assert_eq!(status["machines"][0]["name"], one.name.as_str());
+    assert_eq!(status["machines"][0]["state"], "up");
+    let located = one.json(0, &["locate", "mail-23412"]);
+    assert_eq!(located["slots"][0]["position"], "B91AF709D7C1E6988FCEE7ADF7094A26");
+    assert_eq!(located["slots"][8]["owner"], one.name.as_str());
+    for more in [&[][..], &["--rate", "100"]] {
+        let arguments = [&["bench", "--seconds", "1", "--clients", "4", "--keys", "50"], more].concat();
+        let bench = one.json(0, &arguments);
+        assert_eq!((&bench["errors"], &bench["durability"]), (&0.into(), &"fsync".into()));
+        let ops = |kind: &str| bench[kind]["ops"].as_u64().expect("a number");
+        assert_eq!(bench["ops"], ops("puts") + ops("gets"));
+        assert!(bench["p50_ms"].as_f64() <= bench["p999_ms"].as_f64());
+    }
+    one.node.shutdown("the test is over").await;
+}
+
+#[test]
+fn nobody_there_is_told_with_who_was_tried() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    certs::init(dir.path()).expect("an authority");
+    certs::issue(dir.path(), &Who::Client("me".to_string())).expect("a certificate");
+    let mut command = Command::cargo_bin("kvctl").expect("the program under test");
+    let certs = dir.path().display().to_string();
+    let output = command
+        .args(["get", "k", "--json", "--timeout", "500ms", "--peers", "127.0.99.1", "--certs", &certs])
+        .output()
+        .expect("a run");
+    assert_eq!(output.status.code(), Some(2));
+    let error: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&error["error"], &error["outcome"]), (&"unreachable".into(), &"unchanged".into()));
+    assert_eq!(error["silent"][0], "127.0.99.1");
+}
