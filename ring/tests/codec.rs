@@ -90,7 +90,7 @@ fn view() -> impl Strategy<Value = View> {
                 weight,
                 next_weight,
                 state: [MemberState::Up, MemberState::Leaving, MemberState::Joining]
-                    [usize::from(state as u8)],
+                    [usize::from(state)],
             };
             View::new(
                 ClusterId::new(cluster),

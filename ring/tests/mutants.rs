@@ -49,8 +49,8 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.skew, p.jump_every, p.client_skew, p.rot) = (0, 0, 0, 0.0);
             (p.delay, p.tail, p.tail_delay, p.drop) = (MS, 0.3, 200 * MS, 0.1);
             (p.sync, p.slow_sync) = (MS, 0.0);
-            (p.think, p.patience, p.deadline) = (5 * MS, 100 * MS, 2 * SEC);
-            (p.clients, p.calls, p.stray) = (6, 60, 1.0);
+            (p.think, p.patience, p.deadline) = (5 * MS, 50 * MS, 200 * MS);
+            (p.clients, p.calls, p.stray) = (6, 40, 1.0);
         }
         Mutant::I2NoHorizon => {
             p.keys = 1;

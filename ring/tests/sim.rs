@@ -17,7 +17,8 @@ mod sim;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sim::{Failure, MS, Profile, Report, run};
+use sim::world::{Failure, Report};
+use sim::{MS, Profile, run};
 
 fn swarm(seed: u64) -> Result<Report, Failure> {
     run(seed, Profile::draw, false)
@@ -122,7 +123,7 @@ const PROBES: &[&str] = &[
 
 #[test]
 fn every_key_is_linearizable_through_any_faults() {
-    let met = all(0..3_000, None);
+    let met = all(0..6_000, None);
     let missed: Vec<_> = PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
     assert!(missed.is_empty(), "no seed met {missed:?}");
 }
