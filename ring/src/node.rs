@@ -321,7 +321,9 @@ impl Node {
             self.local.raise_floor(effects);
         }
         // What was read may not be durable yet: a cell dropped and loaded again forgot which ticket it was.
-        if let Some(ticket) = self.local.last_ticket() {
+        if let Some(ticket) = self.local.last_ticket()
+            && !self.local.rules.broken(Mutant::A3Unsynced)
+        {
             acceptor.set_ticket(ticket);
         }
         let cell = Cell {
@@ -391,7 +393,9 @@ impl Node {
         });
         if promises.len() > limit / 2 {
             for (promised, key) in promises {
-                self.local.raise_floor_in_memory(promised.time);
+                if !self.local.rules.broken(Mutant::A1Evicted) {
+                    self.local.raise_floor_in_memory(promised.time);
+                }
                 if let Some(Entry::Here(mut cell)) = left.remove(&key) {
                     cell.drop_from(&key, now, &mut self.local, &mut self.timers);
                 }
@@ -463,6 +467,7 @@ impl Cell {
                     Answer::Promised { .. } => turn.local.cover(ballot.time, turn.effects),
                     _ => None,
                 };
+                let line = if turn.local.rules.broken(Mutant::A1Unsynced) { None } else { line };
                 let after = line.max(self.acceptor.ticket());
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }

@@ -89,8 +89,7 @@ fn view() -> impl Strategy<Value = View> {
                 machine: Machine { name, incarnation: Incarnation::new(id) },
                 weight,
                 next_weight,
-                state: [MemberState::Up, MemberState::Leaving, MemberState::Joining]
-                    [usize::from(state)],
+                state: [MemberState::Up, MemberState::Leaving, MemberState::Joining][usize::from(state)],
             };
             View::new(
                 ClusterId::new(cluster),
