@@ -336,6 +336,8 @@ impl Core<'_> {
         let peers = self.parts.peers.borrow();
         let view = self.node.view();
         let members = view.map(|v| v.members()).unwrap_or_default();
+        let own = members.iter().find(|m| m.machine == self.parts.me);
+        let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
         let peers = others.map(|name| match peers.of.get(&name) {
             Some(peer) => PeerStatus {
@@ -358,6 +360,8 @@ impl Core<'_> {
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
+            slots,
+            synced_slots: if self.node.is_synced() { slots } else { 0 },
             peers: peers.collect(),
             records: self.parts.storage.stats().records,
             clients: transport.clients as u32,

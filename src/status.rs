@@ -16,6 +16,10 @@ pub struct MachineStatus {
     pub version: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
+    /// Its positions on the ring, and for how many of them it is synced: where it votes.
+    pub slots: u32,
+    /// See `slots`.
+    pub synced_slots: u32,
     /// What it can tell of each other member.
     pub peers: Vec<PeerStatus>,
     /// Records it holds.

@@ -78,6 +78,8 @@ struct Line {
     /// Version of its program, if it answered.
     version: Option<String>,
     records: Option<u64>,
+    /// Its positions on the ring, and for how many of them it votes.
+    slots: Option<(u32, u32)>,
 }
 
 /// What there is to say.
@@ -184,9 +186,8 @@ impl Summary {
                 "state": l.health.word(),
                 "since": l.since.and_then(|s| now.checked_sub(s)).map(rfc3339),
                 "reason": l.reason,
-                // Machines tell what they are synced for once views can change.
-                "synced_slots": null,
-                "slots": null,
+                "synced_slots": l.slots.map(|(_, synced)| synced),
+                "slots": l.slots.map(|(slots, _)| slots),
                 "version": l.version,
                 "records": l.records,
             })
@@ -250,6 +251,7 @@ fn line(
         reason,
         version: own.map(|o| o.version.clone()),
         records: own.map(|o| o.records),
+        slots: own.map(|o| (o.slots, o.synced_slots)),
     }
 }
 

@@ -37,6 +37,8 @@ fn accounts(
             epoch: Epoch::FIRST,
             version: "0.1.0".to_string(),
             uptime_ms: 60_000,
+            slots: 64,
+            synced_slots: 64,
             peers: (1..=machines).filter(|&p| p != n).map(peer).collect(),
             records: 7,
             clients: 1,

@@ -574,10 +574,15 @@ impl Lead {
             return;
         }
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
-            let Some(n) = self.next_number() else { unreachable!("a lead at its last number proposes nothing") };
+            let Some(n) = self.next_number() else {
+                unreachable!("a lead at its last number proposes nothing")
+            };
             self.last = state;
-            for (waiting, _) in &mut resting {
-                waiting.mark_sent();
+            for (waiting, outcome) in &mut resting {
+                // What the state does not contain was not sent with it.
+                if matches!(outcome, Outcome::Done { .. }) {
+                    waiting.mark_sent();
+                }
             }
             What::Accept { n, state: self.last.clone() }
         } else if self.n == 0 {

@@ -68,6 +68,18 @@ pub enum Mutant {
     G1NoTombstone,
     /// F1: view 1 is told before it is durable.
     F1TellFirst,
+    /// A1: promises before the ceiling that covers the promise is on disk.
+    A1Unsynced,
+    /// A1: a promise is forgotten when its key is dropped from memory.
+    A1Evicted,
+    /// A3: tells a record that was read back before it was durable.
+    A3Unsynced,
+    /// C4: says that nothing was changed of a write that was sent.
+    C4Denied,
+    /// D3: a helper counts those who hold a later state, and answers with the earlier one.
+    D3Later,
+    /// I3: the failure of a retried request is not remembered.
+    I3Failure,
 }
 
 impl Mutant {
@@ -91,5 +103,11 @@ impl Mutant {
         Self::R3Blind,
         Self::G1NoTombstone,
         Self::F1TellFirst,
+        Self::A1Unsynced,
+        Self::A1Evicted,
+        Self::A3Unsynced,
+        Self::C4Denied,
+        Self::D3Later,
+        Self::I3Failure,
     ];
 }

@@ -19,7 +19,7 @@ use crate::local::Local;
 use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
-use crate::quorum::SlotSet;
+use crate::quorum::{MAX_SLOTS, SlotSet};
 use crate::reading::Readings;
 use crate::stamp::{Ballot, State};
 use crate::turn::{Turn, Waiting};
@@ -208,6 +208,12 @@ impl Node {
         self.local.limits
     }
 
+    /// True if it votes for all the slots it owns (section 6).
+    pub fn is_synced(&self) -> bool {
+        let all = SlotSet::all(MAX_SLOTS as u8);
+        self.local.present.as_ref().is_some_and(|p| p.me.is_some()) && self.local.synced.voting(all) == all
+    }
+
     /// Machines that `--init --with` still waits for.
     pub fn awaited(&self) -> Vec<Name> {
         self.birth.awaited()
@@ -340,7 +346,9 @@ impl Node {
             self.local.raise_floor(effects);
         }
         // What was read may not be durable yet: a cell dropped and loaded again forgot which ticket it was.
-        if let Some(ticket) = self.local.last_ticket() {
+        if let Some(ticket) = self.local.last_ticket()
+            && !self.local.rules.broken(Mutant::A3Unsynced)
+        {
             acceptor.set_ticket(ticket);
         }
         let cell = Cell {
@@ -416,7 +424,9 @@ impl Node {
         });
         if promises.len() > limit / 2 {
             for (promised, key) in promises {
-                self.local.raise_floor_in_memory(promised.time);
+                if !self.local.rules.broken(Mutant::A1Evicted) {
+                    self.local.raise_floor_in_memory(promised.time);
+                }
                 if let Some(Entry::Here(mut cell)) = left.remove(&key) {
                     cell.drop_from(&key, now, &mut self.local, &mut self.timers);
                 }
@@ -493,6 +503,7 @@ impl Cell {
                     Answer::Promised { .. } => turn.local.cover(ballot.time, turn.effects),
                     _ => None,
                 };
+                let line = if turn.local.rules.broken(Mutant::A1Unsynced) { None } else { line };
                 let after = line.max(self.acceptor.ticket());
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }

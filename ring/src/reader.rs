@@ -12,8 +12,9 @@ use crate::view::{Epoch, Name};
 #[derive(Clone, Debug)]
 pub struct Reader {
     slots: u8,
-    /// Votes for each stamp told, and for "none".
-    tallies: Vec<(Option<Stamp>, Tally)>,
+    /// Votes for each stamp told, and for "none"; with a copy of each, since a machine that told it may tell
+    /// another later.
+    tallies: Vec<(Option<Stamp>, Tally, Copied)>,
     heard: Vec<Heard>,
     rules: Rules,
 }
@@ -42,12 +43,17 @@ impl Reader {
     /// Takes an answer into account. An answer that carries no votes is heard, and counts for nothing (Q1).
     pub fn hear(&mut self, machine: Name, epoch: Epoch, votes: SlotSet, copied: Copied) {
         let stamp = copied.stamp();
-        match self.tallies.iter_mut().find(|(s, _)| *s == stamp) {
-            Some((_, tally)) => tally.add(epoch, votes),
+        match self.tallies.iter_mut().find(|(s, ..)| *s == stamp) {
+            Some((_, tally, copy)) => {
+                tally.add(epoch, votes);
+                if matches!(copy, Copied::Summary { .. }) {
+                    *copy = copied.clone();
+                }
+            }
             None => {
                 let mut tally = Tally::new(self.rules);
                 tally.add(epoch, votes);
-                self.tallies.push((stamp, tally));
+                self.tallies.push((stamp, tally, copied.clone()));
             }
         }
         self.heard.retain(|h| h.machine != machine);
@@ -58,33 +64,31 @@ impl Reader {
     pub fn settled(&self) -> Option<Option<Stamp>> {
         // D1Four: a read that is content with four.
         let slots = if self.rules.broken(Mutant::D1Four) { self.slots - 2 } else { self.slots };
-        self.tallies.iter().find(|(_, tally)| tally.reached(slots)).map(|(stamp, _)| *stamp)
+        self.tallies.iter().find(|(_, tally, _)| tally.reached(slots)).map(|(stamp, ..)| *stamp)
     }
 
     /// Votes for the settled answer; the most votes that any answer has if none is settled.
     pub fn votes(&self) -> u8 {
-        self.tallies.iter().map(|(_, tally)| tally.votes()).max().unwrap_or(0)
+        self.tallies.iter().map(|(_, tally, _)| tally.votes()).max().unwrap_or(0)
     }
 
     /// The votes for this stamp so far: what a helper starts from (D3).
     pub(crate) fn tally_of(&self, stamp: Stamp) -> Tally {
         self.tallies
             .iter()
-            .find(|(s, _)| *s == Some(stamp))
-            .map(|(_, tally)| tally.clone())
+            .find(|(s, ..)| *s == Some(stamp))
+            .map(|(_, tally, _)| tally.clone())
             .unwrap_or_default()
     }
 
     /// A copy with this stamp, whole if any machine told it whole.
     pub fn copy_of(&self, stamp: Option<Stamp>) -> Option<&Copied> {
-        let mut copies = self.heard.iter().map(|h| &h.copied).filter(|c| c.stamp() == stamp);
-        let first = copies.next()?;
-        core::iter::once(first).chain(copies).find(|c| !matches!(c, Copied::Summary { .. })).or(Some(first))
+        self.tallies.iter().find(|(s, ..)| *s == stamp).map(|(.., copy)| copy)
     }
 
     /// The highest stamp told by anyone, voted for or not.
     pub fn highest(&self) -> Option<Stamp> {
-        self.tallies.iter().filter_map(|(stamp, _)| *stamp).max()
+        self.tallies.iter().filter_map(|(stamp, ..)| *stamp).max()
     }
 
     /// Every machine's latest answer, in the order they came.

@@ -105,7 +105,11 @@ impl Readings {
             match answer {
                 // Exactly this stamp: a later state of the chain holds this one (C2), so it was chosen, but the
                 // later one may have been answered before this read began.
-                Answer::Held { stamp } if stamp == help.stamp => {
+                Answer::Held { stamp }
+                    if stamp == help.stamp
+                        || (stamp.ballot == help.stamp.ballot
+                            && turn.local.rules.broken(Mutant::D3Later)) =>
+                {
                     help.tally.add(epoch, votes);
                     if help.tally.reached(turn.owners.slots()) {
                         let stamp = help.stamp;

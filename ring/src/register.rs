@@ -106,7 +106,7 @@ impl Draft {
     /// A failure is final only if no other try of the request can succeed later. One that may still be under
     /// way (it is `again`) will find this and say the same.
     fn remember_failure(&mut self, write: &Write, came: Came, wall: Hlc) {
-        if write.again {
+        if write.again && !self.rules.broken(Mutant::I3Failure) {
             self.remember(write.id, came, wall);
             self.changed = true;
         }

@@ -6,6 +6,7 @@ use crate::effect::{Effect, Mono, Now, Ticket};
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Change, Message, Op, Outcome, Write};
+use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc};
@@ -129,12 +130,13 @@ impl Turn<'_> {
     /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
     /// coordinator, who knows only of his own try.
     pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
+        let sent = waiting.sent && !self.local.rules.broken(Mutant::C4Denied);
         let outcome = match (outcome, &waiting.op) {
-            (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if waiting.sent => {
+            (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if sent => {
                 Outcome::Unknown { votes, needed, silent }
             }
             (Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. }, Op::Write(_))
-                if waiting.sent =>
+                if sent =>
             {
                 Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() }
             }

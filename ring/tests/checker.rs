@@ -211,13 +211,10 @@ fn random_history(seed: u64, calls: usize, lies: f64) -> Vec<Op> {
         let condition = match rng.random_range(0..6) {
             0 => If::Absent,
             1 if value.is_some() => If::Version(version),
-            2 => past
-                .iter()
-                .rev()
-                .take(3)
-                .last()
-                .filter(|(v, n)| v.is_some() && *n > 0)
-                .map_or(If::Any, |(_, n)| If::Version(*n)),
+            2 => match past[past.len().saturating_sub(3)] {
+                (Some(_), version) => If::Version(version),
+                _ => If::Any,
+            },
             _ => If::Any,
         };
         let call = match rng.random_range(0..10) {

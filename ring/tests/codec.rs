@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Condition, Copied, Envelope, Found, Message, Op, Outcome, Write,
 };
-use ennead_ring::stamp::Applied;
+use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{
     Ballot, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, MemberState, Name, Record,
     RequestId, SlotSet, Stamp, State, View,
@@ -41,7 +41,12 @@ fn id() -> impl Strategy<Value = RequestId> {
 }
 
 fn state() -> impl Strategy<Value = State> {
-    let applied = (id(), any::<u64>()).prop_map(|(id, version)| Applied { id, version });
+    let came = prop_oneof![
+        any::<u64>().prop_map(Came::Version),
+        any::<Option<u64>>().prop_map(Came::Mismatch),
+        Just(Came::Absent),
+    ];
+    let applied = (id(), came).prop_map(|(id, came)| Applied { id, came });
     let recent = proptest::collection::vec(applied, 0..20);
     (any::<u64>(), proptest::option::of(value()), proptest::option::of(hlc()), recent, hlc()).prop_map(
         |(version, value, expires, recent, horizon)| State { version, value, expires, recent, horizon },
@@ -84,8 +89,7 @@ fn view() -> impl Strategy<Value = View> {
                 machine: Machine { name, incarnation: Incarnation::new(id) },
                 weight,
                 next_weight,
-                state: [MemberState::Up, MemberState::Leaving, MemberState::Joining]
-                    [usize::from(state as u8)],
+                state: [MemberState::Up, MemberState::Leaving, MemberState::Joining][usize::from(state)],
             };
             View::new(
                 ClusterId::new(cluster),
@@ -109,8 +113,8 @@ fn op() -> impl Strategy<Value = Op> {
         (value(), any::<Option<u64>>()).prop_map(|(value, ttl)| Change::Put { value, ttl }),
         Just(Change::Delete),
     ];
-    let write = (id(), condition, change)
-        .prop_map(|(id, condition, change)| Op::Write(Write { id, condition, change }));
+    let write = (id(), any::<bool>(), condition, change)
+        .prop_map(|(id, again, condition, change)| Op::Write(Write { id, again, condition, change }));
     prop_oneof![Just(Op::Read), write]
 }
 

@@ -165,7 +165,8 @@ fn a_write_that_was_sent_and_beaten_fails_a_comparison_only_once_that_is_remembe
     assert!(ballot > beat);
     // They hold a value, chosen, of which the first round did not hear. Ours, unchosen, is here.
     let state = State { version: 4, value: Some(b"other"[..].into()), ..State::default() };
-    let record = Record { stamp: Stamp { ballot: beat, n: 1 }, state: Arc::new(state), votes: SlotSet::all(3) };
+    let record =
+        Record { stamp: Stamp { ballot: beat, n: 1 }, state: Arc::new(state), votes: SlotSet::all(3) };
     s.promise(1, Some(record.clone()));
     s.promise(2, Some(record));
     assert_eq!(s.outcomes(), [], "a failure was told that nobody remembers");

@@ -39,17 +39,18 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             p.think = 5 * MS;
             p.stray = 1.0;
         }
-        // A clock that stands still over a restart.
+        // A coarse clock, so that a proposer that dies among its Accepts finds the same instant after its restart.
         Mutant::B1BallotTwice => {
             (p.machines, p.slots, p.keys) = (5, 5, 1);
-            p.crash_every = 50 * MS;
-            p.down_for = 10 * MS;
-            p.tick = 60 * SEC;
-            (p.skew, p.jump_every, p.client_skew) = (0, 0, 0);
-            p.tail = 0.3;
-            p.tail_delay = 200 * MS;
-            p.stray = 1.0;
-            p.rot = 0.0;
+            (p.crash_every, p.power_cut, p.crash_in_handle) = (0, 0.0, 0.02);
+            p.down_for = 2 * MS;
+            p.tick = SEC;
+            p.tuning.ceiling_ahead = 10 * MS;
+            (p.skew, p.jump_every, p.client_skew, p.rot) = (0, 0, 0, 0.0);
+            (p.delay, p.tail, p.tail_delay, p.drop) = (MS, 0.3, 200 * MS, 0.1);
+            (p.sync, p.slow_sync) = (MS, 0.0);
+            (p.think, p.patience, p.deadline) = (5 * MS, 50 * MS, 200 * MS);
+            (p.clients, p.calls, p.stray) = (6, 40, 1.0);
         }
         Mutant::I2NoHorizon => {
             p.keys = 1;
@@ -59,6 +60,35 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             p.tail = 0.2;
             p.tail_delay = 5 * SEC;
             p.client_skew = 120 * SEC;
+        }
+        // Promises that only a crash can lose: the ceiling is always late, and machines die all the time.
+        Mutant::A1Unsynced => {
+            (p.machines, p.slots, p.keys) = (3, 3, 1);
+            p.tuning.ceiling_ahead = 2;
+            (p.sync, p.slow_sync, p.slow_sync_for) = (10 * MS, 0.3, 100 * MS);
+            (p.crash_every, p.crash_in_handle, p.down_for, p.survive) = (0, 0.05, 2 * MS, 0.0);
+            (p.clients, p.calls, p.deadline) = (6, 60, SEC);
+            (p.tail, p.tail_delay, p.stray) = (0.3, 300 * MS, 1.0);
+            (p.skew, p.tick, p.rot, p.think) = (0, 1, 0.0, 5 * MS);
+        }
+        // Many keys, room for few.
+        Mutant::A1Evicted => {
+            (p.machines, p.slots, p.keys, p.clients) = (3, 3, 5, 6);
+            p.tuning.cells = 2;
+            (p.tail, p.tail_delay, p.stray, p.drop) = (0.3, 300 * MS, 1.0, 0.2);
+            (p.think, p.calls) = (5 * MS, 100);
+        }
+        Mutant::A3Unsynced => {
+            (p.machines, p.slots, p.keys, p.clients) = (3, 3, 5, 6);
+            p.tuning.cells = 2;
+            (p.sync, p.slow_sync, p.slow_sync_for, p.load) = (20 * MS, 0.3, 300 * MS, 10_000);
+            (p.crash_every, p.down_for, p.survive, p.power_cut) = (100 * MS, 10 * MS, 0.0, 0.5);
+            (p.think, p.stray, p.rot) = (5 * MS, 1.0, 0.0);
+        }
+        Mutant::I3Failure => {
+            (p.keys, p.compares, p.deletes, p.clients) = (1, 70, 30, 6);
+            (p.tail, p.tail_delay, p.stray) = (0.3, SEC, 0.5);
+            (p.patience, p.deadline, p.think) = (30 * MS, 5 * SEC, 10 * MS);
         }
         Mutant::R3Blind => {
             p.rot = 0.5;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `SIM_SEED=8841 ... one_seed -- --nocapture` | one seed, with its trace if it fails |
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
+//! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
 //! | `SIM_SEEDS=1000..9000 ... soak -- --nocapture` | these |
 //! | `SIM_SECONDS=600 SIM_FROM=1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
 #![allow(clippy::print_stdout, reason = "a soak tells how far it is")]
@@ -13,9 +14,11 @@
 #[path = "sim/mod.rs"]
 mod sim;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sim::{Failure, Profile, Report, run};
+use sim::world::{Failure, Report};
+use sim::{MS, Profile, run};
 
 fn swarm(seed: u64) -> Result<Report, Failure> {
     run(seed, Profile::draw, false)
@@ -37,11 +40,13 @@ fn explain(seed: u64, failure: &Failure) -> String {
     format!("{last}{failure}")
 }
 
-fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) {
+fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'static str, u64> {
     let begun = Instant::now();
+    let slow = std::env::var("SIM_SLOW").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000);
     let (mut runs, mut steps, mut time, mut answered, mut unknown, mut crashes) =
         (0u64, 0u64, 0u64, 0u64, 0u64, 0u64);
     let mut failures = Vec::new();
+    let (mut probes, mut slowest) = (BTreeMap::<&'static str, u64>::new(), 0);
     for seed in seeds {
         if limit.is_some_and(|limit| begun.elapsed() > limit) {
             break;
@@ -54,6 +59,13 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) {
                 answered += report.counts.answered;
                 unknown += report.counts.unknown;
                 crashes += report.counts.crashes;
+                slowest = slowest.max(report.counts.slowest);
+                if report.counts.slowest > slow * MS {
+                    println!("seed {seed}: slowest {} ms after healing", report.counts.slowest / MS);
+                }
+                for (what, times) in report.probes {
+                    *probes.entry(what).or_default() += times;
+                }
             }
             Err(failure) => {
                 println!("{failure}");
@@ -72,14 +84,48 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) {
         seconds / spent,
         failures.len()
     );
+    println!("slowest call after healing: {} ms", slowest / MS);
+    println!("{probes:?}");
     if let Some(failure) = failures.first() {
         panic!("{}", explain(failure.seed, failure));
     }
+    probes
 }
+
+/// What a few hundred seeds must have met, or they test less than they seem to.
+const PROBES: &[&str] = &[
+    "accept",
+    "birth",
+    "blank",
+    "copy",
+    "done",
+    "handed over",
+    "held",
+    "hint",
+    "loaded",
+    "mismatch",
+    "mute",
+    "no quorum",
+    "no value",
+    "not tried",
+    "nothing to delete",
+    "overloaded",
+    "prepare",
+    "promised",
+    "read",
+    "refused",
+    "too late",
+    "unknown",
+    "unreadable",
+    "value",
+    "wake",
+];
 
 #[test]
 fn every_key_is_linearizable_through_any_faults() {
-    all(0..400, None);
+    let met = all(0..6_000, None);
+    let missed: Vec<_> = PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
+    assert!(missed.is_empty(), "no seed met {missed:?}");
 }
 
 #[test]

@@ -217,8 +217,7 @@ impl Tries<'_> {
             }
             Reply::Down(_) | Reply::Status(_) => return Taken::Nothing,
         };
-        let others_changed_nothing =
-            self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
+        let others_changed_nothing = self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
         let Some(this) = self.all.iter_mut().find(|t| t.ask == asked) else { return Taken::Nothing };
         match outcome {
             Outcome::NoQuorum { votes, silent, .. } => {

@@ -189,6 +189,8 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 epoch,
                 version,
                 uptime_ms,
+                slots: clients,
+                synced_slots: part_restarts,
                 peers,
                 records,
                 clients,

@@ -10,7 +10,8 @@ use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
 use rand::RngExt;
 
 use super::checker::{Call, If, Op, Reply};
-use super::world::{Event, World};
+use super::faults::log_uniform;
+use super::world::{Event, World, said};
 use super::{MS, SEC};
 
 /// One client.
@@ -133,7 +134,8 @@ impl World {
                 for owner in self.owners[key].clone().into_iter().skip(quorum) {
                     self.direct_ask(c, key, owner, ask);
                 }
-                let wait = self.rng.random_range(0..=self.profile.patience);
+                let most = if self.clients[c].scripted { 100 * MS } else { self.profile.patience };
+                let wait = self.rng.random_range(0..=most);
                 return self.client_timer(c, wait);
             }
             doing.direct = None;
@@ -207,6 +209,12 @@ impl World {
             slot: 0,
             direct: None,
         });
+        let expires = matches!(call, Call::Put(..))
+            && !self.clients[c].scripted
+            && self.rng.random_bool(self.profile.ttl);
+        if expires && let Some(doing) = &mut self.clients[c].doing {
+            doing.ttl = Some(log_uniform(&mut self.rng, 1, 3_000));
+        }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
         if direct {
             let ask = self.new_ask();
@@ -217,7 +225,8 @@ impl World {
             for owner in self.owners[key].clone().into_iter().take(quorum) {
                 self.direct_ask(c, key, owner, ask);
             }
-            let hedge = self.rng.random_range(0..=self.profile.patience / 2);
+            let most = if self.clients[c].scripted { 50 * MS } else { self.profile.patience / 2 };
+            let hedge = self.rng.random_range(0..=most);
             self.client_timer(c, hedge);
         } else {
             self.try_once(c);
@@ -276,6 +285,8 @@ impl World {
         } else {
             self.owners[key][slot % self.owners[key].len()]
         };
+        // An auditor measures the cluster, not its own luck in finding who is up.
+        let to = if self.clients[c].scripted { self.someone_up(to) } else { to };
         let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
         self.client_sends(c, to, message);
         self.client_timer(c, patience);
@@ -302,6 +313,14 @@ impl World {
             format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
         });
         let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        if self.clients[c].scripted {
+            self.counts.slowest = self.counts.slowest.max(self.now + 10 * SEC - doing.deadline);
+        }
+        if doing.ttl.is_some()
+            && let Call::Put(value, _) = doing.call
+        {
+            self.expiring.push((doing.key, value, start));
+        }
         let history = &mut self.histories[doing.key];
         match reply {
             Reply::Unknown if doing.call == Call::Get => {}
@@ -353,6 +372,7 @@ impl World {
             Message::Outcome { ask, outcome } => {
                 let Some(at) = doing.asks.iter().position(|&(a, _)| a == ask) else { return };
                 let (_, again) = doing.asks.swap_remove(at);
+                self.probe_outcome(&outcome);
                 self.client_told(c, again, outcome);
             }
             _ => {}
@@ -365,7 +385,7 @@ impl World {
         if !matches!(outcome, Outcome::Unknown { .. }) {
             doing.open -= 1;
         }
-        let reply = match outcome {
+        let reply = match outcome.clone() {
             Outcome::Done { version, .. } => Reply::Done(version),
             Outcome::Value(Some(Found { value, version, .. })) => Reply::Found(value_of(&value), version),
             Outcome::Value(None) => Reply::Nothing(None),
@@ -393,6 +413,11 @@ impl World {
             | Outcome::NoQuorum { .. }
             | Outcome::Overloaded { .. }
             | Outcome::Refused(_) => {
+                let (call, key) = (doing.call, doing.key);
+                if self.clients[c].scripted && !matches!(outcome, Outcome::Overloaded { .. }) {
+                    let told = said(&outcome);
+                    return self.fail(format!("claim 3: healed, and yet {call:?} of key {key}: {told}"));
+                }
                 // Not too hot on its heels.
                 let pause = self.rng.random_range(MS..=50 * MS).min(self.profile.patience);
                 return self.client_timer(c, pause);

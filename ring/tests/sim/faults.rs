@@ -38,6 +38,9 @@ pub(crate) struct Profile {
     /// How often a client gives up at once, so that outcomes are unknown.
     pub(crate) gives_up: f64,
 
+    /// How often a put has an expiry.
+    pub(crate) ttl: f64,
+
     pub(crate) delay: u64,
     pub(crate) tail: f64,
     pub(crate) tail_delay: u64,
@@ -112,6 +115,7 @@ impl Profile {
             direct_reads: 15,
             client_skew: 0,
             gives_up: 0.0,
+            ttl: 0.0,
             delay: MS,
             tail: 0.0,
             tail_delay: 100 * MS,
@@ -176,6 +180,14 @@ impl Profile {
         }
         if rng.random_bool(0.3) {
             p.gives_up = rng.random_range(0.0..0.3);
+        }
+        if rng.random_bool(0.15) {
+            p.ttl = rng.random_range(0.0..0.5);
+        }
+        if rng.random_bool(0.05) {
+            // A crowd: batches are full.
+            (p.clients, p.calls, p.keys) = (rng.random_range(10..60), 12, 1);
+            p.think = p.think.min(20 * MS);
         }
         p.tuning.pipeline = rng.random_range(1..=4);
         if rng.random_bool(0.3) {

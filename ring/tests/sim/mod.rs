@@ -16,7 +16,7 @@ pub(crate) mod faults;
 pub(crate) mod world;
 
 pub(crate) use faults::Profile;
-pub(crate) use world::{Failure, Report, run};
+pub(crate) use world::run;
 
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000_000;

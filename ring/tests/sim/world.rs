@@ -1,20 +1,20 @@
 //! The world around the nodes: one queue of events in virtual time, one random generator, nothing else.
 
 use std::cell::Cell;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
-use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::message::{Addr, Envelope, Message, Outcome};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
 use ennead_ring::placement::Ring;
-use ennead_ring::{Chain, ClusterId, Incarnation, Key, Machine, Name, Node, View};
+use ennead_ring::{Chain, ClusterId, Incarnation, Key, Loaded, Machine, Name, Node, View};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::checker::{self, Op};
+use super::checker::{self, Call, If, Op, Reply};
 use super::client::{Client, Script};
 use super::disk::Disk;
 use super::faults::{Profile, log_uniform};
@@ -126,6 +126,8 @@ pub(crate) struct Counts {
     pub(crate) cuts: u64,
     pub(crate) messages: u64,
     pub(crate) rotten: u64,
+    /// Of the audit: its longest call, in nanoseconds.
+    pub(crate) slowest: u64,
 }
 
 /// A run that went well.
@@ -136,6 +138,8 @@ pub(crate) struct Report {
     pub(crate) steps: u64,
     pub(crate) virtual_time: u64,
     pub(crate) counts: Counts,
+    /// How often each kind of thing was said.
+    pub(crate) probes: BTreeMap<&'static str, u64>,
     pub(crate) trace: Vec<String>,
     pub(crate) histories: Vec<Vec<Op>>,
 }
@@ -170,8 +174,11 @@ pub(crate) struct World {
     pub(crate) owners: Vec<Vec<usize>>,
     pub(crate) view: Option<Arc<View>>,
     pub(crate) histories: Vec<Vec<Op>>,
+    /// Puts with an expiry: key, value, start.
+    pub(crate) expiring: Vec<(usize, u64, u64)>,
     pub(crate) last_ask: u64,
     pub(crate) counts: Counts,
+    probes: BTreeMap<&'static str, u64>,
     computers: Vec<Computer>,
     by_name: HashMap<Name, usize>,
     queue: BinaryHeap<Scheduled>,
@@ -217,6 +224,7 @@ pub(crate) fn run(
             steps: world.steps,
             virtual_time: world.now,
             counts: world.counts,
+            probes: std::mem::take(&mut world.probes),
             trace: Vec::new(),
             histories: std::mem::take(&mut world.histories),
         })
@@ -276,7 +284,9 @@ impl World {
             histories: vec![Vec::new(); keys.len()],
             keys,
             view: None,
+            expiring: Vec::new(),
             last_ask: 0,
+            probes: BTreeMap::new(),
             counts: Counts::default(),
             by_name: names.iter().enumerate().map(|(i, &n)| (n, i)).collect(),
             computers,
@@ -326,11 +336,15 @@ impl World {
         if !self.born() {
             return Err("healed, and yet no cluster was born".to_string());
         }
+        // A sync that was slow when all was healed is slow to its end.
+        let hung = self.profile.slow_sync_for;
+        self.run_while(hung, |_| true)?;
         self.audit();
         self.run_while(300 * SEC, |w| !w.clients.iter().all(Client::idle))?;
         if !self.clients.iter().all(Client::idle) {
             return Err("claim 3: the audit did not end".to_string());
         }
+        self.expire();
         for (key, history) in self.histories.iter_mut().enumerate() {
             history.sort_by_key(|op| op.start);
             if let Err(fault) = checker::judge(history) {
@@ -338,6 +352,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// G4: whoever finds a value past its expiry, by his own clock, deletes it. Clocks mean nothing here, so that
+    /// may happen at any time after the put began, or never: a conditional delete of unknown outcome.
+    fn expire(&mut self) {
+        for (key, value, start) in std::mem::take(&mut self.expiring) {
+            let history = &mut self.histories[key];
+            let version = history.iter().find_map(|op| match (op.call, op.reply) {
+                (Call::Put(v, _), Reply::Done(version)) | (Call::Get, Reply::Found(v, version))
+                    if v == value =>
+                {
+                    Some(version)
+                }
+                _ => None,
+            });
+            let condition = version.map_or(If::Any, If::Version);
+            let (call, reply) = (Call::Delete(condition), Reply::Unknown);
+            history.push(Op { who: 999, call, reply, start, end: u64::MAX });
+        }
     }
 
     fn run_while(&mut self, at_most: u64, mut wanted: impl FnMut(&Self) -> bool) -> Result<(), String> {
@@ -395,6 +428,12 @@ impl World {
     pub(crate) fn wall(&self, skew: i64) -> u64 {
         let exact = (BIRTH + i128::from(self.now) + i128::from(skew)) as u64;
         exact - exact % self.profile.tick
+    }
+
+    /// This machine, or the next one that runs.
+    pub(crate) fn someone_up(&self, m: usize) -> usize {
+        let machines = self.computers.len();
+        (m..m + machines).map(|i| i % machines).find(|&i| self.computers[i].node.is_some()).unwrap_or(m)
     }
 
     /// True once every computer has a view on its disk.
@@ -520,6 +559,7 @@ impl World {
         self.steps += 1;
         PROGRESS.set((self.steps, self.now));
         self.mix_input(m, &input);
+        self.probe(&input);
         if self.trace.is_some() {
             let line = match &input {
                 Input::Message { from, envelope } => {
@@ -908,7 +948,9 @@ impl World {
     fn audit(&mut self) {
         for key in 0..self.keys.len() {
             let c = self.clients.len();
-            let mut client = Client::new(0, 0, self.keys.len());
+            // Its clock is ahead of all others: no request of its is too late.
+            let ahead = (self.profile.client_skew + self.profile.tick + SEC) as i64;
+            let mut client = Client::new(0, ahead, self.keys.len());
             client.scripted = true;
             let script = [
                 Script::Get,
@@ -937,6 +979,26 @@ impl World {
             },
             Addr::Client(n) => format!("client {n}"),
         }
+    }
+
+    fn probe(&mut self, input: &Input) {
+        let what = match input {
+            Input::Message { envelope, .. } => match &envelope.message {
+                Message::Request { handed: true, .. } => "handed over",
+                Message::Outcome { outcome, .. } => said(outcome),
+                message => message.kind(),
+            },
+            Input::Loaded { found: Loaded::Unreadable, .. } => "unreadable",
+            Input::Loaded { .. } => "loaded",
+            Input::Reachable { .. } => "hint",
+            Input::Wake => "wake",
+        };
+        *self.probes.entry(what).or_default() += 1;
+    }
+
+    /// A client was told this.
+    pub(crate) fn probe_outcome(&mut self, outcome: &Outcome) {
+        *self.probes.entry(said(outcome)).or_default() += 1;
     }
 
     fn mix_input(&mut self, m: usize, input: &Input) {
@@ -986,4 +1048,20 @@ fn describe(envelope: &Envelope) -> String {
     let mut line = format!("{}{extra}", envelope.message);
     line.truncate(300);
     line
+}
+
+/// An outcome in a word or two.
+pub(crate) fn said(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done { .. } => "done",
+        Outcome::Value(None) => "no value",
+        Outcome::Value(Some(_)) => "value",
+        Outcome::Mismatch { .. } => "mismatch",
+        Outcome::Absent => "nothing to delete",
+        Outcome::TooLate { .. } => "too late",
+        Outcome::NoQuorum { .. } => "no quorum",
+        Outcome::Unknown { .. } => "unknown",
+        Outcome::Overloaded { .. } => "overloaded",
+        Outcome::Refused(_) => "not tried",
+    }
 }
