@@ -573,17 +573,17 @@ impl Lead {
             }
             return;
         }
+        for (waiting, outcome) in &mut resting {
+            // What the last state contains is out there, whoever sent it; what it does not contain was not sent.
+            if matches!(outcome, Outcome::Done { .. }) {
+                waiting.mark_sent();
+            }
+        }
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
             let Some(n) = self.next_number() else {
                 unreachable!("a lead at its last number proposes nothing")
             };
             self.last = state;
-            for (waiting, outcome) in &mut resting {
-                // What the state does not contain was not sent with it.
-                if matches!(outcome, Outcome::Done { .. }) {
-                    waiting.mark_sent();
-                }
-            }
             What::Accept { n, state: self.last.clone() }
         } else if self.n == 0 {
             What::Confirm { least: self.base }

@@ -270,3 +270,18 @@ fn a_write_that_is_found_applied_is_told_with_the_votes_that_showed_it() {
     s.answer(1, ask, Answer::Copy(Copied::Whole(Record { stamp, state, votes: SlotSet::all(3) })));
     assert_eq!(s.outcomes()[1], (2, Outcome::Done { version: 3, votes: 2 }));
 }
+
+#[test]
+fn of_a_write_that_the_last_state_contains_nobody_says_that_nothing_was_changed() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    s.promise(1, None);
+    s.accept(1).expect("the write was proposed");
+    // The same again, and still nobody answers.
+    s.request(2, Op::Write(Write { again: true, ..put(1, Condition::Any) }));
+    s.wait(2_100 * MS);
+    for (ask, outcome) in s.outcomes() {
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "try {ask}: {outcome:?}");
+    }
+    assert_eq!(s.outcomes().len(), 2);
+}
