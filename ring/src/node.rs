@@ -204,7 +204,8 @@ impl Node {
             return;
         };
         // V4: another cluster's word is nothing to us. The transport has refused it already.
-        if cluster.is_some_and(|c| c != present.view.cluster()) {
+        if cluster.is_some_and(|c| c != present.view.cluster()) && !self.local.rules.broken(Mutant::V4Cluster)
+        {
             return;
         }
         let member = match from {
