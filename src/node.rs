@@ -392,17 +392,19 @@ async fn live(
                 }
                 storage.close();
                 while inbox.storage.try_recv().is_ok() {}
-                match open_storage(&config, &storage_tx) {
-                    Ok((opened, restored)) => {
+                let why = match open_storage(&config, &storage_tx) {
+                    Ok((opened, restored)) if restored.incarnation == me.incarnation => {
                         storage = opened;
                         *saved.borrow_mut() = save(&restored);
+                        continue;
                     }
-                    Err(error) => {
-                        let why = format!("the data directory cannot be opened again: {error}");
-                        transport.close(&why).await;
-                        return Some(StopReason::Failed(why));
-                    }
-                }
+                    // R2: emptied or replaced under our feet. Whoever it is now has not promised what we did.
+                    Ok((_, restored)) => format!("it is incarnation {} now", restored.incarnation),
+                    Err(error) => error.to_string(),
+                };
+                let why = format!("the data directory cannot be opened again: {why}");
+                transport.close(&why).await;
+                return Some(StopReason::Failed(why));
             }
             Ok(Ended::Storage(error)) => break StopReason::Failed(error.to_string()),
             Ok(Ended::Transport(why)) => break StopReason::Failed(why),

@@ -117,7 +117,8 @@ impl Peers {
 struct Core<'a> {
     node: ennead_ring::Node,
     parts: &'a Parts<'a>,
-    /// Added to the node's tickets to make the storage's.
+    /// Added to the node's tickets to make the storage's. What an earlier core loop persisted may be no more
+    /// durable than what this one does, and may be read back before it is: nothing leaves before that.
     base: u64,
     durable: u64,
     /// Sends that wait for a ticket.
@@ -271,12 +272,14 @@ impl Core<'_> {
                     self.remember(ticket, &change);
                     self.parts.storage.persist(Ticket(ticket), change);
                 }
-                Effect::Send { to, envelope, after } => match after.map(|t| self.base + t.0) {
-                    Some(ticket) if ticket > self.durable => {
+                Effect::Send { to, envelope, after } => {
+                    let ticket = self.base + after.map_or(0, |t| t.0);
+                    if ticket > self.durable {
                         self.parked.entry(ticket).or_default().push((to, envelope));
+                    } else {
+                        self.deliver(to, envelope);
                     }
-                    _ => self.deliver(to, envelope),
-                },
+                }
                 Effect::Load { key } => self.parts.storage.load(key),
             }
         }

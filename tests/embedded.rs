@@ -54,7 +54,7 @@ async fn until_served(client: &Client) {
 #[tokio::test]
 async fn a_program_embeds_a_cluster_of_one() {
     let dir = tempfile::tempdir().expect("a folder");
-    let nodes = cluster(dir.path(), 91, 1).await;
+    let nodes = cluster(dir.path(), 101, 1).await;
     let kv = nodes[0].client();
 
     let v1 = kv.put("mail-23412", "hello").await.expect("a put");
@@ -88,7 +88,7 @@ async fn a_program_embeds_a_cluster_of_one() {
 #[tokio::test]
 async fn a_value_past_its_expiry_is_gone_for_every_reader() {
     let dir = tempfile::tempdir().expect("a folder");
-    let nodes = cluster(dir.path(), 92, 3).await;
+    let nodes = cluster(dir.path(), 102, 3).await;
     let kv = nodes[0].client();
     let v1 = kv.put("session", "x").ttl(Duration::from_millis(300)).await.expect("a put");
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -103,7 +103,7 @@ async fn a_value_past_its_expiry_is_gone_for_every_reader() {
 #[tokio::test]
 async fn large_values_travel_and_too_large_ones_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let nodes = cluster(dir.path(), 93, 3).await;
+    let nodes = cluster(dir.path(), 103, 3).await;
     let kv = nodes[0].client();
     let value: Vec<u8> = (0..8 << 20).map(|i| (i % 251) as u8).collect();
     kv.put("large", &value).await.expect("8 MiB");
@@ -127,7 +127,7 @@ async fn large_values_travel_and_too_large_ones_are_refused() {
 async fn a_part_that_panics_is_started_again_and_the_node_still_serves() {
     let dir = tempfile::tempdir().expect("a folder");
     // Of three machines one may fail; all three lose the same part at once.
-    let nodes = cluster(dir.path(), 94, 3).await;
+    let nodes = cluster(dir.path(), 104, 3).await;
     let kv = nodes[0].client();
     let mut acknowledged = kv.put("counter", "0").await.expect("a put");
     for (round, part) in [Part::Core, Part::StorageWriter, Part::Listener, Part::Dialler, Part::StorageWriter]
@@ -158,7 +158,7 @@ async fn a_part_that_panics_is_started_again_and_the_node_still_serves() {
 #[tokio::test]
 async fn a_part_that_dies_again_and_again_ends_the_node_with_the_reason() {
     let dir = tempfile::tempdir().expect("a folder");
-    let nodes = cluster(dir.path(), 95, 1).await;
+    let nodes = cluster(dir.path(), 105, 1).await;
     for _ in 0..6 {
         nodes[0].break_part(Part::Core).await;
     }
@@ -170,7 +170,7 @@ async fn a_part_that_dies_again_and_again_ends_the_node_with_the_reason() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("a folder");
-    let nodes = cluster(dir.path(), 96, 3).await;
+    let nodes = cluster(dir.path(), 106, 3).await;
     let kv = nodes[0].client();
     for i in 0..50 {
         kv.put(format!("key-{i}"), format!("value-{i}")).await.expect("a put");
@@ -182,8 +182,8 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let mut nodes = Vec::new();
     for host in 1..=3 {
         let data =
-            if host == 1 { dir.path().join("first") } else { dir.path().join(name(96, host).to_string()) };
-        let node = Node::builder().listen(name(96, host)).data_dir(data).certs(&certs).start().await;
+            if host == 1 { dir.path().join("first") } else { dir.path().join(name(106, host).to_string()) };
+        let node = Node::builder().listen(name(106, host)).data_dir(data).certs(&certs).start().await;
         nodes.push(node.expect("a machine that belongs to a cluster starts without a word"));
     }
     let kv = nodes[1].client();

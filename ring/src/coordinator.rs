@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Mono, Ticket};
-use crate::message::{Answer, Ask, Bound, Copied, Message, Op, Outcome};
+use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally, hopeless};
 use crate::reader::Reader;
@@ -87,8 +87,8 @@ struct Lead {
     landed: Option<Ask>,
     /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
     retiring: bool,
-    /// The state it began from; read by a mutant only (B2).
-    base_state: Arc<State>,
+    /// The state it began from, for a mutant (B2).
+    base_state: Option<Arc<State>>,
 }
 
 /// A question under a lead, and the answers that rest on it.
@@ -278,7 +278,7 @@ impl Coordinator {
         self.stage = Stage::Leading(Box::new(Lead {
             ballot: p.ballot,
             n: 0,
-            base_state: last.clone(),
+            base_state: turn.local.rules.broken(Mutant::B2Fork).then(|| last.clone()),
             last,
             base,
             proven,
@@ -384,18 +384,17 @@ impl Coordinator {
         }
         self.take_back(turn);
         match &mut self.stage {
-            // Some refused, the others are silent: no use asking these for ever, since those would promise a
-            // higher ballot at once.
-            Stage::Preparing(p) if p.round.is_refused_and_due(turn.now) => self.beaten(turn),
-            Stage::Leading(lead) if lead.flights.iter().any(|f| f.round.is_refused_and_due(turn.now)) => {
-                self.beaten(turn);
-            }
             Stage::Preparing(p) => {
-                if p.round.is_due(turn.now) {
+                if p.round.is_stuck(turn.now) {
+                    self.beaten(turn);
+                } else if p.round.is_due(turn.now) {
                     let message =
                         Message::Prepare { ask: p.round.ask, key: turn.key.clone(), ballot: p.ballot };
                     turn.ask_owners(&p.round, &message, p.after);
                 }
+            }
+            Stage::Leading(lead) if lead.flights.iter().any(|f| f.round.is_stuck(turn.now)) => {
+                self.beaten(turn);
             }
             Stage::Leading(lead) => lead.resend(turn),
             Stage::Idle | Stage::Resting(_) => {}
@@ -413,12 +412,10 @@ impl Coordinator {
         let (back, stay) = mem::take(&mut self.handed).into_iter().partition::<Vec<_>, _>(late);
         self.handed = stay;
         self.favourite = None;
-        for Handed { ask, waiting, .. } in back {
+        for Handed { ask, mut waiting, .. } in back {
             turn.local.forget(ask);
-            let mut waiting = Waiting { handed: true, sent: true, ..waiting };
-            if let Op::Write(write) = &mut waiting.op {
-                write.again = true;
-            }
+            waiting.handed = true;
+            waiting.mark_sent();
             self.waiting.push_back(waiting);
         }
     }
@@ -539,8 +536,8 @@ impl Lead {
     /// change nothing, asks whether the last state is still what they hold.
     fn propose(&mut self, turn: &mut Turn<'_>, batch: Vec<Waiting>) {
         let rules = turn.local.rules;
-        let fork = rules.broken(Mutant::B2Fork) && self.n > 0;
-        let mut draft = Draft::of(if fork { &self.base_state } else { &self.last }, rules);
+        let from = self.base_state.as_ref().filter(|_| self.n > 0).unwrap_or(&self.last);
+        let mut draft = Draft::of(from, rules);
         let wall = turn.wall();
         let mut resting: Vec<(Waiting, Outcome)> = batch
             .into_iter()
@@ -566,13 +563,17 @@ impl Lead {
             return;
         }
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
-            self.n += 1;
+            let Some(n) = self.next_number() else {
+                unreachable!("a lead at its last number proposes nothing")
+            };
             self.last = state;
             for (waiting, outcome) in &mut resting {
                 // What the state does not contain was not sent with it.
-                waiting.sent |= matches!(outcome, Outcome::Done { .. });
+                if matches!(outcome, Outcome::Done { .. }) {
+                    waiting.mark_sent();
+                }
             }
-            What::Accept { n: self.n, state: self.last.clone() }
+            What::Accept { n, state: self.last.clone() }
         } else if self.n == 0 {
             What::Confirm { least: self.base }
         } else {
@@ -581,6 +582,14 @@ impl Lead {
         let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
         self.ask(turn, &flight);
         self.flights.push_back(flight);
+    }
+
+    /// The number of the next state. With the last one there is, the lead ends: numbers that began again would
+    /// be answered "held" by who holds a higher one.
+    fn next_number(&mut self) -> Option<u32> {
+        self.n = self.n.checked_add(1)?;
+        self.retiring |= self.n == u32::MAX;
+        Some(self.n)
     }
 
     fn ask(&self, turn: &mut Turn<'_>, flight: &Flight) {
@@ -604,13 +613,15 @@ impl Lead {
             if !flight.round.is_due(turn.now) {
                 continue;
             }
-            if let What::Confirm { .. } = flight.what {
-                // Of those who answer, fewer than five hold the last state: it was proposed and nobody waited
-                // for it any more, or those who held it are gone. Asking does not help them to it.
+            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up.
+            // So D4: the last state once more, under its next number.
+            if matches!(flight.what, What::Confirm { .. })
+                && let Some(n) = self.next_number()
+            {
                 turn.local.forget(flight.round.ask);
-                self.n = self.n.max(1);
-                flight.what = What::Accept { n: self.n, state: self.last.clone() };
-                (flight.round, flight.tally) = (Round::new(turn), turn.local.tally());
+                flight.what = What::Accept { n, state: self.last.clone() };
+                flight.round = Round::new(turn);
+                flight.tally = turn.local.tally();
             }
             self.ask(turn, flight);
         }

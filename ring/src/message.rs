@@ -161,8 +161,9 @@ pub enum Op {
 pub struct Write {
     /// The same in every retry.
     pub id: RequestId,
-    /// True if an earlier try of this id may still be under way somewhere. A failure is then remembered like a
-    /// success: otherwise that try could succeed after its client was told that the comparison failed.
+    /// True if an earlier try of this id may still be under way somewhere, or an Accept of one out there. A
+    /// failure is then remembered like a success: otherwise that try could succeed after its client was told
+    /// that the comparison failed.
     pub again: bool,
     /// Only if this holds.
     pub condition: Condition,

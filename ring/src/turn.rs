@@ -38,6 +38,17 @@ pub(crate) struct Waiting {
     pub(crate) seq: u64,
 }
 
+impl Waiting {
+    /// From now on it may take effect through an Accept that is out there, whatever a later try says: so its
+    /// failure is unknown (C4), and a comparison that fails in a later try is final only once it is remembered.
+    pub(crate) fn mark_sent(&mut self) {
+        self.sent = true;
+        if let Op::Write(write) = &mut self.op {
+            write.again = true;
+        }
+    }
+}
+
 /// A question put to several machines: whom it went to, who has answered, when to ask again.
 #[derive(Debug)]
 pub(crate) struct Round {
@@ -73,8 +84,9 @@ impl Round {
         owners.machines().all(|m| self.heard.contains(&m))
     }
 
-    /// True if it is time to ask again, and somebody has refused.
-    pub(crate) fn is_refused_and_due(&self, now: Now) -> bool {
+    /// True if some refused and the others have not made five by the time they are asked again. They may never:
+    /// the dead answer nothing, and who refused this ballot does so for ever. A higher one may have five.
+    pub(crate) fn is_stuck(&self, now: Now) -> bool {
         self.resend_at <= now.mono && !self.refused.is_empty()
     }
 

@@ -56,15 +56,25 @@ pub(super) enum Reply {
 /// An operation's answers, by machine, as they come. Dropping it ends the operation.
 pub(super) struct Replies {
     pub(super) ask: Ask,
+    /// Further questions of the same operation.
+    others: Vec<Ask>,
+    tx: mpsc::UnboundedSender<(Name, Reply)>,
     rx: mpsc::UnboundedReceiver<(Name, Reply)>,
     link: Arc<Link>,
 }
 
 impl Replies {
+    /// A further question, whose answers come here too.
+    pub(super) fn another(&mut self) -> Ask {
+        let ask = self.link.register(&self.tx);
+        self.others.push(ask);
+        ask
+    }
+
     pub(super) async fn next(&mut self) -> (Name, Reply) {
         match self.rx.recv().await {
             Some(reply) => reply,
-            // The sender lives in the link's table until this is dropped.
+            // We hold a sender ourselves.
             None => std::future::pending().await,
         }
     }
@@ -72,7 +82,10 @@ impl Replies {
 
 impl Drop for Replies {
     fn drop(&mut self) {
-        self.link.state().pending.remove(&self.ask.0);
+        let mut state = self.link.state();
+        for ask in self.others.iter().chain([&self.ask]) {
+            state.pending.remove(&ask.0);
+        }
     }
 }
 
@@ -155,10 +168,14 @@ impl Link {
     // -- asking --------------------------------------------------------------------------------------
 
     pub(super) fn question(self: &Arc<Self>) -> Replies {
-        let ask = Ask(self.next_ask.fetch_add(1, Ordering::Relaxed));
         let (tx, rx) = mpsc::unbounded_channel();
-        self.state().pending.insert(ask.0, tx);
-        Replies { ask, rx, link: self.clone() }
+        Replies { ask: self.register(&tx), others: vec![], tx, rx, link: self.clone() }
+    }
+
+    fn register(&self, tx: &mpsc::UnboundedSender<(Name, Reply)>) -> Ask {
+        let ask = Ask(self.next_ask.fetch_add(1, Ordering::Relaxed));
+        self.state().pending.insert(ask.0, tx.clone());
+        ask
     }
 
     pub(super) fn send(&self, to: Name, message: Message) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ennead_ring::message::{Message, Op, Outcome, Write};
+use ennead_ring::message::{Ask, Message, Op, Outcome, Write};
 use ennead_ring::stamp::{Hlc, RequestId};
 use ennead_ring::view::Name;
 use ennead_ring::{Key, quorum_of};
@@ -55,6 +55,8 @@ pub(super) async fn write(
 /// One coordinator that was asked.
 struct Try {
     name: Name,
+    /// Its own question: a late answer to an earlier try at the same machine is not the answer to this one.
+    ask: Ask,
     sent: Instant,
     /// Whether an earlier try was under way when this one was sent.
     again: bool,
@@ -71,7 +73,7 @@ enum Stands {
     Unknown,
 }
 
-/// The tries of one request. They share one question: an answer is told by who gives it.
+/// The tries of one request.
 struct Tries<'a> {
     link: &'a Arc<Link>,
     key: &'a Key,
@@ -86,7 +88,7 @@ struct Tries<'a> {
 }
 
 /// Sends a request to one coordinator after the other until one has an answer to it: `Done`, `Value`,
-/// `Mismatch`, `Absent`, or `TooLate` on a first try.
+/// `Mismatch`, `Absent`, or `TooLate` where no other try can have changed anything.
 pub(super) async fn through_coordinators(
     link: &Arc<Link>,
     key: &Key,
@@ -125,7 +127,7 @@ pub(super) async fn through_coordinators(
             }
             tries.send(name);
             // A coordinator that lives but takes long gets company, not a successor.
-            let company = Instant::now() + patience;
+            let company = (Instant::now() + patience).min(deadline);
             patience *= 2;
             if let Some(outcome) = tries.wait(company).await {
                 link.succeeded();
@@ -160,9 +162,10 @@ impl Tries<'_> {
         if let Op::Write(write) = &mut op {
             write.again = again;
         }
-        let (ask, key) = (self.replies.ask, self.key.clone());
+        let ask = if self.all.is_empty() { self.replies.ask } else { self.replies.another() };
+        let key = self.key.clone();
         self.link.send(name, Message::Request { ask, key, op, within, handed: false });
-        self.all.push(Try { name, sent: now, again, stands: Stands::Open });
+        self.all.push(Try { name, ask, sent: now, again, stands: Stands::Open });
     }
 
     fn not_reached(&mut self, name: Name) {
@@ -199,24 +202,23 @@ impl Tries<'_> {
     }
 
     fn take(&mut self, name: Name, reply: Reply) -> Taken {
-        let alone = self.all.len() == 1;
-        let earlier = self.all.iter().any(|t| t.name != name);
-        let Some(this) = self.all.iter_mut().rev().find(|t| t.name == name) else { return Taken::Nothing };
-        let outcome = match reply {
+        let (asked, outcome) = match reply {
             Reply::Ring(envelope) => {
                 self.link.refresh(envelope.epoch);
                 match envelope.message {
-                    Message::Outcome { outcome, .. } => outcome,
+                    Message::Outcome { ask, outcome } => (ask, outcome),
                     _ => return Taken::Nothing,
                 }
             }
             // Sent, and lost or not.
-            Reply::Down(_) => {
+            Reply::Down(_) if self.all.iter().any(|t| t.name == name) => {
                 self.not_reached(name);
                 return Taken::Closed;
             }
-            Reply::Status(_) => return Taken::Nothing,
+            Reply::Down(_) | Reply::Status(_) => return Taken::Nothing,
         };
+        let others_changed_nothing = self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
+        let Some(this) = self.all.iter_mut().find(|t| t.ask == asked) else { return Taken::Nothing };
         match outcome {
             Outcome::NoQuorum { votes, silent, .. } => {
                 this.stands = Stands::Unchanged;
@@ -241,14 +243,16 @@ impl Tries<'_> {
                 Taken::Closed
             }
             Outcome::Done { .. } | Outcome::Value(_) => Taken::Answer(outcome),
-            // A failure stands if no other try can still succeed: it was the only one, or it was remembered.
-            Outcome::Mismatch { .. } | Outcome::Absent if alone || this.again => Taken::Answer(outcome),
+            // A failure stands if no other try can still succeed, or if it was remembered.
+            Outcome::Mismatch { .. } | Outcome::Absent if others_changed_nothing || this.again => {
+                Taken::Answer(outcome)
+            }
             Outcome::Mismatch { .. } | Outcome::Absent => {
                 this.stands = Stands::Unchanged;
                 Taken::Nothing
             }
             // I3: on a retry, whether it was applied before is forgotten.
-            Outcome::TooLate { .. } if alone && !earlier => Taken::Answer(outcome),
+            Outcome::TooLate { .. } if others_changed_nothing => Taken::Answer(outcome),
             Outcome::TooLate { .. } => {
                 this.stands = Stands::Unknown;
                 Taken::Closed

@@ -854,7 +854,7 @@ fn rot_in_the_ordered_store_makes_keys_mute_and_never_blind() {
 fn child(task: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "storage::tests::other_process", "--ignored", "--nocapture"])
+        .args(["--exact", "storage::tests::other_process", "--nocapture"])
         .env("STORAGE_TEST_TASK", task)
         .env("STORAGE_TEST_DIR", dir)
         .stdout(Stdio::piped())
@@ -862,8 +862,8 @@ fn child(task: &str, dir: &Path) -> Command {
     command
 }
 
+/// What the tests start as another process; by itself it does nothing.
 #[test]
-#[ignore = "what the tests start as another process; does nothing by itself"]
 fn other_process() {
     let (Some(task), Some(dir)) =
         (std::env::var_os("STORAGE_TEST_TASK"), std::env::var_os("STORAGE_TEST_DIR"))

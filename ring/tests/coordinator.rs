@@ -1,0 +1,225 @@
+//! One real node against two scripted ones: what a coordinator does when others refuse or are silent.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ennead_ring::effect::{Effect, Input, Limits, Loaded, Mono, Now};
+use ennead_ring::message::{Addr, Answer, Ask, Bound, Change, Condition, Copied, Envelope, Message, Op};
+use ennead_ring::message::{Outcome, Write};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup, Tuning};
+use ennead_ring::stamp::{Applied, Came};
+use ennead_ring::{
+    Ballot, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Node, Record, RequestId,
+    SlotSet, Stamp, State, View,
+};
+
+const MS: u64 = 1_000_000;
+const CLIENT: Addr = Addr::Client(7);
+
+/// A node of a cluster of three with three slots. What is persisted is durable at once.
+struct Scene {
+    node: Node,
+    view: Arc<View>,
+    key: Key,
+    now: u64,
+    /// Sent to machines and clients other than itself.
+    sent: Vec<(Addr, Message)>,
+}
+
+fn machine(i: u8) -> Machine {
+    let name = format!("10.0.0.{}", i + 1).parse().unwrap();
+    Machine { name, incarnation: Incarnation::new(u64::from(i) + 1) }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let member = |i| Member { machine: machine(i), weight: 8, next_weight: 8, state: MemberState::Up };
+        let members = (0..3).map(member).collect();
+        let view = Arc::new(View::new(ClusterId::new(5), Epoch::FIRST, 3, members, vec![]).unwrap());
+        let setup = Setup {
+            me: machine(0),
+            weight: 8,
+            limits: Limits::default(),
+            views: vec![view.clone()],
+            birth: Birth::None,
+            tuning: Tuning::default(),
+            seed: 1,
+            rules: Rules::default(),
+        };
+        let now = 1_000_000 * MS;
+        let node = Node::new(setup, Now { mono: Mono(now), wall: now });
+        Self { node, view, key: Key::new("k").unwrap(), now, sent: Vec::new() }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut effects = Vec::new();
+            self.node.handle(Now { mono: Mono(self.now), wall: self.now }, input, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Send { to, envelope, .. } if to == Addr::Machine(machine(0)) => {
+                        inputs.push_back(Input::Message { from: to, envelope });
+                    }
+                    Effect::Send { to, envelope, .. } => self.sent.push((to, envelope.message)),
+                    Effect::Load { key } => inputs.push_back(Input::Loaded { key, found: Loaded::Nothing }),
+                    Effect::Persist { .. } => {}
+                }
+            }
+            self.node.check();
+        }
+    }
+
+    fn say(&mut self, from: Addr, message: Message) {
+        let (cluster, epoch) = (Some(self.view.cluster()), self.view.epoch());
+        self.feed(Input::Message { from, envelope: Box::new(Envelope { cluster, epoch, message }) });
+    }
+
+    /// Machine `i` answers a question with the votes of the slot it owns.
+    fn answer(&mut self, i: u8, ask: Ask, answer: Answer) {
+        let owners = ennead_ring::Ring::of(&self.view).owners(&ennead_ring::Chain::of(b"k", 3));
+        let votes = match answer {
+            Answer::Refused { .. } => SlotSet::EMPTY,
+            _ => owners.slots_of(u32::from(i)),
+        };
+        self.say(Addr::Machine(machine(i)), Message::Answer { ask, votes, answer });
+    }
+
+    fn wait(&mut self, nanos: u64) {
+        self.now += nanos;
+        self.feed(Input::Wake);
+    }
+
+    fn request(&mut self, ask: u64, op: Op) {
+        let (ask, key) = (Ask(ask), self.key.clone());
+        self.say(CLIENT, Message::Request { ask, key, op, within: 2_000, handed: false });
+    }
+
+    /// The last thing sent to machine `i` that this makes something of.
+    fn last<T>(&self, i: u8, wanted: impl Fn(&Message) -> Option<T>) -> Option<T> {
+        let to = Addr::Machine(machine(i));
+        self.sent.iter().rev().filter(|(a, _)| *a == to).find_map(|(_, message)| wanted(message))
+    }
+
+    fn prepare(&self, i: u8) -> Option<(Ask, Ballot)> {
+        self.last(i, |m| match m {
+            Message::Prepare { ask, ballot, .. } => Some((*ask, *ballot)),
+            _ => None,
+        })
+    }
+
+    fn accept(&self, i: u8) -> Option<(Ask, Stamp, Arc<State>)> {
+        self.last(i, |m| match m {
+            Message::Accept { ask, stamp, state, .. } => Some((*ask, *stamp, state.clone())),
+            _ => None,
+        })
+    }
+
+    fn read(&self, i: u8) -> Option<Ask> {
+        self.last(i, |m| match m {
+            Message::Read { ask, .. } => Some(*ask),
+            _ => None,
+        })
+    }
+
+    fn outcomes(&self) -> Vec<(u64, Outcome)> {
+        let told = self.sent.iter().filter(|(to, _)| *to == CLIENT);
+        told.filter_map(|(_, m)| match m {
+            Message::Outcome { ask, outcome } => Some((ask.0, outcome.clone())),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn promise(&mut self, i: u8, record: Option<Record>) {
+        let (ask, ballot) = self.prepare(i).unwrap();
+        self.answer(i, ask, Answer::Promised { ballot, record, bound: Bound::default() });
+    }
+}
+
+fn put(time: u64, condition: Condition) -> Write {
+    let id = RequestId { time: Hlc::from_nanos(time), random: time };
+    Write { id, again: false, condition, change: Change::Put { value: b"v"[..].into(), ttl: None } }
+}
+
+/// A ballot above everything told so far, of machine `i`.
+fn above(scene: &Scene, i: u8) -> Ballot {
+    let time = scene.prepare(1).unwrap().1.time.plus(1);
+    Ballot { time, by: machine(i).incarnation }
+}
+
+#[test]
+fn a_write_that_was_sent_and_beaten_fails_a_comparison_only_once_that_is_remembered() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Absent)));
+    s.promise(1, None);
+    assert_eq!(s.accept(1).unwrap().1.n, 1, "the write was proposed");
+    // Both others refuse, for a ballot of nobody's that can be reached: it is tried here again.
+    let beat = Ballot { by: Incarnation::new(99), ..above(&s, 1) };
+    for i in [1, 2] {
+        let (ask, ..) = s.accept(i).unwrap();
+        s.answer(i, ask, Answer::Refused { beat });
+    }
+    let (_, ballot) = s.prepare(1).unwrap();
+    assert!(ballot > beat);
+    // They hold a value, chosen, of which the first round did not hear. Ours, unchosen, is here.
+    let state = State { version: 4, value: Some(b"other"[..].into()), ..State::default() };
+    let record =
+        Record { stamp: Stamp { ballot: beat, n: 1 }, state: Arc::new(state), votes: SlotSet::all(3) };
+    s.promise(1, Some(record.clone()));
+    s.promise(2, Some(record));
+    assert_eq!(s.outcomes(), [], "a failure was told that nobody remembers");
+    let (_, stamp, state) = s.accept(1).unwrap();
+    assert_eq!((stamp, state.version), (Stamp { ballot, n: 1 }, 4));
+    let id = put(1, Condition::Absent).id;
+    assert_eq!(state.recent, [Applied { id, came: Came::Mismatch(Some(4)) }]);
+    let (ask, ..) = s.accept(1).unwrap();
+    s.answer(1, ask, Answer::Held { stamp });
+    assert_eq!(s.outcomes(), [(1, Outcome::Mismatch { version: Some(4) })]);
+}
+
+#[test]
+fn one_refusal_and_one_silence_cost_a_pause_and_not_the_deadline() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    // Machine 2 is dead, machine 1 has just restarted: its floor is in the future.
+    let floor = Ballot { time: above(&s, 1).time.plus(3_000 * MS), by: Incarnation::new(u64::MAX) };
+    let (ask, first) = s.prepare(1).unwrap();
+    s.answer(1, ask, Answer::Refused { beat: floor });
+    s.wait(60 * MS);
+    let (_, second) = s.prepare(1).unwrap();
+    assert!(second > floor && second > first, "it goes on with a ballot that cannot win");
+    s.promise(1, None);
+    // The same under a lead.
+    let (ask, stamp, _) = s.accept(1).unwrap();
+    assert_eq!(stamp.ballot, second);
+    let floor = Ballot { time: second.time.plus(3_000 * MS), ..floor };
+    s.answer(1, ask, Answer::Refused { beat: floor });
+    s.wait(60 * MS);
+    s.promise(1, None);
+    let (ask, stamp, _) = s.accept(1).unwrap();
+    assert!(stamp.ballot > floor);
+    s.answer(1, ask, Answer::Held { stamp });
+    assert_eq!(s.outcomes(), [(1, Outcome::Done { version: 1, votes: 2 })]);
+}
+
+#[test]
+fn a_confirmation_that_is_not_to_be_had_is_made() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    s.promise(1, None);
+    // Nobody answers: the write is held here alone, and given up.
+    s.wait(2_100 * MS);
+    assert!(matches!(s.outcomes()[..], [(1, Outcome::Unknown { .. })]));
+    // Machine 1 is there again, and lacks it. Whoever reads at the leader would ask for ever whether it is held.
+    s.request(2, Op::Read);
+    let ask = s.read(1).unwrap();
+    s.answer(1, ask, Answer::Copy(Copied::None));
+    s.wait(60 * MS);
+    let (ask, stamp, state) = s.accept(1).unwrap();
+    assert_eq!((stamp.n, state.version), (2, 1));
+    s.answer(1, ask, Answer::Held { stamp });
+    let told = s.outcomes();
+    assert!(matches!(&told[1], (2, Outcome::Value(Some(found))) if found.version == 1), "{told:?}");
+}
