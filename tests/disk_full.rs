@@ -1,6 +1,6 @@
 //! A disk that fills up, really: a small file system of our own, where the system lets us make one.
 
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
 use std::io::Read;
 use std::path::Path;
