@@ -1,6 +1,7 @@
 //! The protocol's own costs: positions, placement, counting, and one acceptor's step. `cargo bench --bench ring`
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(clippy::print_stderr, reason = "a bench talks to the person who runs it")]
 
 use std::hint::black_box;
 use std::sync::Arc;

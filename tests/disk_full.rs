@@ -13,12 +13,13 @@ use ennead::{Client, Name};
 
 const LISTEN: &str = "127.0.111.1";
 
-/// Runs a daemon on a file system of 24 MiB until it ends, then makes room and runs it once more. All in a mount
+/// Runs a daemon on a file system of 24 MiB until it ends; told to, makes room and runs it once more. All in a mount
 /// namespace of its own, which goes away with it.
 const SCRIPT: &str = r#"
     mount -t tmpfs -o size=24m none "$DISK" || exit 77
     "$ENNEAD" serve --listen "$LISTEN" --data "$DISK/data" --certs "$CERTS" --init
     echo "ended with $?" >&2
+    while [ ! -e "$ROOM" ]; do sleep 0.1; done
     mount -o remount,size=200m "$DISK" || exit 78
     exec "$ENNEAD" serve --die-with-parent --listen "$LISTEN" --data "$DISK/data" --certs "$CERTS"
 "#;
@@ -38,6 +39,7 @@ fn start(dir: &Path) -> Child {
     Command::new("unshare")
         .args(["-rm", "sh", "-c", SCRIPT])
         .env("DISK", disk)
+        .env("ROOM", dir.join("room"))
         .env("CERTS", dir.join("certs"))
         .env("LISTEN", LISTEN)
         .env("ENNEAD", env!("CARGO_BIN_EXE_ennead"))
@@ -85,6 +87,7 @@ async fn a_full_disk_ends_the_machine_with_the_reason_and_loses_nothing() {
     assert_eq!(error.effect(), Effect::Unknown, "nobody knows what the disk took: {error}");
 
     // There is room again, and everything acknowledged.
+    std::fs::write(dir.path().join("room"), "").expect("a word to the script");
     let client = connected(dir.path()).await;
     for i in 0..acknowledged {
         let copy = client.get(format!("key-{i}")).await.expect("a get").expect("acknowledged, so there");

@@ -80,6 +80,8 @@ pub enum Mutant {
     D3Later,
     /// I3: the failure of a retried request is not remembered.
     I3Failure,
+    /// V4: obeys messages of another cluster.
+    V4Cluster,
 }
 
 impl Mutant {
@@ -109,5 +111,6 @@ impl Mutant {
         Self::C4Denied,
         Self::D3Later,
         Self::I3Failure,
+        Self::V4Cluster,
     ];
 }

@@ -228,7 +228,8 @@ impl Node {
             return;
         };
         // V4: another cluster's word is nothing to us. The transport has refused it already.
-        if cluster.is_some_and(|c| c != present.view.cluster()) {
+        if cluster.is_some_and(|c| c != present.view.cluster()) && !self.local.rules.broken(Mutant::V4Cluster)
+        {
             return;
         }
         let member = match from {
@@ -472,7 +473,11 @@ impl Node {
             assert!(due.is_none() || cell.timer <= due && cell.timer.is_some(), "{key}: nobody wakes it");
         }
         assert_eq!(timers, self.timers.len(), "timers of keys that are gone");
-        assert_eq!(self.young_bytes, self.young.values().map(Entry::bytes).sum::<usize>(), "bytes miscounted");
+        assert_eq!(
+            self.young_bytes,
+            self.young.values().map(Entry::bytes).sum::<usize>(),
+            "bytes miscounted"
+        );
         for key in self.local.asked.values() {
             let here = self.young.get(key).or_else(|| self.old.get(key));
             assert!(

@@ -90,6 +90,20 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.tail, p.tail_delay, p.stray) = (0.3, SEC, 0.5);
             (p.patience, p.deadline, p.think) = (30 * MS, 5 * SEC, 10 * MS);
         }
+        // Reads that help while the chain goes on.
+        Mutant::D3Later => {
+            (p.machines, p.slots, p.keys, p.clients, p.calls) = (3, 3, 1, 6, 100);
+            (p.reads, p.direct_reads, p.stray, p.think) = (50, 0, 0.7, 5 * MS);
+            (p.tail, p.tail_delay, p.drop) = (0.3, 200 * MS, 0.1);
+            (p.tuning.resend_after, p.patience) = (10 * MS, 300 * MS);
+        }
+        // Coordinators that beat one another, and clients without patience.
+        Mutant::C4Denied => {
+            (p.machines, p.slots, p.keys) = (3, 3, 1);
+            (p.clients, p.stray, p.think) = (6, 1.0, 5 * MS);
+            p.deadline = p.patience;
+        }
+        Mutant::V4Cluster => p.forge = 0.1,
         Mutant::R3Blind => {
             p.rot = 0.5;
             p.crash_every = 100 * MS;

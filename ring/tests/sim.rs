@@ -138,6 +138,27 @@ fn a_cluster_without_faults_answers_everything() {
     }
 }
 
+/// Clocks centuries off, some at the end of time: nothing need succeed, and still nothing may be wrong.
+#[test]
+fn the_end_of_time_loses_nothing() {
+    for seed in 0..150 {
+        let result = run(
+            seed,
+            |rng| {
+                let mut p = Profile::draw(rng);
+                p.skew = 260 * 365 * 86_400 * 1_000 * MS;
+                (p.doomed, p.tick) = (true, 1);
+                p.jump_every = 1_000 * MS;
+                p
+            },
+            false,
+        );
+        if let Err(failure) = result {
+            panic!("{failure} (with the clocks of this test)");
+        }
+    }
+}
+
 #[test]
 fn one_seed_is_one_history() {
     for seed in [1, 17, 39] {

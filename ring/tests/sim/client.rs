@@ -275,11 +275,9 @@ impl World {
                 change: Change::Delete,
             }),
         };
-        // What it tells the coordinator is about how long it will in truth wait.
-        let within = (patience / MS).max(1) as u32;
-        // Who must have an answer goes round the owners: ten strangers may all be down.
-        let stray = self.owners[key].is_empty()
-            || !self.clients[c].scripted && self.rng.random_bool(self.profile.stray);
+        // Less than it will in truth wait, so that it often hears what came of it.
+        let within = (patience * 3 / 4 / MS).max(1) as u32;
+        let stray = self.owners[key].is_empty() || self.rng.random_bool(self.profile.stray);
         let to = if stray {
             self.rng.random_range(0..self.profile.machines)
         } else {

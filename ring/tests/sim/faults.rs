@@ -50,6 +50,10 @@ pub(crate) struct Profile {
     pub(crate) replay: f64,
     pub(crate) replay_delay: u64,
 
+    /// How often a message is followed by a forgery of it: from a client, from a namesake of the sender under another
+    /// incarnation, or in another cluster's name.
+    pub(crate) forge: f64,
+
     /// Mean time between faults of a kind; 0: never.
     pub(crate) cut_every: u64,
     pub(crate) cut_for: u64,
@@ -80,6 +84,8 @@ pub(crate) struct Profile {
     pub(crate) rot: f64,
     /// Faults during birth too.
     pub(crate) dirty_birth: bool,
+    /// Clocks so far off that nothing can be promised about progress.
+    pub(crate) doomed: bool,
     /// Some machines stay down when the rest is healed.
     pub(crate) stay_down: bool,
 }
@@ -123,6 +129,7 @@ impl Profile {
             duplicate: 0.0,
             replay: 0.0,
             replay_delay: 10 * SEC,
+            forge: 0.0,
             cut_every: 0,
             cut_for: SEC,
             crash_every: 0,
@@ -142,6 +149,7 @@ impl Profile {
             survive: 0.5,
             rot: 0.0,
             dirty_birth: false,
+            doomed: false,
             stay_down: false,
         }
     }
@@ -213,6 +221,9 @@ impl Profile {
         if rng.random_bool(0.5) {
             p.replay = rng.random_range(0.0..0.1);
             p.replay_delay = log_uniform(rng, 100 * MS, 30 * SEC);
+        }
+        if rng.random_bool(0.15) {
+            p.forge = rng.random_range(0.0..0.1);
         }
         if rng.random_bool(0.4) {
             p.cut_every = log_uniform(rng, 100 * MS, 5 * SEC);
