@@ -321,13 +321,13 @@ impl Core<'_> {
         if let Message::NotTaken { reason } = &envelope.message {
             tracing::warn!(peer = %from, reason, "not taken along");
         }
-        if let Some(ballot) = envelope.message.ballot() {
+        if let Some(time) = envelope.message.time() {
             let wall = now(self.parts.started).wall;
             let mut peers = self.parts.peers.borrow_mut();
             let quiet = peers.loud.is_some_and(|at| at.elapsed() < Duration::from_secs(60));
-            if ballot.time.nanos() > wall.saturating_add(FAR_AHEAD) && !quiet {
+            if time.nanos() > wall.saturating_add(FAR_AHEAD) && !quiet {
                 peers.loud = Some(Instant::now());
-                tracing::error!(peer = %from, ballot = %ballot, "a ballot more than a day ahead of this clock: whose clock is wrong?");
+                tracing::error!(peer = %from, time = %time, kind = envelope.message.kind(), "a time more than a day ahead of this clock: whose clock is wrong?");
             }
         }
     }

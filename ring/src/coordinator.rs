@@ -498,6 +498,11 @@ impl Coordinator {
         still && self.waiting.is_empty() && self.handed.is_empty()
     }
 
+    /// True if a request is with another coordinator.
+    pub(crate) fn has_handed(&self) -> bool {
+        !self.handed.is_empty()
+    }
+
     /// The value that the next state will be computed from.
     pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
         match &self.stage {

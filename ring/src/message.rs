@@ -287,6 +287,14 @@ impl Message {
         }
     }
 
+    /// The time of the ballot or of the request that it is about: what somebody's clock said.
+    pub fn time(&self) -> Option<Hlc> {
+        match self {
+            Self::Request { op: Op::Write(write), .. } => Some(write.id.time),
+            _ => self.ballot().map(|ballot| ballot.time),
+        }
+    }
+
     /// Bytes of values it carries: what the transport sends on the side when it is much.
     pub fn value_bytes(&self) -> usize {
         let of = |state: &State| state.value.as_ref().map_or(0, |v| v.len());

@@ -186,7 +186,12 @@ impl Node {
         match input {
             Input::Message { from, envelope } => self.on_message(now, from, *envelope, effects),
             Input::Loaded { key, found } => self.on_loaded(now, key, found, effects),
-            Input::Reachable { name, reachable } => self.local.note_reachable(name, reachable),
+            Input::Reachable { name, reachable } => {
+                self.local.note_reachable(name, reachable);
+                if !reachable {
+                    self.take_back(now, effects);
+                }
+            }
             Input::Wake => self.on_time(now, effects),
         }
     }
@@ -397,6 +402,16 @@ impl Node {
                 self.timers.remove(&(timer, key.clone()));
             }
             self.timers.insert((wake, key.clone()));
+        }
+    }
+
+    /// Requests handed to a machine that has just been lost come back now, not when they would be missed.
+    fn take_back(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let here = |entry: &Entry| matches!(entry, Entry::Here(cell) if cell.coordinator.has_handed());
+        let all = self.young.iter().chain(&self.old);
+        let keys: Vec<Key> = all.filter(|(_, entry)| here(entry)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.at(now, &key, effects, |cell, turn| cell.coordinator.on_time(turn));
         }
     }
 

@@ -285,3 +285,20 @@ fn of_a_write_that_the_last_state_contains_nobody_says_that_nothing_was_changed(
     }
     assert_eq!(s.outcomes().len(), 2);
 }
+
+#[test]
+fn what_was_handed_to_a_machine_that_is_lost_comes_back_at_once() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    s.promise(1, None);
+    let beat = above(&s, 1);
+    for i in [1, 2] {
+        let (ask, ..) = s.accept(i).unwrap();
+        s.answer(i, ask, Answer::Refused { beat });
+    }
+    let handed = s.last(1, |m| matches!(m, Message::Request { handed: true, .. }).then_some(()));
+    assert!(handed.is_some() && s.prepare(1).unwrap().1 < beat, "it is machine 1's now");
+    s.feed(Input::Reachable { name: machine(1).name, reachable: false });
+    s.wait(3 * MS);
+    assert!(s.prepare(2).unwrap().1 > beat, "it waits for a machine that is gone");
+}

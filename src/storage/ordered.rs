@@ -35,8 +35,6 @@ const TABLE_BYTES: u64 = 2 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// Runs of freshly written tables that start a compaction.
 const RUNS: u8 = 4;
-/// Most views ever read back at once, with room to spare; more is rot.
-const MAX_META: usize = 64 << 20;
 
 /// What goes with a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -304,7 +302,8 @@ pub(super) fn encode_into<T: Encode>(value: &T, bytes: &mut Vec<u8>) {
 
 /// The value of these bytes, if all of them are one.
 pub(super) fn decode<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
-    let config = bincode::config::standard().with_limit::<MAX_META>();
+    // Whatever could be written can be read: a lower limit would find the longest values to be rot.
+    let config = bincode::config::standard().with_limit::<{ entry::MAX_BODY }>();
     let (value, used) = bincode::decode_from_slice(bytes, config).ok()?;
     (used == bytes.len()).then_some(value)
 }
