@@ -1,4 +1,4 @@
-//! Rounds that change a key: lead, merged and pipelined writes, hand-over between coordinators.
+//! Who changes a key: requests that wait, the way to a lead, hand-over between coordinators.
 //!
 //! Any machine may coordinate any key; by habit it is the owner of the lowest slot believed alive.
 //! Source: PROTOCOL section 4 (B1, B2, C1 to C4) and section 12.
@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Mono, Ticket};
+use crate::lead::Lead;
 use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally, hopeless};
 use crate::reader::Reader;
-use crate::register::{self, Draft};
-use crate::stamp::{Ballot, Record, Stamp, State};
+use crate::register;
+use crate::stamp::{Ballot, Record};
 use crate::turn::{Round, Turn, Waiting};
 use crate::view::Epoch;
 
@@ -70,46 +71,6 @@ struct Preparing {
     covers: u64,
 }
 
-/// A ballot that a quorum promised, and the chain of states proposed under it (B2).
-#[derive(Debug)]
-struct Lead {
-    ballot: Ballot,
-    /// Number of the last state proposed; 0 while that is the base.
-    n: u32,
-    /// The last state proposed, chosen or not.
-    last: Arc<State>,
-    /// Stamp of the base; `None` if a quorum told "none".
-    base: Option<Stamp>,
-    /// The base was seen to be chosen, by so many votes, for requests up to this one.
-    proven: Option<(u64, u8)>,
-    flights: VecDeque<Flight>,
-    /// The last Accept chosen: late refusals of it still tell of higher floors.
-    landed: Option<Ask>,
-    /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
-    retiring: bool,
-    /// The state it began from, for a mutant (B2).
-    base_state: Option<Arc<State>>,
-}
-
-/// A question under a lead, and the answers that rest on it.
-#[derive(Debug)]
-struct Flight {
-    what: What,
-    round: Round,
-    tally: Tally,
-    /// Answers that leave once the state they rest on is chosen (C2).
-    resting: Vec<(Waiting, Outcome)>,
-}
-
-#[derive(Debug)]
-enum What {
-    /// State n, proposed by an Accept.
-    Accept { n: u32, state: Arc<State> },
-    /// No change was due: five say that the last state is still what they hold. A lead may have been
-    /// superseded without knowing it, so no answer rests on its memory alone.
-    Confirm { least: Option<Stamp> },
-}
-
 #[derive(Debug)]
 struct Handed {
     ask: Ask,
@@ -158,9 +119,9 @@ impl Coordinator {
                     self.beat = self.beat.max(turn.promised);
                     self.beaten(turn);
                 }
-                Stage::Leading(lead) if lead.retiring && lead.flights.is_empty() => self.stand_down(turn),
+                Stage::Leading(lead) if lead.retiring && lead.in_flight() == 0 => self.stand_down(turn),
                 Stage::Leading(lead) => {
-                    let full = lead.flights.len() >= turn.local.tuning.pipeline;
+                    let full = lead.in_flight() >= turn.local.tuning.pipeline;
                     if self.waiting.is_empty() || full || lead.retiring {
                         return;
                     }
@@ -239,8 +200,7 @@ impl Coordinator {
                     turn.local.see(beat.time);
                     if lead.refused(turn, from, ask) {
                         self.beat = self.beat.max(beat);
-                        let lost =
-                            lead.flights.iter().any(|f| hopeless(turn.owners.slots(), f.round.refused));
+                        let lost = lead.is_lost(turn.owners.slots());
                         if lost {
                             self.beaten(turn);
                         }
@@ -275,17 +235,8 @@ impl Coordinator {
             None => Arc::new(register::absent(p.bound)),
         };
         let proven = (p.told.settled() == Some(base)).then(|| (p.covers, p.told.votes()));
-        self.stage = Stage::Leading(Box::new(Lead {
-            ballot: p.ballot,
-            n: 0,
-            base_state: turn.local.rules.broken(Mutant::B2Fork).then(|| last.clone()),
-            last,
-            base,
-            proven,
-            flights: VecDeque::new(),
-            landed: None,
-            retiring: false,
-        }));
+        let lead = Lead::new(p.ballot, last, base, proven, turn.local.rules);
+        self.stage = Stage::Leading(Box::new(lead));
     }
 
     /// Lets the answers go whose state is chosen.
@@ -329,11 +280,7 @@ impl Coordinator {
         match mem::take(&mut self.stage) {
             Stage::Preparing(p) => turn.local.forget(p.round.ask),
             Stage::Leading(lead) => {
-                for ask in lead.landed.iter().chain(lead.flights.iter().map(|f| &f.round.ask)) {
-                    turn.local.forget(*ask);
-                }
-                let mut back: VecDeque<Waiting> =
-                    lead.flights.into_iter().flat_map(|f| f.resting).map(|(w, _)| w).collect();
+                let mut back = lead.end(turn);
                 back.append(&mut self.waiting);
                 self.waiting = back;
             }
@@ -393,7 +340,7 @@ impl Coordinator {
                     turn.ask_owners(&p.round, &message, p.after);
                 }
             }
-            Stage::Leading(lead) if lead.flights.iter().any(|f| f.round.is_stuck(turn.now)) => {
+            Stage::Leading(lead) if lead.is_stuck(turn.now) => {
                 self.beaten(turn);
             }
             Stage::Leading(lead) => lead.resend(turn),
@@ -435,8 +382,8 @@ impl Coordinator {
         self.waiting = stay.into();
         let (votes, round) = match &self.stage {
             Stage::Preparing(p) => (p.promises.votes(), Some(&p.round)),
-            Stage::Leading(lead) => match lead.flights.front() {
-                Some(flight) => (flight.tally.votes(), Some(&flight.round)),
+            Stage::Leading(lead) => match lead.oldest() {
+                Some((round, votes)) => (votes, Some(round)),
                 None => (0, None),
             },
             Stage::Idle | Stage::Resting(_) => (0, None),
@@ -445,23 +392,7 @@ impl Coordinator {
             turn.give_up(waiting, votes, round);
         }
         if let Stage::Leading(lead) = &mut self.stage {
-            for flight in &mut lead.flights {
-                let (stay, gone): (Vec<_>, Vec<_>) =
-                    mem::take(&mut flight.resting).into_iter().partition(|(waiting, _)| keep(waiting));
-                flight.resting = stay;
-                for (waiting, _) in &gone {
-                    turn.give_up(waiting, flight.tally.votes(), Some(&flight.round));
-                }
-            }
-            // Nobody waits for these any more. The chain goes on from its last state all the same (B2).
-            let local = &mut *turn.local;
-            lead.flights.retain(|flight| {
-                let wanted = !flight.resting.is_empty();
-                if !wanted {
-                    local.forget(flight.round.ask);
-                }
-                wanted
-            });
+            lead.expire(turn, &mut keep);
         }
         let (stay, gone): (Vec<_>, Vec<_>) =
             mem::take(&mut self.handed).into_iter().partition(|h| keep(&h.waiting));
@@ -482,7 +413,7 @@ impl Coordinator {
             Stage::Idle => None,
             Stage::Resting(until) => (!self.waiting.is_empty()).then_some(*until),
             Stage::Preparing(p) => Some(p.round.resend_at),
-            Stage::Leading(lead) => lead.flights.iter().map(|f| f.round.resend_at).min(),
+            Stage::Leading(lead) => lead.wake_at(),
         };
         let handed = self.handed.iter().map(|h| h.back_at).min();
         [stage, handed, self.deadline].into_iter().flatten().min()
@@ -493,7 +424,7 @@ impl Coordinator {
         let still = match &self.stage {
             Stage::Idle | Stage::Resting(_) => true,
             Stage::Preparing(_) => false,
-            Stage::Leading(lead) => lead.flights.is_empty(),
+            Stage::Leading(lead) => lead.in_flight() == 0,
         };
         still && self.waiting.is_empty() && self.handed.is_empty()
     }
@@ -506,7 +437,7 @@ impl Coordinator {
     /// The value that the next state will be computed from.
     pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
         match &self.stage {
-            Stage::Leading(lead) => lead.last.value.as_ref(),
+            Stage::Leading(lead) => lead.value(),
             _ => None,
         }
     }
@@ -541,186 +472,5 @@ impl Preparing {
             }
             None => self.told.hear(machine, epoch, votes, Copied::None),
         }
-    }
-}
-
-impl Lead {
-    /// Applies requests in order to the last state and asks the owners to hold the result (C3, B2); if they
-    /// change nothing, asks whether the last state is still what they hold.
-    fn propose(&mut self, turn: &mut Turn<'_>, batch: Vec<Waiting>) {
-        let rules = turn.local.rules;
-        let from = self.base_state.as_ref().filter(|_| self.n > 0).unwrap_or(&self.last);
-        let mut draft = Draft::of(from, rules);
-        let wall = turn.wall();
-        let mut resting: Vec<(Waiting, Outcome)> = batch
-            .into_iter()
-            .map(|waiting| {
-                let outcome = draft.apply(&waiting.op, wall);
-                (waiting, outcome)
-            })
-            .collect();
-        let (state, changed) = draft.done();
-        if turn.local.rules.broken(Mutant::C2Early)
-            || (!changed && turn.local.rules.broken(Mutant::C2StaleCompare))
-        {
-            for (waiting, outcome) in resting.drain(..) {
-                turn.answer(&waiting, outcome);
-            }
-        }
-        let newest = resting.iter().map(|(w, _)| w.seq).max().unwrap_or(0);
-        if !changed
-            && self.n == 0
-            && let Some((_, votes)) = self.proven.filter(|(covers, _)| newest <= *covers)
-        {
-            // D4: the promises themselves showed the base to be chosen, after these requests had arrived.
-            for (waiting, outcome) in resting {
-                turn.answer(&waiting, outcome.by(votes));
-            }
-            return;
-        }
-        for (waiting, outcome) in &mut resting {
-            // What the last state contains is out there, whoever sent it; what it does not contain was not sent.
-            if matches!(outcome, Outcome::Done { .. }) {
-                waiting.mark_sent();
-            }
-        }
-        let what = if changed || (self.n == 0 && self.proven.is_none()) {
-            let Some(n) = self.next_number() else {
-                unreachable!("a lead at its last number proposes nothing")
-            };
-            self.last = state;
-            What::Accept { n, state: self.last.clone() }
-        } else if self.n == 0 {
-            What::Confirm { least: self.base }
-        } else {
-            What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
-        };
-        let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
-        self.ask(turn, &flight);
-        self.flights.push_back(flight);
-    }
-
-    /// The number of the next state. With the last one there is, the lead ends: numbers that began again would
-    /// be answered "held" by who holds a higher one.
-    fn next_number(&mut self) -> Option<u32> {
-        self.n = self.n.checked_add(1)?;
-        self.retiring |= self.n == u32::MAX;
-        Some(self.n)
-    }
-
-    fn ask(&self, turn: &mut Turn<'_>, flight: &Flight) {
-        let (ask, key) = (flight.round.ask, turn.key.clone());
-        match &flight.what {
-            What::Accept { n, state } => {
-                let stamp = Stamp { ballot: self.ballot, n: *n };
-                let after = turn.local.cover(self.ballot.time, turn.effects);
-                let message = Message::Accept { ask, key, stamp, state: state.clone() };
-                turn.ask_owners(&flight.round, &message, after);
-            }
-            What::Confirm { .. } => {
-                turn.ask_owners(&flight.round, &Message::Read { ask, key, inline: 0 }, None);
-            }
-        }
-    }
-
-    fn resend(&mut self, turn: &mut Turn<'_>) {
-        let mut flights = mem::take(&mut self.flights);
-        for flight in &mut flights {
-            if !flight.round.is_due(turn.now) {
-                continue;
-            }
-            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up.
-            // So D4: the last state once more, under its next number.
-            if matches!(flight.what, What::Confirm { .. })
-                && let Some(n) = self.next_number()
-            {
-                turn.local.forget(flight.round.ask);
-                flight.what = What::Accept { n, state: self.last.clone() };
-                flight.round = Round::new(turn);
-                flight.tally = turn.local.tally();
-            }
-            self.ask(turn, flight);
-        }
-        self.flights = flights;
-    }
-
-    /// "Held (b, m)" counts for every state of the chain up to m (C2).
-    fn held(&mut self, turn: &Turn<'_>, from: u32, epoch: Epoch, ask: Ask, votes: SlotSet, held: Stamp) {
-        if held.ballot != self.ballot {
-            return;
-        }
-        for flight in &mut self.flights {
-            if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
-                flight.tally.add(epoch, votes);
-            }
-            if flight.round.ask == ask && epoch >= turn.local.epoch() {
-                flight.round.heard(from);
-            }
-        }
-    }
-
-    /// A copy told to a Confirm: a vote if it is still the state meant. Returns the ballot that has come
-    /// above ours, if one has.
-    fn confirmed(
-        &mut self,
-        turn: &Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        ask: Ask,
-        votes: SlotSet,
-        copied: &Copied,
-    ) -> Option<Ballot> {
-        let flight = self.flights.iter_mut().find(|f| f.round.ask == ask)?;
-        let What::Confirm { least } = flight.what else { return None };
-        let told = copied.stamp();
-        match told {
-            Some(t) if t.ballot > self.ballot => return Some(t.ballot),
-            // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
-            // held only by who holds the state meant.
-            _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
-                flight.tally.add(epoch, votes);
-                if epoch >= turn.local.epoch() {
-                    flight.round.heard(from);
-                }
-            }
-            // It does not hold the state yet: it is asked again.
-            _ => {}
-        }
-        None
-    }
-
-    /// Notes a refusal of one of this lead's questions; false if it is of none.
-    fn refused(&mut self, turn: &Turn<'_>, from: u32, ask: Ask) -> bool {
-        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == ask) {
-            flight.round.heard(from);
-            flight.round.refused = flight.round.refused.union(turn.owners.slots_of(from));
-        } else if self.landed != Some(ask) {
-            return false;
-        }
-        self.retiring = true;
-        true
-    }
-
-    /// Answers what rests on chosen states; true if anything landed.
-    fn land(&mut self, turn: &mut Turn<'_>) -> bool {
-        let slots = turn.owners.slots();
-        let mut landed = false;
-        while let Some(at) = self.flights.iter().position(|f| f.tally.reached(slots)) {
-            let Some(flight) = self.flights.remove(at) else { break };
-            landed = true;
-            let votes = flight.tally.votes();
-            for (waiting, outcome) in flight.resting {
-                turn.answer(&waiting, outcome.by(votes));
-            }
-            match flight.what {
-                What::Accept { .. } => {
-                    if let Some(earlier) = self.landed.replace(flight.round.ask) {
-                        turn.local.forget(earlier);
-                    }
-                }
-                What::Confirm { .. } => turn.local.forget(flight.round.ask),
-            }
-        }
-        landed
     }
 }

@@ -22,6 +22,7 @@ mod birth;
 mod coordinator;
 pub mod effect;
 pub mod key;
+mod lead;
 mod local;
 pub mod message;
 pub mod mutant;

@@ -100,6 +100,8 @@ struct State {
     read_us: (f64, f64),
     /// Retries that may still be made; each success earns a tenth.
     budget: f64,
+    /// A newer view is being fetched.
+    refreshing: bool,
     /// When all were last asked whether they live.
     swept: Option<Instant>,
 }
@@ -274,13 +276,17 @@ impl Link {
 
     /// An answer bore a higher epoch than our view: fetch the newer one, beside whatever goes on.
     pub(super) fn refresh(self: &Arc<Self>, epoch: Epoch) {
-        let behind = self.known().is_some_and(|known| known.view.epoch() < epoch);
-        if behind {
+        let mut state = self.state();
+        let behind = state.known.as_ref().is_some_and(|known| known.view.epoch() < epoch);
+        if behind && !state.refreshing {
+            state.refreshing = true;
+            drop(state);
             let link = self.clone();
             tokio::spawn(async move {
                 let deadline = Instant::now() + link.options.timeout;
                 // A failure is found again by the next operation, which then says so.
                 let _ = link.fetch_view(deadline).await;
+                link.state().refreshing = false;
             });
         }
     }

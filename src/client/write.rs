@@ -155,8 +155,9 @@ pub(super) async fn through_coordinators(
 impl Tries<'_> {
     fn send(&mut self, name: Name) {
         let now = Instant::now();
-        let within = self.deadline.saturating_duration_since(now).as_millis();
-        let within = u32::try_from(within).unwrap_or(u32::MAX).max(1);
+        let left = self.deadline.saturating_duration_since(now).as_millis();
+        // A little less than we wait, so that its last word is here in time.
+        let within = u32::try_from(left - left / 20).unwrap_or(u32::MAX).max(1);
         let again = self.all.iter().any(|t| t.stands != Stands::Unchanged);
         let mut op = self.op.clone();
         if let Op::Write(write) = &mut op {

@@ -1,0 +1,318 @@
+//! A lead on one key: a ballot that five promised, and the chain of states proposed under it.
+//!
+//! Source: PROTOCOL B2, C1 to C4.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::effect::{Mono, Now};
+use crate::message::{Ask, Copied, Message, Outcome};
+use crate::mutant::{Mutant, Rules};
+use crate::quorum::{SlotSet, Tally, hopeless};
+use crate::register::Draft;
+use crate::stamp::{Ballot, Stamp, State};
+use crate::turn::{Round, Turn, Waiting};
+use crate::view::Epoch;
+
+/// A ballot that a quorum promised, and the chain of states proposed under it (B2).
+#[derive(Debug)]
+pub(crate) struct Lead {
+    pub(crate) ballot: Ballot,
+    /// Number of the last state proposed; 0 while that is the base.
+    n: u32,
+    /// The last state proposed, chosen or not.
+    last: Arc<State>,
+    /// Stamp of the base; `None` if a quorum told "none".
+    base: Option<Stamp>,
+    /// The base was seen to be chosen, by so many votes, for requests up to this one.
+    proven: Option<(u64, u8)>,
+    flights: VecDeque<Flight>,
+    /// The last Accept chosen: late refusals of it still tell of higher floors.
+    landed: Option<Ask>,
+    /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
+    pub(crate) retiring: bool,
+    /// The state it began from, for a mutant (B2).
+    base_state: Option<Arc<State>>,
+}
+
+/// A question under a lead, and the answers that rest on it.
+#[derive(Debug)]
+struct Flight {
+    what: What,
+    round: Round,
+    tally: Tally,
+    /// Answers that leave once the state they rest on is chosen (C2).
+    resting: Vec<(Waiting, Outcome)>,
+}
+
+#[derive(Debug)]
+enum What {
+    /// State n, proposed by an Accept.
+    Accept { n: u32, state: Arc<State> },
+    /// No change was due: five say that the last state is still what they hold. A lead may have been
+    /// superseded without knowing it, so no answer rests on its memory alone.
+    Confirm { least: Option<Stamp> },
+}
+
+impl Lead {
+    /// A lead whose chain begins at the highest record that a quorum of promises told, or at none.
+    pub(crate) fn new(
+        ballot: Ballot,
+        last: Arc<State>,
+        base: Option<Stamp>,
+        proven: Option<(u64, u8)>,
+        rules: Rules,
+    ) -> Self {
+        let base_state = rules.broken(Mutant::B2Fork).then(|| last.clone());
+        let flights = VecDeque::new();
+        Self { ballot, n: 0, last, base, proven, flights, landed: None, retiring: false, base_state }
+    }
+
+    /// Applies requests in order to the last state and asks the owners to hold the result (C3, B2); if they
+    /// change nothing, asks whether the last state is still what they hold.
+    pub(crate) fn propose(&mut self, turn: &mut Turn<'_>, batch: Vec<Waiting>) {
+        let rules = turn.local.rules;
+        let from = self.base_state.as_ref().filter(|_| self.n > 0).unwrap_or(&self.last);
+        let mut draft = Draft::of(from, rules);
+        let wall = turn.wall();
+        let mut resting: Vec<(Waiting, Outcome)> = batch
+            .into_iter()
+            .map(|waiting| {
+                let outcome = draft.apply(&waiting.op, wall);
+                (waiting, outcome)
+            })
+            .collect();
+        let (state, changed) = draft.done();
+        if turn.local.rules.broken(Mutant::C2Early)
+            || (!changed && turn.local.rules.broken(Mutant::C2StaleCompare))
+        {
+            for (waiting, outcome) in resting.drain(..) {
+                turn.answer(&waiting, outcome);
+            }
+        }
+        let newest = resting.iter().map(|(w, _)| w.seq).max().unwrap_or(0);
+        if !changed
+            && self.n == 0
+            && let Some((_, votes)) = self.proven.filter(|(covers, _)| newest <= *covers)
+        {
+            // D4: the promises themselves showed the base to be chosen, after these requests had arrived.
+            for (waiting, outcome) in resting {
+                turn.answer(&waiting, outcome.by(votes));
+            }
+            return;
+        }
+        for (waiting, outcome) in &mut resting {
+            // What the last state contains is out there, whoever sent it; what it does not contain was not sent.
+            if matches!(outcome, Outcome::Done { .. }) {
+                waiting.mark_sent();
+            }
+        }
+        let what = if changed || (self.n == 0 && self.proven.is_none()) {
+            let Some(n) = self.next_number() else {
+                unreachable!("a lead at its last number proposes nothing")
+            };
+            self.last = state;
+            What::Accept { n, state: self.last.clone() }
+        } else if self.n == 0 {
+            What::Confirm { least: self.base }
+        } else {
+            What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
+        };
+        let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
+        self.ask(turn, &flight);
+        self.flights.push_back(flight);
+    }
+
+    /// The number of the next state. With the last one there is, the lead ends: numbers that began again would
+    /// be answered "held" by who holds a higher one.
+    fn next_number(&mut self) -> Option<u32> {
+        self.n = self.n.checked_add(1)?;
+        self.retiring |= self.n == u32::MAX;
+        Some(self.n)
+    }
+
+    fn ask(&self, turn: &mut Turn<'_>, flight: &Flight) {
+        let (ask, key) = (flight.round.ask, turn.key.clone());
+        match &flight.what {
+            What::Accept { n, state } => {
+                let stamp = Stamp { ballot: self.ballot, n: *n };
+                let after = turn.local.cover(self.ballot.time, turn.effects);
+                let message = Message::Accept { ask, key, stamp, state: state.clone() };
+                turn.ask_owners(&flight.round, &message, after);
+            }
+            What::Confirm { .. } => {
+                turn.ask_owners(&flight.round, &Message::Read { ask, key, inline: 0 }, None);
+            }
+        }
+    }
+
+    pub(crate) fn resend(&mut self, turn: &mut Turn<'_>) {
+        let mut flights = mem::take(&mut self.flights);
+        for flight in &mut flights {
+            if !flight.round.is_due(turn.now) {
+                continue;
+            }
+            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up.
+            // So D4: the last state once more, under its next number.
+            if matches!(flight.what, What::Confirm { .. })
+                && let Some(n) = self.next_number()
+            {
+                turn.local.forget(flight.round.ask);
+                flight.what = What::Accept { n, state: self.last.clone() };
+                flight.round = Round::new(turn);
+                flight.tally = turn.local.tally();
+            }
+            self.ask(turn, flight);
+        }
+        self.flights = flights;
+    }
+
+    /// "Held (b, m)" counts for every state of the chain up to m (C2).
+    pub(crate) fn held(
+        &mut self,
+        turn: &Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        ask: Ask,
+        votes: SlotSet,
+        held: Stamp,
+    ) {
+        if held.ballot != self.ballot {
+            return;
+        }
+        for flight in &mut self.flights {
+            if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
+                flight.tally.add(epoch, votes);
+            }
+            if flight.round.ask == ask && epoch >= turn.local.epoch() {
+                flight.round.heard(from);
+            }
+        }
+    }
+
+    /// A copy told to a Confirm: a vote if it is still the state meant. Returns the ballot that has come
+    /// above ours, if one has.
+    pub(crate) fn confirmed(
+        &mut self,
+        turn: &Turn<'_>,
+        from: u32,
+        epoch: Epoch,
+        ask: Ask,
+        votes: SlotSet,
+        copied: &Copied,
+    ) -> Option<Ballot> {
+        let flight = self.flights.iter_mut().find(|f| f.round.ask == ask)?;
+        let What::Confirm { least } = flight.what else { return None };
+        let told = copied.stamp();
+        match told {
+            Some(t) if t.ballot > self.ballot => return Some(t.ballot),
+            // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
+            // held only by who holds the state meant.
+            _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
+                flight.tally.add(epoch, votes);
+                if epoch >= turn.local.epoch() {
+                    flight.round.heard(from);
+                }
+            }
+            // It does not hold the state yet: it is asked again.
+            _ => {}
+        }
+        None
+    }
+
+    /// Notes a refusal of one of this lead's questions; false if it is of none.
+    pub(crate) fn refused(&mut self, turn: &Turn<'_>, from: u32, ask: Ask) -> bool {
+        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == ask) {
+            flight.round.heard(from);
+            flight.round.refused = flight.round.refused.union(turn.owners.slots_of(from));
+        } else if self.landed != Some(ask) {
+            return false;
+        }
+        self.retiring = true;
+        true
+    }
+
+    /// Answers what rests on chosen states; true if anything landed.
+    pub(crate) fn land(&mut self, turn: &mut Turn<'_>) -> bool {
+        let slots = turn.owners.slots();
+        let mut landed = false;
+        while let Some(at) = self.flights.iter().position(|f| f.tally.reached(slots)) {
+            let Some(flight) = self.flights.remove(at) else { break };
+            landed = true;
+            let votes = flight.tally.votes();
+            for (waiting, outcome) in flight.resting {
+                turn.answer(&waiting, outcome.by(votes));
+            }
+            match flight.what {
+                What::Accept { .. } => {
+                    if let Some(earlier) = self.landed.replace(flight.round.ask) {
+                        turn.local.forget(earlier);
+                    }
+                }
+                What::Confirm { .. } => turn.local.forget(flight.round.ask),
+            }
+        }
+        landed
+    }
+
+    /// Gives up on requests past their deadline. A flight that nobody waits for any more is dropped; the chain goes
+    /// on from its last state all the same (B2).
+    pub(crate) fn expire(&mut self, turn: &mut Turn<'_>, mut keep: impl FnMut(&Waiting) -> bool) {
+        for flight in &mut self.flights {
+            let (stay, gone): (Vec<_>, Vec<_>) =
+                mem::take(&mut flight.resting).into_iter().partition(|(waiting, _)| keep(waiting));
+            flight.resting = stay;
+            for (waiting, _) in &gone {
+                turn.give_up(waiting, flight.tally.votes(), Some(&flight.round));
+            }
+        }
+        let local = &mut *turn.local;
+        self.flights.retain(|flight| {
+            let wanted = !flight.resting.is_empty();
+            if !wanted {
+                local.forget(flight.round.ask);
+            }
+            wanted
+        });
+    }
+
+    /// Ends the lead: what was asked of it, in the old order.
+    pub(crate) fn end(self, turn: &mut Turn<'_>) -> VecDeque<Waiting> {
+        for ask in self.landed.iter().chain(self.flights.iter().map(|f| &f.round.ask)) {
+            turn.local.forget(*ask);
+        }
+        self.flights.into_iter().flat_map(|f| f.resting).map(|(waiting, _)| waiting).collect()
+    }
+
+    /// Questions under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The oldest question under way, and its votes.
+    pub(crate) fn oldest(&self) -> Option<(&Round, u8)> {
+        self.flights.front().map(|f| (&f.round, f.tally.votes()))
+    }
+
+    /// True if some question was refused by so many that five will never answer it.
+    pub(crate) fn is_lost(&self, slots: u8) -> bool {
+        self.flights.iter().any(|f| hopeless(slots, f.round.refused))
+    }
+
+    /// True if some question was refused by some, and is unheard by too many others.
+    pub(crate) fn is_stuck(&self, now: Now) -> bool {
+        self.flights.iter().any(|f| f.round.is_stuck(now))
+    }
+
+    /// When the next question is to be asked again.
+    pub(crate) fn wake_at(&self) -> Option<Mono> {
+        self.flights.iter().map(|f| f.round.resend_at).min()
+    }
+
+    /// The value that the next state will be computed from.
+    pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
+        self.last.value.as_ref()
+    }
+}
