@@ -102,7 +102,8 @@ impl Local {
             clock: limits.ceiling.max(limits.bound.time),
             barrier: None,
             next_ticket: 0,
-            next_ask: rng.random::<u32>().into(),
+            // Answers to a former life may still come, and name no key: they must meet no question of this one.
+            next_ask: rng.random::<u64>() >> 1,
             asked: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(setup.seed)),
             waiting_bytes: 0,
             unreachable: Vec::new(),
