@@ -13,12 +13,11 @@ use crate::effect::{Mono, Ticket};
 use crate::lead::Lead;
 use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
 use crate::mutant::Mutant;
-use crate::quorum::{SlotSet, Tally, hopeless};
+use crate::quorum::{Tally, hopeless};
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Ballot, Record};
-use crate::turn::{Round, Turn, Waiting};
-use crate::view::Epoch;
+use crate::turn::{Round, Turn, Vote, Waiting};
 
 /// Requests merged into one Accept at most. Each stays on the state's list for a while (I1): more would push
 /// one another off it.
@@ -162,24 +161,13 @@ impl Coordinator {
     }
 
     /// An acceptor's answer to one of this coordinator's questions.
-    pub(crate) fn on_answer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        ask: Ask,
-        votes: SlotSet,
-        answer: Answer,
-    ) {
+    pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, vote: Vote, answer: Answer) {
         match &mut self.stage {
-            Stage::Preparing(p) if p.round.ask == ask => {
-                // Q2: an answer of an older epoch counts among its own, and is asked for again.
-                if epoch >= turn.local.epoch() {
-                    p.round.heard(from);
-                }
+            Stage::Preparing(p) if p.round.ask == vote.ask => {
+                p.round.hear(turn, vote);
                 match answer {
                     Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
-                        p.promised(turn, from, epoch, votes, record, bound);
+                        p.promised(turn, vote, record, bound);
                         if p.promises.reached(turn.owners.slots()) {
                             self.lead(turn);
                         }
@@ -187,7 +175,7 @@ impl Coordinator {
                     Answer::Refused { beat } => {
                         turn.local.see(beat.time);
                         self.beat = self.beat.max(beat);
-                        p.round.refused = p.round.refused.union(turn.owners.slots_of(from));
+                        p.round.refuse(turn, vote.by);
                         if hopeless(turn.owners.slots(), p.round.refused) {
                             self.beaten(turn);
                         }
@@ -198,20 +186,19 @@ impl Coordinator {
             Stage::Leading(lead) => match answer {
                 Answer::Refused { beat } => {
                     turn.local.see(beat.time);
-                    if lead.refused(turn, from, ask) {
+                    if lead.refused(turn, vote) {
                         self.beat = self.beat.max(beat);
-                        let lost = lead.is_lost(turn.owners.slots());
-                        if lost {
+                        if lead.is_lost(turn.owners.slots()) {
                             self.beaten(turn);
                         }
                     }
                 }
                 Answer::Held { stamp } => {
-                    lead.held(turn, from, epoch, ask, votes, stamp);
+                    lead.held(turn, vote, stamp);
                     self.land(turn);
                 }
                 Answer::Copy(copied) => {
-                    if let Some(above) = lead.confirmed(turn, from, epoch, ask, votes, &copied) {
+                    if let Some(above) = lead.confirmed(turn, vote, &copied) {
                         self.beat = self.beat.max(above);
                         self.beaten(turn);
                     } else {
@@ -449,28 +436,21 @@ impl Coordinator {
 }
 
 impl Preparing {
-    fn promised(
-        &mut self,
-        turn: &Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        votes: SlotSet,
-        record: Option<Record>,
-        bound: Bound,
-    ) {
-        self.promises.add(epoch, votes);
+    fn promised(&mut self, turn: &Turn<'_>, vote: Vote, record: Option<Record>, bound: Bound) {
+        let Vote { by, epoch, slots, .. } = vote;
+        self.promises.add(epoch, slots);
         self.bound = self.bound.max(bound);
-        let machine = turn.local.present().machine(from).name;
+        let machine = turn.local.present().machine(by).name;
         match record {
             Some(record) => {
-                let own = record.votes.intersection(votes);
+                let own = record.votes.intersection(slots);
                 self.told.hear(machine, epoch, own, Copied::Whole(record.clone()));
                 let keep_first = self.base.is_some() && turn.local.rules.broken(Mutant::C1AnyBase);
                 if self.base.as_ref().is_none_or(|base| record.stamp > base.stamp) && !keep_first {
                     self.base = Some(record);
                 }
             }
-            None => self.told.hear(machine, epoch, votes, Copied::None),
+            None => self.told.hear(machine, epoch, slots, Copied::None),
         }
     }
 }

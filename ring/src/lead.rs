@@ -10,11 +10,10 @@ use core::mem;
 use crate::effect::{Mono, Now};
 use crate::message::{Ask, Copied, Message, Outcome};
 use crate::mutant::{Mutant, Rules};
-use crate::quorum::{SlotSet, Tally, hopeless};
+use crate::quorum::{Tally, hopeless};
 use crate::register::Draft;
 use crate::stamp::{Ballot, Stamp, State};
-use crate::turn::{Round, Turn, Waiting};
-use crate::view::Epoch;
+use crate::turn::{Round, Turn, Vote, Waiting};
 
 /// A ballot that a quorum promised, and the chain of states proposed under it (B2).
 #[derive(Debug)]
@@ -170,40 +169,24 @@ impl Lead {
     }
 
     /// "Held (b, m)" counts for every state of the chain up to m (C2).
-    pub(crate) fn held(
-        &mut self,
-        turn: &Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        ask: Ask,
-        votes: SlotSet,
-        held: Stamp,
-    ) {
+    pub(crate) fn held(&mut self, turn: &Turn<'_>, vote: Vote, held: Stamp) {
         if held.ballot != self.ballot {
             return;
         }
         for flight in &mut self.flights {
             if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
-                flight.tally.add(epoch, votes);
+                flight.tally.add(vote.epoch, vote.slots);
             }
-            if flight.round.ask == ask && epoch >= turn.local.epoch() {
-                flight.round.heard(from);
+            if flight.round.ask == vote.ask {
+                flight.round.hear(turn, vote);
             }
         }
     }
 
     /// A copy told to a Confirm: a vote if it is still the state meant. Returns the ballot that has come
     /// above ours, if one has.
-    pub(crate) fn confirmed(
-        &mut self,
-        turn: &Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        ask: Ask,
-        votes: SlotSet,
-        copied: &Copied,
-    ) -> Option<Ballot> {
-        let flight = self.flights.iter_mut().find(|f| f.round.ask == ask)?;
+    pub(crate) fn confirmed(&mut self, turn: &Turn<'_>, vote: Vote, copied: &Copied) -> Option<Ballot> {
+        let flight = self.flights.iter_mut().find(|f| f.round.ask == vote.ask)?;
         let What::Confirm { least } = flight.what else { return None };
         let told = copied.stamp();
         match told {
@@ -211,10 +194,8 @@ impl Lead {
             // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
             // held only by who holds the state meant.
             _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
-                flight.tally.add(epoch, votes);
-                if epoch >= turn.local.epoch() {
-                    flight.round.heard(from);
-                }
+                flight.tally.add(vote.epoch, vote.slots);
+                flight.round.hear(turn, vote);
             }
             // It does not hold the state yet: it is asked again.
             _ => {}
@@ -223,11 +204,10 @@ impl Lead {
     }
 
     /// Notes a refusal of one of this lead's questions; false if it is of none.
-    pub(crate) fn refused(&mut self, turn: &Turn<'_>, from: u32, ask: Ask) -> bool {
-        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == ask) {
-            flight.round.heard(from);
-            flight.round.refused = flight.round.refused.union(turn.owners.slots_of(from));
-        } else if self.landed != Some(ask) {
+    pub(crate) fn refused(&mut self, turn: &Turn<'_>, vote: Vote) -> bool {
+        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == vote.ask) {
+            flight.round.refuse(turn, vote.by);
+        } else if self.landed != Some(vote.ask) {
             return false;
         }
         self.retiring = true;

@@ -22,7 +22,7 @@ use crate::placement::Owners;
 use crate::quorum::{MAX_SLOTS, SlotSet};
 use crate::reading::Readings;
 use crate::stamp::{Ballot, State};
-use crate::turn::{Turn, Waiting};
+use crate::turn::{Turn, Vote, Waiting};
 use crate::view::{Epoch, Machine, Name, View};
 
 /// How a machine without a cluster comes to one (F1).
@@ -258,8 +258,8 @@ impl Node {
             // Only members take part in rounds, under the incarnation that the view names (V5, V6).
             Message::Answer { ask, votes, answer } => {
                 if let (Some(member), Some(key)) = (member, self.local.asked.get(&ask).cloned()) {
-                    let heard = Heard { from: member, epoch, ask, votes };
-                    self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, heard, answer));
+                    let vote = Vote { by: member, epoch, ask, slots: votes };
+                    self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, vote, answer));
                 }
             }
             Message::Outcome { ask, outcome } => {
@@ -503,15 +503,6 @@ impl Node {
     }
 }
 
-/// An acceptor's answer, as it came.
-#[derive(Clone, Copy)]
-struct Heard {
-    from: u32,
-    epoch: Epoch,
-    ask: Ask,
-    votes: SlotSet,
-}
-
 impl Cell {
     fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
         let voting = turn.local.voting(turn.owners);
@@ -578,17 +569,16 @@ impl Cell {
         }
     }
 
-    fn on_answer(&mut self, turn: &mut Turn<'_>, heard: Heard, answer: Answer) {
-        let Heard { from, epoch, ask, mut votes } = heard;
-        if epoch == turn.local.epoch() {
+    fn on_answer(&mut self, turn: &mut Turn<'_>, mut vote: Vote, answer: Answer) {
+        if vote.epoch == turn.local.epoch() {
             // Nobody votes for slots that are not his, whatever he says.
-            votes = votes.intersection(turn.owners.slots_of(from));
+            vote.slots = vote.slots.intersection(turn.owners.slots_of(vote.by));
         }
-        if self.readings.expects(ask) {
-            let reads = self.readings.on_answer(turn, from, epoch, ask, votes, answer);
+        if self.readings.expects(vote.ask) {
+            let reads = self.readings.on_answer(turn, vote, answer);
             self.settle(turn, reads);
         } else {
-            self.coordinator.on_answer(turn, from, epoch, ask, votes, answer);
+            self.coordinator.on_answer(turn, vote, answer);
         }
     }
 

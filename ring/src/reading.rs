@@ -9,12 +9,11 @@ use core::mem;
 use crate::effect::Mono;
 use crate::message::{Answer, Ask, Copied, Found, Message, Outcome};
 use crate::mutant::Mutant;
-use crate::quorum::{SlotSet, Tally};
+use crate::quorum::Tally;
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Stamp, State};
-use crate::turn::{Round, Turn, Waiting};
-use crate::view::Epoch;
+use crate::turn::{Round, Turn, Vote, Waiting};
 
 /// The reads of one key on this machine. One round serves all that waited when it began.
 #[derive(Debug, Default)]
@@ -69,24 +68,15 @@ impl Readings {
     }
 
     /// An answer to the reading or to its help. Returns the reads that only a coordinator can settle (D4).
-    pub(crate) fn on_answer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: u32,
-        epoch: Epoch,
-        ask: Ask,
-        votes: SlotSet,
-        answer: Answer,
-    ) -> Vec<Waiting> {
+    pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, vote: Vote, answer: Answer) -> Vec<Waiting> {
         let Some(reading) = &mut self.current else { return Vec::new() };
-        let name = turn.local.present().machine(from).name;
-        let now = epoch >= turn.local.epoch();
-        if reading.round.ask == ask {
-            if now {
-                reading.round.heard(from);
-            }
+        if reading.round.ask == vote.ask {
+            reading.round.hear(turn, vote);
             match answer {
-                Answer::Copy(copied) => reading.reader.hear(name, epoch, votes, copied),
+                Answer::Copy(copied) => {
+                    let name = turn.local.present().machine(vote.by).name;
+                    reading.reader.hear(name, vote.epoch, vote.slots, copied);
+                }
                 Answer::Mute => {}
                 _ => return Vec::new(),
             }
@@ -97,11 +87,9 @@ impl Readings {
                 return self.help(turn);
             }
         } else if let Some(help) = &mut reading.help
-            && help.round.ask == ask
+            && help.round.ask == vote.ask
         {
-            if now {
-                help.round.heard(from);
-            }
+            help.round.hear(turn, vote);
             match answer {
                 // Exactly this stamp: a later state of the chain holds this one (C2), so it was chosen, but the
                 // later one may have been answered before this read began.
@@ -110,7 +98,7 @@ impl Readings {
                         || (stamp.ballot == help.stamp.ballot
                             && turn.local.rules.broken(Mutant::D3Later)) =>
                 {
-                    help.tally.add(epoch, votes);
+                    help.tally.add(vote.epoch, vote.slots);
                     if help.tally.reached(turn.owners.slots()) {
                         let stamp = help.stamp;
                         return self.finish(turn, Some(stamp));
@@ -159,7 +147,7 @@ impl Readings {
             if let Some(member) = turn.local.present().view.index_of(holder.machine)
                 && !holder.votes.is_empty()
             {
-                help.round.heard(member as u32);
+                help.round.note(member as u32);
             }
         }
         help.ask(turn);

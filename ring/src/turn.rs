@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc};
-use crate::view::Name;
+use crate::view::{Epoch, Name};
 
 /// See the module's caption.
 pub(crate) struct Turn<'a> {
@@ -21,6 +21,18 @@ pub(crate) struct Turn<'a> {
     pub(crate) owners: &'a Owners,
     /// What this machine's own acceptor has promised for the key.
     pub(crate) promised: Ballot,
+}
+
+/// Who answered a question, and with which votes (Q1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vote {
+    /// The member that answered.
+    pub(crate) by: u32,
+    /// Its epoch when it answered: where its votes count (Q2).
+    pub(crate) epoch: Epoch,
+    pub(crate) ask: Ask,
+    /// The slots it votes for.
+    pub(crate) slots: SlotSet,
 }
 
 /// A request that has not been answered.
@@ -79,10 +91,24 @@ impl Round {
         Self { ask: turn.local.ask(turn.key), heard: Vec::new(), resend_at, gap, refused: SlotSet::EMPTY }
     }
 
-    pub(crate) fn heard(&mut self, member: u32) {
+    /// Q2: an answer of an older epoch than ours counts among its own, and is asked for again.
+    pub(crate) fn hear(&mut self, turn: &Turn<'_>, vote: Vote) {
+        if vote.epoch >= turn.local.epoch() {
+            self.note(vote.by);
+        }
+    }
+
+    /// This member need not be asked.
+    pub(crate) fn note(&mut self, member: u32) {
         if !self.heard.contains(&member) {
             self.heard.push(member);
         }
+    }
+
+    /// This member says no.
+    pub(crate) fn refuse(&mut self, turn: &Turn<'_>, member: u32) {
+        self.note(member);
+        self.refused = self.refused.union(turn.owners.slots_of(member));
     }
 
     pub(crate) fn has_heard(&self, member: u32) -> bool {
