@@ -113,7 +113,8 @@ struct Health {
     /// Why there is none.
     why: Option<String>,
     heard: Option<Instant>,
-    suspect_until: Option<Instant>,
+    /// When it was last found silent; `None` once it was heard again.
+    suspected: Option<Instant>,
     /// Smoothed time to answer a read, in microseconds.
     answer_us: f64,
 }
@@ -122,7 +123,7 @@ impl Health {
     fn alive(&mut self) {
         self.up = true;
         self.heard = Some(Instant::now());
-        self.suspect_until = None;
+        self.suspected = None;
     }
 }
 
@@ -295,12 +296,11 @@ impl Link {
 
     pub(super) fn is_suspect(&self, name: Name) -> bool {
         let now = Instant::now();
-        self.state().health.get(&name).is_some_and(|h| h.suspect_until.is_some_and(|until| until > now))
+        self.state().health.get(&name).is_some_and(|h| h.suspected.is_some_and(|at| at + SUSPECT_FOR > now))
     }
 
     fn suspect(&self, name: Name) {
-        let until = Instant::now() + SUSPECT_FOR;
-        self.state().health.entry(name).or_default().suspect_until = Some(until);
+        self.state().health.entry(name).or_default().suspected = Some(Instant::now());
     }
 
     fn heard_since(&self, name: Name, since: Instant) -> bool {
@@ -338,10 +338,10 @@ impl Link {
         let mut since = sent;
         let mut ping_after = PING_AFTER;
         loop {
-            tokio::time::sleep_until((since + ping_after).into()).await;
+            self.until(since + ping_after, name, sent).await;
             if !self.heard_since(name, since) {
                 self.transport.send(To::Machine(name), Frame::Ping(0));
-                tokio::time::sleep(SUSPECT_AFTER).await;
+                self.until(Instant::now() + SUSPECT_AFTER, name, sent).await;
                 if !self.heard_since(name, since) {
                     self.suspect(name);
                     self.sweep();
@@ -351,6 +351,18 @@ impl Link {
             // It lives: its disk or its queue is slow. Ask again less often.
             since = Instant::now();
             ping_after = (ping_after * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until then, or until somebody else finds that this machine has been silent since it was asked.
+    async fn until(&self, then: Instant, name: Name, asked: Instant) {
+        let suspected_since = |health: &Health| health.suspected.is_some_and(|at| at > asked);
+        loop {
+            let changed = self.changed.notified();
+            let found = self.state().health.get(&name).is_some_and(suspected_since);
+            if found || tokio::time::timeout_at(then.into(), changed).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -374,6 +386,7 @@ impl Link {
             for name in up.into_iter().filter(|name| !link.heard_since(*name, since)) {
                 link.suspect(name);
             }
+            link.changed.notify_waiters();
         });
     }
 
@@ -462,7 +475,7 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                 let health = state.health.entry(name).or_default();
                 health.up = false;
                 health.why = Some(reason.clone());
-                health.suspect_until = Some(Instant::now() + SUSPECT_FOR);
+                health.suspected = Some(Instant::now());
                 link.changed.notify_waiters();
                 for waiting in state.pending.values() {
                     let _ = waiting.send((name, Reply::Down(reason.clone())));
