@@ -17,7 +17,7 @@ mod sim;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sim::world::{Failure, Report};
+use sim::report::{Failure, Report};
 use sim::{MS, Profile, run};
 
 fn swarm(seed: u64) -> Result<Report, Failure> {

@@ -10,8 +10,10 @@ use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
 use rand::RngExt;
 
 use super::checker::{Call, If, Op, Reply};
+use super::events::Event;
 use super::faults::log_uniform;
-use super::world::{Event, World, said};
+use super::report::said;
+use super::world::World;
 use super::{MS, SEC};
 
 /// One client.

@@ -2,17 +2,29 @@
 //!
 //! | module | one idea |
 //! |---|---|
-//! | `checker` | was the key one register? |
-//! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
+//! | `world` | all that is below, one event at a time |
+//! | `events` | what can happen next, and in which order |
+//! | `computer` | a node's process, and the disk that outlives it |
 //! | `disk` | what survives a crash |
+//! | `network` | what becomes of a message on its way |
+//! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
+//! | `strike` | faults as they strike |
 //! | `client` | who calls, retries, and notes what it was told |
-//! | `world` | all of these, one event at a time |
+//! | `audit` | all is healed, and every key is tried |
+//! | `checker` | was the key one register? |
+//! | `report` | what a run tells |
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod audit;
 pub(crate) mod checker;
 pub(crate) mod client;
+mod computer;
 pub(crate) mod disk;
+mod events;
 pub(crate) mod faults;
+mod network;
+pub(crate) mod report;
+mod strike;
 pub(crate) mod world;
 
 pub(crate) use faults::Profile;

@@ -1,0 +1,278 @@
+//! One computer: a node's process, from its start to its crash, over the disk that outlives it.
+
+use std::sync::Arc;
+
+use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
+use ennead_ring::message::{Addr, Envelope};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup};
+use ennead_ring::placement::Ring;
+use ennead_ring::{Chain, Machine, Node, View};
+use rand::RngExt;
+
+use super::disk::Disk;
+use super::events::{Event, Fault};
+use super::faults::log_uniform;
+use super::report::describe;
+use super::world::{PROGRESS, World};
+use super::{MS, SEC, US};
+
+/// One computer: what is on its disk, and the process on it while it runs.
+pub(super) struct Computer {
+    pub(super) me: Machine,
+    pub(super) birth: Birth,
+    pub(super) disk: Disk,
+    pub(super) node: Option<Node>,
+    pub(super) life: u32,
+    /// What its timers' clock showed when virtual time was zero.
+    pub(super) mono: u64,
+    /// How far its wall clock is off.
+    pub(super) skew: i64,
+    pub(super) paused_until: u64,
+    /// The wake-up under way.
+    pub(super) wake: Option<u64>,
+    /// Wake-ups in a row that left it as due as before.
+    pub(super) restless: u32,
+    /// Sends that wait for a ticket.
+    pub(super) waiting: Vec<(Ticket, Addr, Box<Envelope>)>,
+}
+
+impl World {
+    /// A process starts from what its disk holds.
+    pub(super) fn start(&mut self, m: usize) {
+        let wall = self.wall(self.computers[m].skew);
+        let seed = self.rng.random();
+        let mono = self.rng.random_range(0..1_000_000 * SEC);
+        let rotten = self.spoil(m);
+        let computer = &mut self.computers[m];
+        computer.mono = mono;
+        computer.wake = None;
+        computer.restless = 0;
+        let setup = Setup {
+            me: computer.me,
+            weight: self.profile.weight,
+            limits: computer.disk.limits,
+            views: computer.disk.views.clone(),
+            birth: if computer.disk.views.is_empty() { computer.birth.clone() } else { Birth::None },
+            tuning: self.profile.tuning.clone(),
+            seed,
+            rules: Rules::without(self.profile.mutant),
+        };
+        let now = Now { mono: Mono(mono + self.now), wall };
+        computer.node = Some(Node::new(setup, now));
+        self.note(|| format!("s{} starts{}", m + 1, if rotten > 0 { ", a record unreadable" } else { "" }));
+        self.set_wake(m);
+        self.tell_reachable(m, true);
+    }
+
+    /// Some records may not be readable again; never so many of a key that it can never be read.
+    fn spoil(&mut self, m: usize) -> u32 {
+        let mut rotten = 0;
+        if !self.faulty || self.profile.rot == 0.0 {
+            return 0;
+        }
+        for key in 0..self.keys.len() {
+            if !self.rng.random_bool(self.profile.rot) {
+                continue;
+            }
+            let held = self.slots_where(key, |w, i| i != m && !w.computers[i].disk.is_rotten(&w.keys[key]));
+            if held > self.profile.slots / 2 && self.computers[m].disk.rot(&self.keys[key].clone()) {
+                rotten += 1;
+                self.counts.rotten += 1;
+            }
+        }
+        rotten
+    }
+
+    pub(super) fn crash(&mut self, m: usize) {
+        if self.computers[m].node.take().is_none() {
+            return;
+        }
+        let computer = &mut self.computers[m];
+        computer.life += 1;
+        computer.waiting.clear();
+        let unsynced = computer.disk.unsynced();
+        let survive =
+            if self.rng.random_bool(self.profile.survive) { self.rng.random_range(0..=unsynced) } else { 0 };
+        let views = self.computers[m].disk.crash(survive);
+        self.durable_views(views);
+        self.counts.crashes += 1;
+        self.note(|| format!("s{} crashes; {survive} of {unsynced} unsynced changes survive", m + 1));
+        let down = log_uniform(&mut self.rng, MS, self.profile.down_for.max(MS));
+        self.schedule(down, Event::Fault(Fault::Restart(m)));
+        if self.rng.random_bool(0.2) {
+            let jump = self.random_skew();
+            self.computers[m].skew = jump;
+        }
+        self.tell_reachable(m, false);
+    }
+
+    pub(super) fn feed(&mut self, m: usize, input: Input) {
+        let Some(mut node) = self.computers[m].node.take() else { return };
+        self.steps += 1;
+        PROGRESS.set((self.steps, self.now));
+        self.mix_input(m, &input);
+        self.probe(&input);
+        if self.trace.is_some() {
+            let line = match &input {
+                Input::Message { from, envelope } => {
+                    format!("s{} <- {} {}", m + 1, self.label(*from), describe(envelope))
+                }
+                other => format!("s{} <- {other:?}", m + 1),
+            };
+            self.note(|| line);
+        }
+        let computer = &self.computers[m];
+        let now = Now { mono: Mono(computer.mono + self.now), wall: self.wall(computer.skew) };
+        let mut effects = std::mem::take(&mut self.effects);
+        node.handle(now, input, &mut effects);
+        node.check();
+        self.computers[m].node = Some(node);
+        let dies = self.faulty
+            && self.profile.crash_in_handle > 0.0
+            && self.rng.random_bool(self.profile.crash_in_handle);
+        let last = if dies { self.rng.random_range(0..=effects.len()) } else { effects.len() };
+        for effect in effects.drain(..).take(last) {
+            self.carry_out(m, effect);
+        }
+        effects.clear();
+        self.effects = effects;
+        if dies {
+            self.crash(m);
+        } else {
+            self.set_wake(m);
+        }
+    }
+
+    fn carry_out(&mut self, m: usize, effect: Effect) {
+        match effect {
+            Effect::Persist { ticket, change } => {
+                self.note(|| format!("s{} persists {ticket:?}", m + 1));
+                if self.computers[m].disk.write(ticket, change) {
+                    self.start_sync(m);
+                }
+            }
+            Effect::Send { to, envelope, after } => {
+                if let Some(ticket) = after
+                    && !self.computers[m].disk.is_durable(ticket)
+                {
+                    self.computers[m].waiting.push((ticket, to, envelope));
+                    return;
+                }
+                self.send(m, to, envelope);
+            }
+            Effect::Load { key } => {
+                let found = self.computers[m].disk.load(&key);
+                let after = log_uniform(&mut self.rng, US, self.profile.load);
+                let life = self.computers[m].life;
+                self.schedule(after, Event::Inside { machine: m, life, input: Input::Loaded { key, found } });
+            }
+        }
+    }
+
+    fn start_sync(&mut self, m: usize) {
+        let slow = self.faulty && self.rng.random_bool(self.profile.slow_sync);
+        let most = if slow { self.profile.slow_sync_for } else { self.profile.sync };
+        let after = log_uniform(&mut self.rng, 10 * US, most);
+        let life = self.computers[m].life;
+        self.schedule(after, Event::Synced { machine: m, life });
+    }
+
+    pub(super) fn synced(&mut self, m: usize, life: u32) {
+        if self.computers[m].life != life || self.computers[m].node.is_none() {
+            return;
+        }
+        let views = self.computers[m].disk.sync_done();
+        self.durable_views(views);
+        let computer = &mut self.computers[m];
+        let mut free = Vec::new();
+        for (ticket, to, envelope) in std::mem::take(&mut computer.waiting) {
+            if computer.disk.is_durable(ticket) {
+                free.push((to, envelope));
+            } else {
+                computer.waiting.push((ticket, to, envelope));
+            }
+        }
+        for (to, envelope) in free {
+            self.send(m, to, envelope);
+        }
+        if self.computers[m].disk.start_sync() {
+            self.start_sync(m);
+        }
+    }
+
+    /// F1: there is one cluster, whoever crashed while it was born.
+    fn durable_views(&mut self, views: Vec<Arc<View>>) {
+        for view in views {
+            if *self.cluster.get_or_insert(view.cluster()) != view.cluster() {
+                self.fail("F1: machines of one birth belong to two clusters".to_string());
+            }
+            if self.view.is_none() {
+                let ring = Ring::of(&view);
+                for (key, owners) in self.keys.iter().zip(&mut self.owners) {
+                    let slots = ring.owners(&Chain::of(key.as_bytes(), view.slots()));
+                    // One entry a slot: a machine with two slots is asked twice as often.
+                    *owners = (1..=view.slots())
+                        .map(|s| self.by_name[&view.members()[slots.owner(s) as usize].machine.name])
+                        .collect();
+                }
+                self.view = Some(view);
+            }
+        }
+    }
+
+    fn set_wake(&mut self, m: usize) {
+        let computer = &mut self.computers[m];
+        let Some((mono, _)) = computer.node.as_ref().and_then(Node::wake_at) else { return };
+        let at = mono.0.saturating_sub(computer.mono).max(self.now);
+        if computer.wake.is_some_and(|wake| wake <= at) {
+            return;
+        }
+        computer.wake = Some(at);
+        let life = computer.life;
+        self.schedule(at - self.now, Event::Wake { machine: m, life });
+    }
+
+    pub(super) fn wake(&mut self, m: usize, life: u32) {
+        let computer = &mut self.computers[m];
+        if computer.life != life || computer.wake.is_none_or(|at| at > self.now) {
+            return;
+        }
+        if computer.paused_until > self.now {
+            let wait = computer.paused_until - self.now;
+            computer.wake = Some(computer.paused_until);
+            self.schedule(wait, Event::Wake { machine: m, life });
+            return;
+        }
+        computer.wake = None;
+        let due = |c: &Computer, now: u64| {
+            c.node.as_ref().and_then(Node::wake_at).is_some_and(|(mono, _)| mono.0 <= c.mono + now)
+        };
+        if !due(computer, self.now) {
+            return self.set_wake(m);
+        }
+        self.feed(m, Input::Wake);
+        let computer = &mut self.computers[m];
+        computer.restless = if due(computer, self.now) { computer.restless + 1 } else { 0 };
+        if computer.restless > 1_000 {
+            self.fail(format!("s{} wants to be woken at once, for ever", m + 1));
+        }
+    }
+
+    pub(super) fn tell_reachable(&mut self, about: usize, reachable: bool) {
+        let name = self.computers[about].me.name;
+        for m in 0..self.computers.len() {
+            if m == about || self.computers[m].node.is_none() {
+                continue;
+            }
+            if !self.faulty || self.rng.random_bool(self.profile.hints) {
+                let after = log_uniform(&mut self.rng, MS, 200 * MS);
+                let life = self.computers[m].life;
+                self.schedule(
+                    after,
+                    Event::Inside { machine: m, life, input: Input::Reachable { name, reachable } },
+                );
+            }
+        }
+    }
+}

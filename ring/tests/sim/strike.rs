@@ -1,0 +1,116 @@
+//! Faults strike: cuts, crashes, pauses, clocks that jump, wrong hints.
+
+use ennead_ring::effect::Input;
+use rand::RngExt;
+
+use super::events::{Event, Fault};
+use super::faults::log_uniform;
+use super::world::World;
+use super::{MS, SEC};
+
+impl World {
+    pub(super) fn start_faults(&mut self) {
+        self.next_fault(Fault::Cut);
+        self.next_fault(Fault::Crash);
+        self.next_fault(Fault::Pause);
+        self.next_fault(Fault::Jump);
+        self.next_fault(Fault::Lie);
+    }
+
+    fn next_fault(&mut self, fault: Fault) {
+        let every = match fault {
+            Fault::Cut => self.profile.cut_every,
+            Fault::Crash => self.profile.crash_every,
+            Fault::Pause => self.profile.pause_every,
+            Fault::Jump => self.profile.jump_every,
+            Fault::Lie => self.profile.lie_every,
+            Fault::Uncut | Fault::Restart(_) => return,
+        };
+        if every > 0 {
+            let after = self.rng.random_range(0..=2 * every);
+            self.schedule(after, Event::Fault(fault));
+        }
+    }
+
+    pub(super) fn random_skew(&mut self) -> i64 {
+        let most = self.profile.skew as i64;
+        if most == 0 { 0 } else { self.rng.random_range(-most..=most) }
+    }
+
+    pub(super) fn strike(&mut self, fault: Fault) {
+        let machines = self.computers.len();
+        let m = self.rng.random_range(0..machines);
+        self.next_fault(fault);
+        match fault {
+            Fault::Cut => {
+                self.counts.cuts += 1;
+                let ends = self.cut.len();
+                let kind = self.rng.random_range(0..5);
+                let odds = self.rng.random_range(0.05..0.6);
+                let side: Vec<bool> = (0..ends).map(|_| self.rng.random_bool(0.5)).collect();
+                for from in 0..ends {
+                    for to in 0..ends {
+                        let cut = match kind {
+                            // One machine, from everybody; or only what it says, or only what it hears.
+                            0 => from == m || to == m,
+                            1 => from == m,
+                            2 => to == m,
+                            // Two camps.
+                            3 => side[from] != side[to],
+                            // Any links.
+                            _ => self.rng.random_bool(odds),
+                        };
+                        self.cut[from][to] |= cut && from != to;
+                    }
+                }
+                self.note(|| format!("cut: kind {kind}, s{}", m + 1));
+                let after = log_uniform(&mut self.rng, 10 * MS, self.profile.cut_for);
+                self.schedule(after, Event::Fault(Fault::Uncut));
+            }
+            Fault::Uncut => {
+                self.note(|| "all links mended".to_string());
+                self.uncut();
+            }
+            Fault::Crash => {
+                if self.rng.random_bool(self.profile.power_cut) {
+                    for m in 0..machines {
+                        self.crash(m);
+                    }
+                } else {
+                    self.crash(m);
+                }
+            }
+            Fault::Restart(m) => {
+                if self.computers[m].node.is_none() {
+                    self.start(m);
+                }
+            }
+            Fault::Pause => {
+                let pause = log_uniform(&mut self.rng, 10 * MS, 3 * SEC);
+                self.computers[m].paused_until = self.now + pause;
+                self.note(|| format!("s{} pauses", m + 1));
+            }
+            Fault::Jump => {
+                let skew = self.random_skew();
+                self.computers[m].skew = skew;
+                self.note(|| format!("s{}: clock jumps to {skew}", m + 1));
+            }
+            Fault::Lie => {
+                let about = self.rng.random_range(0..machines);
+                let name = self.computers[about].me.name;
+                let reachable = self.rng.random_bool(0.3);
+                let life = self.computers[m].life;
+                if about != m {
+                    let input = Input::Reachable { name, reachable };
+                    self.schedule(0, Event::Inside { machine: m, life, input });
+                }
+            }
+        }
+    }
+
+    pub(super) fn uncut(&mut self) {
+        for row in &mut self.cut {
+            row.fill(false);
+        }
+    }
+}
