@@ -142,6 +142,11 @@ impl Acceptor {
         self.record.as_ref().and_then(|r| r.state.value.as_ref())
     }
 
+    /// Bytes of the value it holds.
+    pub(crate) fn value_bytes(&self) -> usize {
+        self.value().map_or(0, |v| v.len())
+    }
+
     pub(crate) fn promised(&self) -> Ballot {
         self.promised
     }

@@ -17,7 +17,7 @@ use crate::quorum::{Tally, hopeless};
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Ballot, Record};
-use crate::turn::{Round, Turn, Vote, Waiting};
+use crate::turn::{Round, Turn, Vote, Waiting, travel};
 
 /// Requests merged into one Accept at most. Each stays on the state's list for a while (I1): more would push
 /// one another off it.
@@ -91,6 +91,10 @@ impl Coordinator {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
             return;
         }
+        if self.waiting.is_empty() && matches!(self.stage, Stage::Resting(_)) {
+            // The duel that we rest from is over: those who fought it have gone elsewhere or given up.
+            (self.stage, self.backoff) = (Stage::Idle, 0);
+        }
         self.arrivals += 1;
         waiting.seq = self.arrivals;
         self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
@@ -145,7 +149,8 @@ impl Coordinator {
             }
             return;
         };
-        let round = Round::new(turn);
+        let held = turn.held;
+        let round = Round::new(turn, held);
         let message = Message::Prepare { ask: round.ask, key: turn.key.clone(), ballot };
         turn.ask_owners(&round, &message, after);
         self.stage = Stage::Preparing(Box::new(Preparing {
@@ -288,7 +293,8 @@ impl Coordinator {
             handed: true,
         };
         turn.local.send_to(to, message, None, turn.effects);
-        let back_at = turn.now.mono.plus(turn.local.tuning.resend_after * 4);
+        let patience = turn.local.tuning.resend_after * 4 + travel(waiting.value_bytes());
+        let back_at = turn.now.mono.plus(patience);
         self.handed.push(Handed { ask, to, back_at, waiting });
     }
 

@@ -55,6 +55,16 @@ enum What {
     Confirm { least: Option<Stamp> },
 }
 
+impl What {
+    /// Bytes of values on the way to each owner.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Accept { state, .. } => state.value.as_ref().map_or(0, |v| v.len()),
+            Self::Confirm { .. } => 0,
+        }
+    }
+}
+
 impl Lead {
     /// A lead whose chain begins at the highest record that a quorum of promises told, or at none.
     pub(crate) fn new(
@@ -119,7 +129,8 @@ impl Lead {
         } else {
             What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
         };
-        let flight = Flight { what, round: Round::new(turn), tally: turn.local.tally(), resting };
+        let round = Round::new(turn, what.bytes());
+        let flight = Flight { what, round, tally: turn.local.tally(), resting };
         self.ask(turn, &flight);
         self.flights.push_back(flight);
     }
@@ -160,7 +171,7 @@ impl Lead {
             {
                 turn.local.forget(flight.round.ask);
                 flight.what = What::Accept { n, state: self.last.clone() };
-                flight.round = Round::new(turn);
+                flight.round = Round::new(turn, flight.what.bytes());
                 flight.tally = turn.local.tally();
             }
             self.ask(turn, flight);

@@ -53,6 +53,9 @@ pub struct Tuning {
     pub backoff: u64,
     /// Accepts of one key that may be under way at once (C3). Default 4.
     pub pipeline: usize,
+    /// Values up to this long, in bytes, are read from all owners at once; longer ones from one that votes for the
+    /// settled stamp. Default 64 KiB.
+    pub inline: u32,
     /// Keys whose register is kept in memory. Default 20,000.
     pub cells: usize,
     /// Bytes of values kept in memory with them, roughly. Default 64 MiB.
@@ -74,6 +77,7 @@ impl Default for Tuning {
             ceiling_ahead: 3_000 * MS,
             backoff: 2 * MS,
             pipeline: 4,
+            inline: 64 << 10,
             cells: 20_000,
             cell_bytes: 64 << 20,
             waiting_per_key: 10_000,
@@ -386,8 +390,8 @@ impl Node {
             None => (self.old.get_mut(key), false),
         };
         let Some(Entry::Here(cell)) = entry else { return };
-        let (owners, promised) = (cell.owners, cell.acceptor.promised());
-        let mut turn = Turn { local: &mut self.local, effects, now, key, owners: &owners, promised };
+        let (owners, promised, held) = (cell.owners, cell.acceptor.promised(), cell.acceptor.value_bytes());
+        let mut turn = Turn { local: &mut self.local, effects, now, key, owners: &owners, promised, held };
         f(cell, &mut turn);
         let bytes = cell.count_bytes();
         let before = mem::replace(&mut cell.bytes, bytes);
@@ -605,16 +609,10 @@ impl Cell {
         if let Some(timer) = self.timer.take() {
             timers.remove(&(timer, key.clone()));
         }
-        let (owners, promised) = (self.owners, self.acceptor.promised());
+        let (owners, promised, held) = (self.owners, self.acceptor.promised(), self.acceptor.value_bytes());
         let mut effects = Vec::new();
-        self.coordinator.retire(&mut Turn {
-            local,
-            effects: &mut effects,
-            now,
-            key,
-            owners: &owners,
-            promised,
-        });
+        let mut turn = Turn { local, effects: &mut effects, now, key, owners: &owners, promised, held };
+        self.coordinator.retire(&mut turn);
         debug_assert!(effects.is_empty(), "an idle coordinator has nothing to say");
     }
 }

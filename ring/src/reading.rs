@@ -14,6 +14,7 @@ use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Stamp, State};
 use crate::turn::{Round, Turn, Vote, Waiting};
+use crate::view::Name;
 
 /// The reads of one key on this machine. One round serves all that waited when it began.
 #[derive(Debug, Default)]
@@ -31,6 +32,16 @@ struct Reading {
     round: Round,
     reader: Reader,
     help: Option<Help>,
+    fetch: Option<Fetch>,
+}
+
+/// A long value on its way from one machine that told its stamp.
+#[derive(Debug)]
+struct Fetch {
+    stamp: Stamp,
+    round: Round,
+    /// Who was asked; the last one is asked now.
+    asked: Vec<Name>,
 }
 
 /// D3: the highest record seen, on its way to those that lack it, under its own stamp.
@@ -59,9 +70,10 @@ impl Readings {
         }
         let reading = Reading {
             waiting: mem::take(&mut self.next).into(),
-            round: Round::new(turn),
+            round: Round::new(turn, 0),
             reader: turn.local.reader(),
             help: None,
+            fetch: None,
         };
         reading.ask(turn);
         self.current = Some(reading);
@@ -86,6 +98,18 @@ impl Readings {
             if reading.round.heard_all(turn.owners) && reading.help.is_none() {
                 return self.help(turn);
             }
+        } else if let Some(fetch) = &reading.fetch
+            && fetch.round.ask == vote.ask
+        {
+            if let Answer::Copy(copied @ Copied::Whole(_)) = answer
+                && copied.stamp() == Some(fetch.stamp)
+            {
+                let name = turn.local.present().machine(vote.by).name;
+                reading.reader.hear(name, vote.epoch, vote.slots, copied);
+                return self.fetched(turn);
+            }
+            let stamp = fetch.stamp;
+            return self.fetch(turn, stamp);
         } else if let Some(help) = &mut reading.help
             && help.round.ask == vote.ask
         {
@@ -112,7 +136,7 @@ impl Readings {
         Vec::new()
     }
 
-    /// Answers with the settled state, unless it is past its expiry: deleting it is a coordinator's work (G4).
+    /// Answers with the settled state, once its value is here, unless it is past its expiry: deleting it is a coordinator's work (G4).
     fn finish(&mut self, turn: &mut Turn<'_>, stamp: Option<Stamp>) -> Vec<Waiting> {
         let Some(reading) = &self.current else { return Vec::new() };
         let found = match reading.reader.copy_of(stamp) {
@@ -120,7 +144,10 @@ impl Readings {
                 return self.give_away(turn);
             }
             Some(Copied::Whole(record)) => found(&record.state),
-            Some(Copied::Summary { .. }) => return self.give_away(turn),
+            Some(Copied::Summary { stamp, .. }) => {
+                let stamp = *stamp;
+                return self.need(turn, stamp);
+            }
             Some(Copied::None) | None => None,
         };
         for waiting in &reading.waiting {
@@ -134,15 +161,21 @@ impl Readings {
     fn help(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
         let Some(reading) = &mut self.current else { return Vec::new() };
         let highest = reading.reader.highest();
-        let Some(Copied::Whole(record)) = highest.and_then(|s| reading.reader.copy_of(Some(s))) else {
+        let record = match highest.and_then(|s| reading.reader.copy_of(Some(s))) {
+            Some(Copied::Whole(record)) => record,
+            Some(Copied::Summary { stamp, .. }) => {
+                let stamp = *stamp;
+                return self.need(turn, stamp);
+            }
             // Nobody told of a record, and too few told of none: nothing to help; the round goes on asking.
-            return Vec::new();
+            Some(Copied::None) | None => return Vec::new(),
         };
         let (stamp, state) = (record.stamp, record.state.clone());
         if turn.local.rules.broken(Mutant::D3NoHelp) {
             return self.finish(turn, Some(stamp));
         }
-        let mut help = Help { stamp, state, round: Round::new(turn), tally: reading.reader.tally_of(stamp) };
+        let round = Round::new(turn, state.value.as_ref().map_or(0, |v| v.len()));
+        let mut help = Help { stamp, state, round, tally: reading.reader.tally_of(stamp) };
         for holder in reading.reader.heard().iter().filter(|h| h.copied.stamp() == Some(stamp)) {
             if let Some(member) = turn.local.present().view.index_of(holder.machine)
                 && !holder.votes.is_empty()
@@ -155,6 +188,51 @@ impl Readings {
         Vec::new()
     }
 
+    /// Sees that the value of this stamp is on its way.
+    fn need(&mut self, turn: &mut Turn<'_>, stamp: Stamp) -> Vec<Waiting> {
+        let coming = self.current.as_ref().and_then(|r| r.fetch.as_ref()).is_some_and(|f| f.stamp == stamp);
+        if coming { Vec::new() } else { self.fetch(turn, stamp) }
+    }
+
+    /// Asks the next machine that told this stamp for its value; with none left, a coordinator must settle it.
+    fn fetch(&mut self, turn: &mut Turn<'_>, stamp: Stamp) -> Vec<Waiting> {
+        let Some(reading) = &mut self.current else { return Vec::new() };
+        let mut asked = match reading.fetch.take() {
+            Some(fetch) => {
+                turn.local.forget(fetch.round.ask);
+                if fetch.stamp == stamp { fetch.asked } else { Vec::new() }
+            }
+            None => Vec::new(),
+        };
+        let holders = reading.reader.heard().iter().filter(|h| h.copied.stamp() == Some(stamp));
+        let Some(holder) = holders.map(|h| h.machine).find(|name| !asked.contains(name)) else {
+            return self.give_away(turn);
+        };
+        let Some(member) = turn.local.present().view.index_of(holder) else { return self.give_away(turn) };
+        let bytes = match reading.reader.copy_of(Some(stamp)) {
+            Some(Copied::Summary { bytes, .. }) => *bytes as usize,
+            _ => 0,
+        };
+        asked.push(holder);
+        let round = Round::new(turn, bytes);
+        let message = Message::Read { ask: round.ask, key: turn.key.clone(), inline: u32::MAX };
+        turn.local.send_to(member as u32, message, None, turn.effects);
+        reading.fetch = Some(Fetch { stamp, round, asked });
+        Vec::new()
+    }
+
+    /// The value is here: on with what it was wanted for.
+    fn fetched(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
+        let Some(reading) = &mut self.current else { return Vec::new() };
+        if let Some(fetch) = reading.fetch.take() {
+            turn.local.forget(fetch.round.ask);
+        }
+        match reading.reader.settled() {
+            Some(stamp) => self.finish(turn, stamp),
+            None => self.help(turn),
+        }
+    }
+
     /// D4: the reads go to the coordinator, which settles whatever there is under a ballot of its own.
     fn give_away(&mut self, turn: &mut Turn<'_>) -> Vec<Waiting> {
         let waiting = self.current.as_mut().map(|r| mem::take(&mut r.waiting)).unwrap_or_default();
@@ -165,8 +243,8 @@ impl Readings {
     fn end(&mut self, turn: &mut Turn<'_>) {
         if let Some(reading) = self.current.take() {
             turn.local.forget(reading.round.ask);
-            if let Some(help) = reading.help {
-                turn.local.forget(help.round.ask);
+            for round in reading.help.iter().map(|h| &h.round).chain(reading.fetch.iter().map(|f| &f.round)) {
+                turn.local.forget(round.ask);
             }
         }
         self.start(turn);
@@ -178,7 +256,12 @@ impl Readings {
             self.expire(turn);
         }
         let Some(reading) = &mut self.current else { return Vec::new() };
-        if let Some(help) = &mut reading.help {
+        if let Some(fetch) = &mut reading.fetch {
+            if fetch.round.is_due(turn.now) {
+                let stamp = fetch.stamp;
+                return self.fetch(turn, stamp);
+            }
+        } else if let Some(help) = &mut reading.help {
             // One attempt; what was lost on the way is not worth a second.
             if help.round.is_due(turn.now) {
                 return self.give_away(turn);
@@ -214,16 +297,16 @@ impl Readings {
 
     /// When `on_time` is due.
     pub(crate) fn wake_at(&self) -> Option<Mono> {
-        let round =
-            self.current.as_ref().map(|r| r.help.as_ref().map_or(r.round.resend_at, |h| h.round.resend_at));
+        let round = self.current.as_ref().map(|r| r.present().resend_at);
         [round, self.deadline].into_iter().flatten().min()
     }
 
     /// True if this is a question of the present round.
     pub(crate) fn expects(&self, ask: Ask) -> bool {
-        self.current
-            .as_ref()
-            .is_some_and(|r| r.round.ask == ask || r.help.as_ref().is_some_and(|h| h.round.ask == ask))
+        self.current.as_ref().is_some_and(|r| {
+            let further = r.help.iter().map(|h| &h.round).chain(r.fetch.iter().map(|f| &f.round));
+            core::iter::once(&r.round).chain(further).any(|round| round.ask == ask)
+        })
     }
 
     /// True if nobody waits here.
@@ -234,8 +317,15 @@ impl Readings {
 
 impl Reading {
     fn ask(&self, turn: &mut Turn<'_>) {
-        let message = Message::Read { ask: self.round.ask, key: turn.key.clone(), inline: u32::MAX };
+        let inline = turn.local.tuning.inline;
+        let message = Message::Read { ask: self.round.ask, key: turn.key.clone(), inline };
         turn.ask_owners(&self.round, &message, None);
+    }
+
+    /// The question that is waited for.
+    fn present(&self) -> &Round {
+        let help = self.help.as_ref().map(|h| &h.round);
+        self.fetch.as_ref().map(|f| &f.round).or(help).unwrap_or(&self.round)
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) owners: &'a Owners,
     /// What this machine's own acceptor has promised for the key.
     pub(crate) promised: Ballot,
+    /// Bytes of the value that it holds: what others are likely to hold too.
+    pub(crate) held: usize,
 }
 
 /// Who answered a question, and with which votes (Q1).
@@ -51,13 +53,18 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes of the value that it carries.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match &self.op {
+            Op::Write(Write { change: Change::Put { value, .. }, .. }) => value.len(),
+            _ => 0,
+        }
+    }
+
     /// Bytes of memory that it takes, roughly.
     pub(crate) fn cost(&self) -> usize {
         const FRAME: usize = 256;
-        match &self.op {
-            Op::Write(Write { change: Change::Put { value, .. }, .. }) => FRAME + value.len(),
-            _ => FRAME,
-        }
+        FRAME + self.value_bytes()
     }
 
     /// From now on it may take effect through an Accept that is out there, whatever a later try says: so its
@@ -81,12 +88,20 @@ pub(crate) struct Round {
     pub(crate) refused: SlotSet,
 }
 
-/// Longest pause between two repetitions of a question.
+/// How long, in nanoseconds, a value of so many bytes may take to a machine that lives: 5 MB a second, since
+/// eight others are sent the same, and all write it to their disks.
+pub(crate) fn travel(bytes: usize) -> u64 {
+    bytes as u64 * 200
+}
+
+/// Longest pause between two repetitions of a question, if what it carries needs no longer.
 const MAX_GAP: u64 = 1_000_000_000;
 
 impl Round {
-    pub(crate) fn new(turn: &mut Turn<'_>) -> Self {
-        let gap = turn.local.tuning.resend_after;
+    /// A question whose way there and back takes so many bytes of values to or from each machine. What is still
+    /// on its way is not sent again: that would only delay it.
+    pub(crate) fn new(turn: &mut Turn<'_>, bytes: usize) -> Self {
+        let gap = turn.local.tuning.resend_after.saturating_add(travel(bytes));
         let resend_at = turn.now.mono.plus(gap);
         Self { ask: turn.local.ask(turn.key), heard: Vec::new(), resend_at, gap, refused: SlotSet::EMPTY }
     }
@@ -129,7 +144,7 @@ impl Round {
     pub(crate) fn is_due(&mut self, now: Now) -> bool {
         let due = self.resend_at <= now.mono;
         if due {
-            self.gap = (self.gap * 2).min(MAX_GAP);
+            self.gap = (self.gap * 2).min(MAX_GAP).max(self.gap);
             self.resend_at = now.mono.plus(self.gap);
         }
         due

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ennead_ring::message::{Answer, Copied, Message, Op, Outcome};
-use ennead_ring::stamp::{Hlc, Stamp};
+use ennead_ring::stamp::{Hlc, Stamp, State};
 use ennead_ring::view::Name;
 use ennead_ring::{Key, Owners, Reader, SlotSet, quorum_of};
 
@@ -14,6 +14,8 @@ use super::{CopyAnswer, CopyReport, Error, Record, record};
 /// Values up to this long come with every answer; longer ones from one machine only. An answer of this size
 /// still fits one datagram.
 const INLINE: u32 = 1_024;
+/// How long a machine may take to send a long value before another is asked for it, too.
+const FETCH_WITHIN: Duration = Duration::from_millis(250);
 
 /// One read's questions and answers.
 struct Asking {
@@ -153,20 +155,54 @@ async fn deliver(
     deadline: Instant,
 ) -> Result<Option<Record>, Error> {
     match asking.reader.copy_of(stamp) {
-        Some(Copied::Whole(copy)) => {
-            let expired = copy.state.expires.is_some_and(|at| at <= wall());
-            if copy.state.value.is_some() && expired {
-                // G4: its deletion must be settled before anyone is told that it is gone.
-                return by_coordinator(link, key, deadline, 0, Vec::new()).await;
-            }
-            let expires = copy.state.expires;
-            Ok(copy.state.value.clone().map(|value| record(value, copy.state.version, expires)))
-        }
-        Some(Copied::Summary { .. }) => {
-            // The one that was to tell the value is not among the five. Coordinators tell whole values.
-            by_coordinator(link, key, deadline, 0, Vec::new()).await
-        }
+        Some(Copied::Whole(copy)) => tell(link, key, &copy.state, deadline).await,
+        Some(Copied::Summary { .. }) => fetch(link, key, asking, stamp, deadline).await,
         Some(Copied::None) | None => Ok(None),
+    }
+}
+
+async fn tell(
+    link: &Arc<Link>,
+    key: &Key,
+    state: &State,
+    deadline: Instant,
+) -> Result<Option<Record>, Error> {
+    if state.value.is_some() && state.expires.is_some_and(|at| at <= wall()) {
+        // G4: its deletion must be settled before anyone is told that it is gone.
+        return by_coordinator(link, key, deadline, 0, Vec::new()).await;
+    }
+    Ok(state.value.clone().map(|value| record(value, state.version, state.expires)))
+}
+
+/// A long value whose stamp is settled, from one after the other of those who told it; the one that was asked for
+/// it at first may still be on its way with it.
+async fn fetch(
+    link: &Arc<Link>,
+    key: &Key,
+    mut asking: Asking,
+    stamp: Option<Stamp>,
+    deadline: Instant,
+) -> Result<Option<Record>, Error> {
+    let holders = asking.reader.heard().iter().filter(|h| h.copied.stamp() == stamp);
+    let mut holders: Vec<Name> = holders.map(|h| h.machine).collect();
+    let mut next = Instant::now() + FETCH_WITHIN;
+    loop {
+        if let Ok((name, reply)) =
+            tokio::time::timeout_at(next.min(deadline).into(), asking.replies.next()).await
+        {
+            asking.take(link, name, reply);
+            if let Some(Copied::Whole(copy)) = asking.reader.copy_of(stamp) {
+                return tell(link, key, &copy.state, deadline).await;
+            }
+        } else if let Some(holder) = holders.pop()
+            && Instant::now() < deadline
+        {
+            asking.ask(link, key, holder, u32::MAX);
+            next = Instant::now() + FETCH_WITHIN;
+        } else {
+            // None of them has it any more: it was overwritten meanwhile. Or it takes too long.
+            return by_coordinator(link, key, deadline, 0, Vec::new()).await;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ennead_ring::message::{Ask, Message, Op, Outcome, Write};
+use ennead_ring::message::{Ask, Change, Message, Op, Outcome, Write};
 use ennead_ring::stamp::{Hlc, RequestId};
 use ennead_ring::view::Name;
 use ennead_ring::{Key, quorum_of};
@@ -108,7 +108,7 @@ pub(super) async fn through_coordinators(
         refused: None,
     };
     let mut backoff = FIRST_BACKOFF;
-    let mut patience = PATIENCE;
+    let mut patience = PATIENCE + travel(op);
     loop {
         let known = link.view(deadline).await?;
         let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
@@ -149,6 +149,16 @@ pub(super) async fn through_coordinators(
             return Ok(outcome);
         }
         backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// How long the value that a request carries may be on its way through nine machines: 2.5 MB a second.
+fn travel(op: &Op) -> Duration {
+    match op {
+        Op::Write(Write { change: Change::Put { value, .. }, .. }) => {
+            Duration::from_nanos(400 * value.len() as u64)
+        }
+        _ => Duration::ZERO,
     }
 }
 
@@ -296,11 +306,7 @@ enum Taken {
 }
 
 /// A write's parts, with an id of its own.
-pub(super) fn new_write(
-    link: &Link,
-    condition: ennead_ring::message::Condition,
-    change: ennead_ring::message::Change,
-) -> Write {
+pub(super) fn new_write(link: &Link, condition: ennead_ring::message::Condition, change: Change) -> Write {
     let id: RequestId = link.request_id(Hlc::ZERO);
     Write { id, again: false, condition, change }
 }

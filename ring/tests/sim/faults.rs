@@ -198,6 +198,8 @@ impl Profile {
             p.think = p.think.min(20 * MS);
         }
         p.tuning.pipeline = rng.random_range(1..=4);
+        // Values have eight bytes: each is long for some.
+        p.tuning.inline = if rng.random_bool(0.3) { 0 } else { 64 << 10 };
         if rng.random_bool(0.3) {
             p.tuning.cells = rng.random_range(1..4);
         }
