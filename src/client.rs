@@ -253,7 +253,9 @@ impl Client {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.link.options.timeout
+        // Nobody waits longer, and no sum of times overflows.
+        const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+        Instant::now() + self.link.options.timeout.min(LONGEST)
     }
 
     /// Stores a value. Two round trips and one fsync for a key that its coordinator does not lead yet, one round

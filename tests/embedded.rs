@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ennead::certs::{self, Who};
-use ennead::client::Error;
+use ennead::client::{ClientOptions, Error};
 use ennead::node::Part;
 use ennead::{Client, Name, Node, StopReason};
 
@@ -104,7 +104,10 @@ async fn a_value_past_its_expiry_is_gone_for_every_reader() {
 async fn large_values_travel_and_too_large_ones_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let nodes = cluster(dir.path(), 103, 3).await;
-    let kv = nodes[0].client();
+    let mut options = ClientOptions::new([nodes[0].name()], dir.path().join("certs"));
+    // Three times eight MiB, each written twice, on a disk that other tests use too.
+    options.timeout = Duration::from_secs(30);
+    let kv = Client::with_options(options).await.expect("a client");
     let value: Vec<u8> = (0..8 << 20).map(|i| (i % 251) as u8).collect();
     kv.put("large", &value).await.expect("8 MiB");
     assert!(*kv.get("large").await.expect("a get").expect("a value").value == *value);

@@ -16,6 +16,10 @@ use super::{Error, Written};
 const PATIENCE: Duration = Duration::from_millis(400);
 /// How long after the deadline coordinators are listened to: they know better than we what came of it.
 const LAST_WORDS: Duration = Duration::from_millis(60);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+/// With less than this left, another try would only be cut short; a first one is made with any time at all.
+const TOO_LATE: Duration = Duration::from_millis(10);
+const MOMENT: Duration = Duration::from_nanos(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
@@ -85,6 +89,9 @@ struct Tries<'a> {
     silent: Vec<Name>,
     overloaded: Option<Duration>,
     refused: Option<Box<str>>,
+    /// The newest try is lost with its machine: going on to the next one burdens nobody twice, and costs nothing of
+    /// the budget.
+    lost: bool,
 }
 
 /// Sends a request to one coordinator after the other until one has an answer to it: `Done`, `Value`,
@@ -106,6 +113,7 @@ pub(super) async fn through_coordinators(
         silent: vec![],
         overloaded: None,
         refused: None,
+        lost: false,
     };
     let mut backoff = FIRST_BACKOFF;
     let mut patience = PATIENCE + travel(op);
@@ -117,7 +125,9 @@ pub(super) async fn through_coordinators(
             let at = untried.iter().position(|name| !link.is_suspect(*name)).unwrap_or(0);
             let name = untried.remove(at);
             let retry = !tries.all.is_empty();
-            if Instant::now() >= deadline || (retry && !link.may_retry()) {
+            let late =
+                deadline.saturating_duration_since(Instant::now()) < if retry { TOO_LATE } else { MOMENT };
+            if late || (retry && !tries.lost && !link.may_retry()) {
                 return tries.last_words(quorum_of(known.view.slots())).await;
             }
             if let Err(why) = link.reach(name, deadline).await {
@@ -128,7 +138,7 @@ pub(super) async fn through_coordinators(
             tries.send(name);
             // A coordinator that lives but takes long gets company, not a successor.
             let company = (Instant::now() + patience).min(deadline);
-            patience *= 2;
+            patience = (patience * 2).min(LONGEST_PATIENCE);
             if let Some(outcome) = tries.wait(company).await {
                 link.succeeded();
                 return Ok(outcome);
@@ -187,6 +197,7 @@ impl Tries<'_> {
 
     /// Waits for an answer until `until`, or until nobody is left who could give one.
     async fn wait(&mut self, until: Instant) -> Option<Outcome> {
+        self.lost = false;
         let newest = self.all.last().map(|t| (t.name, t.sent));
         let link = self.link.clone();
         let silence = async move {
@@ -205,6 +216,7 @@ impl Tries<'_> {
                 },
                 () = &mut silence => {
                     newest.inspect(|(name, _)| self.not_reached(*name));
+                    self.lost = true;
                     return None;
                 }
                 () = tokio::time::sleep_until(until.into()) => return None,
@@ -224,6 +236,7 @@ impl Tries<'_> {
             // Sent, and lost or not.
             Reply::Down(_) if self.all.iter().any(|t| t.name == name) => {
                 self.not_reached(name);
+                self.lost = self.all.last().is_some_and(|t| t.name == name);
                 return Taken::Closed;
             }
             Reply::Down(_) | Reply::Status(_) => return Taken::Nothing,
