@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
-use ennead_ring::node::{Birth, Tuning};
+use ennead_ring::node::{Birth, PROBE_EVERY, Tuning};
 use ennead_ring::view::{DEFAULT_WEIGHT, Machine, Name};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -366,7 +366,7 @@ async fn live(
     let _ = started.send(Ok(()));
     let saved = RefCell::new(save(&restored));
     let peers = RefCell::new(Peers::default());
-    let tuning = Tuning { max_value: config.max_value, ..Tuning::default() };
+    let tuning = Tuning { max_value: config.max_value, probe_every: PROBE_EVERY, ..Tuning::default() };
     let (mut core_restarts, mut storage_restarts) =
         (Restarts::of("core loop"), Restarts::of("storage writer"));
     let start = Instant::now();

@@ -10,9 +10,10 @@ use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Machine, Name, View};
+use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
-use crate::status::{MachineStatus, PeerStatus};
+use crate::status::{MachineStatus, PeerState, PeerStatus};
 use crate::storage::{Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
@@ -339,19 +340,29 @@ impl Core<'_> {
         let own = members.iter().find(|m| m.machine == self.parts.me);
         let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
-        let peers = others.map(|name| match peers.of.get(&name) {
-            Some(peer) => PeerStatus {
+        let (mono, mut suspects) = (now(self.parts.started).mono, self.node.suspects());
+        let peers = others.map(|name| {
+            let peer = peers.of.get(&name);
+            let suspect = suspects.iter().position(|s| s.name == name).map(|at| suspects.swap_remove(at));
+            let (state, silent_ms, by) = match suspect {
+                None => (PeerState::Up, 0, Vec::new()),
+                Some(Suspect { state, since, by, .. }) => {
+                    let state = match state {
+                        Standing::Suspect => PeerState::Suspect,
+                        Standing::Down => PeerState::Down,
+                    };
+                    (state, mono.0.saturating_sub(since.mono.0) / 1_000_000, by)
+                }
+            };
+            PeerStatus {
                 name,
-                reachable: peer.reachable,
-                since_ms: peer.since.elapsed().as_millis() as u64,
-                reason: peer.reason.clone(),
-            },
-            None => PeerStatus {
-                name,
-                reachable: true,
-                since_ms: self.parts.started.elapsed().as_millis() as u64,
-                reason: None,
-            },
+                reachable: peer.is_none_or(|p| p.reachable),
+                since_ms: peer.map_or(self.parts.started, |p| p.since).elapsed().as_millis() as u64,
+                reason: peer.and_then(|p| p.reason.clone()),
+                state,
+                silent_ms,
+                by,
+            }
         });
         let transport = self.parts.transport.stats();
         MachineStatus {

@@ -41,4 +41,21 @@ pub struct PeerStatus {
     pub since_ms: u64,
     /// Why it went away, in its own words where it said any.
     pub reason: Option<String>,
+    /// Whether it answers probes.
+    pub state: PeerState,
+    /// Milliseconds since the first probe that it did not answer; 0 while it is up.
+    pub silent_ms: u64,
+    /// Machines whose probes it did not answer: the first few.
+    pub by: Vec<Name>,
+}
+
+/// What the failure detector of one machine says of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum PeerState {
+    /// It answers, or nobody says otherwise.
+    Up,
+    /// It does not answer, asked directly and through others, and has not refuted that.
+    Suspect,
+    /// The same, for longer than a machine that lives would leave it so. No data moves for it.
+    Down,
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ennead::client::{Client, Effect, Error};
 use ennead::cluster::{Base, Cluster, Options};
+use ennead::status::PeerState;
 use tokio::task::JoinSet;
 
 /// Patience with a machine that may be busy with other tests; the deadline of operations is their own.
@@ -198,4 +199,40 @@ async fn frozen_machines_are_as_good_as_dead_and_thaw_without_harm() {
         assert!(errors.is_empty(), "{key}: {errors:?}");
     }
     nothing_is_lost(&client, &written).await;
+}
+
+/// What each of the others that answer says of `victim`, once `fits` all of it.
+async fn others_say(nine: &Nine, victim: usize, within: Duration, fits: impl Fn(PeerState) -> bool) {
+    let (asked, name) = (Instant::now(), nine.cluster.names()[victim]);
+    loop {
+        let accounts = nine.client.status().await.expect("a view");
+        let told =
+            accounts.iter().filter(|(n, _)| *n != name).filter_map(|(_, account)| account.as_ref().ok());
+        let said: Vec<_> = told.flat_map(|a| a.peers.iter().filter(|p| p.name == name)).collect();
+        if said.len() == 8 && said.iter().all(|p| fits(p.state)) {
+            return;
+        }
+        assert!(asked.elapsed() < within, "after {:?}: {said:#?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_machine_killed_or_frozen_is_missed_by_all_others_and_welcome_back() {
+    let mut nine = nine(85, Duration::from_secs(2)).await;
+    let (soon, up) = (Duration::from_secs(5), |state| state == PeerState::Up);
+    // Handshakes of nine that start at once may be slow.
+    others_say(&nine, 4, START_WITHIN, up).await;
+
+    nine.cluster.kill(4);
+    others_say(&nine, 4, soon, |state| state != PeerState::Up).await;
+    others_say(&nine, 4, soon, |state| state == PeerState::Down).await;
+    nine.cluster.start(4).expect("a process");
+    nine.cluster.wait_until_up(START_WITHIN).await.expect("nine again");
+    others_say(&nine, 4, soon, up).await;
+
+    nine.cluster.pause(2);
+    others_say(&nine, 2, soon, |state| state != PeerState::Up).await;
+    nine.cluster.resume(2);
+    others_say(&nine, 2, soon, up).await;
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use ennead::Name;
-use ennead::status::MachineStatus;
+use ennead::status::{MachineStatus, PeerState, PeerStatus};
 use ennead::units::show_duration;
 use ennead_ring::{MemberState, View, quorum_of};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict,
 enum Health {
     /// It answers us, and the others reach it.
     Up,
-    /// Some reach it, some do not.
+    /// Some reach it, some do not, or it answers us and not their probes.
     Suspect,
     /// It does not answer us, and nobody says otherwise.
     Down,
@@ -216,11 +216,17 @@ fn line(
 ) -> Line {
     let others = accounts.iter().filter(|(n, _)| *n != name).filter_map(|(_, account)| account.as_ref().ok());
     let seen: Vec<_> = others.flat_map(|a| a.peers.iter().filter(|p| p.name == name)).collect();
-    let missed: Vec<_> = seen.iter().filter(|p| !p.reachable).collect();
+    let answers = matches!(account, Some(Ok(_)));
+    let missed: Vec<_> = seen.iter().filter(|p| !p.reachable || is_doubted(p, answers)).collect();
     // The first to miss it knows best since when; the last to hear from it may know why.
-    let missed_for = missed.iter().map(|p| Duration::from_millis(p.since_ms)).max();
-    let told = missed.iter().filter(|p| p.reason.is_some()).min_by_key(|p| p.since_ms);
+    let missed_for = missed.iter().map(|p| missed_for(p)).max();
+    let told = missed.iter().filter(|p| !p.reachable && p.reason.is_some()).min_by_key(|p| p.since_ms);
     let told = told.and_then(|p| p.reason.clone());
+    let silence = silence(&missed);
+    let told = match (told, silence) {
+        (Some(why), Some(silence)) => Some(format!("{why}; {silence}")),
+        (why, silence) => why.or(silence),
+    };
     let in_ring = !matches!(state, MemberState::Joining);
     let (health, since, reason) = match account {
         Some(Ok(own)) if missed.is_empty() => (Health::Up, Some(Duration::from_millis(own.uptime_ms)), None),
@@ -230,11 +236,11 @@ fn line(
             (Health::Suspect, missed_for, Some(reason))
         }
         Some(Err(_)) | None => {
-            let silence = match account {
+            let to_us = match account {
                 Some(Err(why)) => why.clone(),
                 _ => "it was not asked".to_string(),
             };
-            (Health::Down, missed_for, Some(told.unwrap_or(silence)))
+            (Health::Down, missed_for, Some(told.unwrap_or(to_us)))
         }
     };
     let health = match (health, state) {
@@ -253,6 +259,35 @@ fn line(
         records: own.map(|o| o.records),
         slots: own.map(|o| (o.slots, o.synced_slots)),
     }
+}
+
+/// True if this says that a machine is not there. Against its own answer to us, one machine that has missed a probe
+/// or two says little: it will be refuted in a moment.
+fn is_doubted(peer: &PeerStatus, answers: bool) -> bool {
+    match peer.state {
+        PeerState::Up => false,
+        PeerState::Suspect => !answers || peer.by.len() > 1,
+        PeerState::Down => true,
+    }
+}
+
+/// For how long a machine has been missing to whoever says this.
+fn missed_for(peer: &PeerStatus) -> Duration {
+    let unreached = if peer.reachable { 0 } else { peer.since_ms };
+    Duration::from_millis(unreached.max(peer.silent_ms))
+}
+
+/// Who gets no answer from a machine, and for how long; `None` if nobody says so.
+fn silence(missed: &[&&PeerStatus]) -> Option<String> {
+    let silent: Vec<_> = missed.iter().filter(|p| p.state != PeerState::Up).collect();
+    let longest = silent.iter().map(|p| p.silent_ms).max()?;
+    let mut by: Vec<Name> = silent.iter().flat_map(|p| p.by.iter().copied()).collect();
+    by.sort();
+    by.dedup();
+    let word = if silent.iter().any(|p| p.state == PeerState::Down) { "given up" } else { "suspected" };
+    let machines = if by.len() == 1 { "1 machine".to_string() } else { format!("{} machines", by.len()) };
+    let time = show_duration(Duration::from_millis(longest));
+    Some(format!("{word} by {machines}, no answer to probes for {time}"))
 }
 
 /// Machines that may be lost at once, of so many: the table of PROTOCOL section 2, for any number of slots.

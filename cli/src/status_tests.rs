@@ -1,6 +1,6 @@
 //! What status says of clusters in various states.
 
-use ennead::status::PeerStatus;
+use ennead::status::{PeerState, PeerStatus};
 use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member};
 
 use super::*;
@@ -29,7 +29,15 @@ fn accounts(
         let peer = |p: usize| {
             let missed = down.contains(&p) && missed_by.contains(&n);
             let reason = missed.then(|| "connection lost".to_string());
-            PeerStatus { name: name(p), reachable: !missed, since_ms: 5_000, reason }
+            PeerStatus {
+                name: name(p),
+                reachable: !missed,
+                since_ms: 5_000,
+                reason,
+                state: PeerState::Up,
+                silent_ms: 0,
+                by: Vec::new(),
+            }
         };
         MachineStatus {
             machine: machine(n),
@@ -110,6 +118,45 @@ fn reached_by_us_and_missed_by_others_is_suspect() {
     let summary = Summary::of(&view(9), &accounts);
     assert_eq!(summary.lines[3].health, Health::Suspect);
     assert_eq!(summary.lines[3].reason.as_deref(), Some("2 of 8 others do not reach it: connection lost"));
+}
+
+/// All accounts say that the probes of machines 1 to 3 are not answered by machine 4.
+fn silent(accounts: &mut [(Name, Result<MachineStatus, String>)], state: PeerState) {
+    let told = accounts.iter_mut().filter_map(|(_, account)| account.as_mut().ok());
+    for peer in told.flat_map(|account| account.peers.iter_mut().filter(|p| p.name == name(4))) {
+        (peer.state, peer.silent_ms, peer.by) = (state, 7_000, (1..=3).map(name).collect());
+    }
+}
+
+#[test]
+fn an_idle_machine_that_answers_no_probes_is_down_since_the_first_of_them() {
+    let mut accounts = accounts(9, &[4], &[]);
+    silent(&mut accounts, PeerState::Suspect);
+    let line = &Summary::of(&view(9), &accounts).lines[3];
+    assert_eq!((line.health, line.since), (Health::Down, Some(Duration::from_secs(7))));
+    let said = "suspected by 3 machines, no answer to probes for 7.0 s";
+    assert_eq!(line.reason.as_deref(), Some(said));
+
+    let mut accounts = self::accounts(9, &[4], &[1, 2, 3]);
+    silent(&mut accounts, PeerState::Down);
+    let line = &Summary::of(&view(9), &accounts).lines[3];
+    let said = "connection lost; given up by 3 machines, no answer to probes for 7.0 s";
+    assert_eq!(line.reason.as_deref(), Some(said));
+}
+
+#[test]
+fn a_machine_that_answers_us_and_no_probes_is_suspect() {
+    let mut accounts = accounts(9, &[], &[]);
+    silent(&mut accounts, PeerState::Suspect);
+    let line = &Summary::of(&view(9), &accounts).lines[3];
+    assert_eq!(line.health, Health::Suspect);
+    let reason = line.reason.as_deref().expect("a reason");
+    assert!(reason.starts_with("8 of 8 others do not reach it: suspected by 3 machines"), "{reason}");
+
+    let told = accounts.iter_mut().filter_map(|(_, account)| account.as_mut().ok());
+    told.flat_map(|account| account.peers.iter_mut()).for_each(|p| p.by.truncate(1));
+    let line = &Summary::of(&view(9), &accounts).lines[3];
+    assert_eq!((line.health, &line.reason), (Health::Up, &None), "on one machine's word");
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Mono {
 }
 
 /// What time it is, twice. `mono` drives timers; `wall` feeds the hybrid clock and expiry, nothing else.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
     /// For timers.
     pub mono: Mono,

@@ -12,6 +12,7 @@
 //! | [`quorum`] | what counts as five; nothing else counts votes |
 //! | [`message`] | what machines say to each other, and how it prints |
 //! | [`effect`] | what goes into a node and what comes out |
+//! | [`gossip`], [`detector`] | what machines say of each other; who answers |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
@@ -20,7 +21,9 @@ extern crate alloc;
 mod acceptor;
 mod birth;
 mod coordinator;
+pub mod detector;
 pub mod effect;
+pub mod gossip;
 pub mod key;
 mod lead;
 mod local;
@@ -38,6 +41,7 @@ mod sync;
 mod turn;
 pub mod view;
 
+pub use detector::{Standing, Suspect};
 pub use effect::{Change, Effect, Input, Limits, Loaded, Mono, Now, Ticket};
 pub use key::{Key, KeyError};
 pub use node::Node;

@@ -77,6 +77,8 @@ pub(crate) struct Local {
     pub(crate) waiting_bytes: usize,
     /// Members that the transport says cannot be told anything at present.
     unreachable: Vec<Name>,
+    /// Members that the detector does not believe alive.
+    pub(crate) doubted: Vec<Name>,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -107,6 +109,7 @@ impl Local {
             asked: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(setup.seed)),
             waiting_bytes: 0,
             unreachable: Vec::new(),
+            doubted: Vec::new(),
             rng,
             rules,
         };
@@ -272,10 +275,15 @@ impl Local {
 
     /// A number for a question about `key`; answers to it find their way until [`forget`](Self::forget).
     pub(crate) fn ask(&mut self, key: &Key) -> Ask {
-        self.next_ask += 1;
-        let ask = Ask(self.next_ask);
+        let ask = self.number();
         self.asked.insert(ask, key.clone());
         ask
+    }
+
+    /// A number for a question that is about no key.
+    pub(crate) fn number(&mut self) -> Ask {
+        self.next_ask += 1;
+        Ask(self.next_ask)
     }
 
     pub(crate) fn forget(&mut self, ask: Ask) {
@@ -312,7 +320,8 @@ impl Local {
 
     /// A hint for choosing coordinators; never evidence.
     pub(crate) fn is_reachable(&self, member: u32) -> bool {
-        !self.unreachable.contains(&self.present().machine(member).name)
+        let name = self.present().machine(member).name;
+        !self.unreachable.contains(&name) && !self.doubted.contains(&name)
     }
 
     pub(crate) fn check(&self) {

@@ -9,6 +9,7 @@ use core::fmt;
 
 use bincode::{Decode, Encode};
 
+use crate::gossip::Gossip;
 use crate::key::Key;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
@@ -73,6 +74,13 @@ pub enum Message {
     ViewAsk { ask: Ask },
     /// V4: this is.
     ViewTold { ask: Ask, view: Arc<View> },
+    /// Section 12: are you there? Unlike the transport's ping, the loop that runs the protocol answers.
+    Probe { ask: Ask, gossip: Gossip },
+    /// I get no answer from `whom`. Do you, within so many milliseconds?
+    ProbeFor { ask: Ask, whom: Machine, within: u32, gossip: Gossip },
+    /// I am here; `reached` is false where this answers a [`ProbeFor`](Self::ProbeFor) and I get none either.
+    /// Also said unasked, for the gossip in it.
+    Alive { ask: Ask, reached: bool, gossip: Gossip },
 }
 
 /// An acceptor's answer.
@@ -257,6 +265,9 @@ impl Message {
             Self::NotTaken { .. } => "not_taken",
             Self::ViewAsk { .. } => "view_ask",
             Self::ViewTold { .. } => "view_told",
+            Self::Probe { .. } => "probe",
+            Self::ProbeFor { .. } => "probe_for",
+            Self::Alive { .. } => "alive",
         }
     }
 

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use crate::acceptor::{Accepted, Acceptor};
 use crate::birth::Stage;
 use crate::coordinator::Coordinator;
+use crate::detector::{Detector, Suspect};
 use crate::effect::{Change, Effect, Input, Limits, Loaded, Mono, Now};
 use crate::key::Key;
 use crate::local::Local;
@@ -67,7 +68,15 @@ pub struct Tuning {
     pub waiting_bytes: usize,
     /// Longest value accepted from a client, in bytes. Default 8 MiB.
     pub max_value: usize,
+    /// How often one other machine is probed (section 12). 0: never, and nobody is suspected. Default 0; a machine
+    /// that runs takes [`PROBE_EVERY`].
+    pub probe_every: u64,
+    /// How long a machine is suspected before it counts as down. Default 2 s.
+    pub down_after: u64,
 }
+
+/// How often a machine probes another where nobody said otherwise: 250 ms.
+pub const PROBE_EVERY: u64 = 250_000_000;
 
 impl Default for Tuning {
     fn default() -> Self {
@@ -83,6 +92,8 @@ impl Default for Tuning {
             waiting_per_key: 10_000,
             waiting_bytes: 256 << 20,
             max_value: 8 << 20,
+            probe_every: 0,
+            down_after: 2_000 * MS,
         }
     }
 }
@@ -115,6 +126,8 @@ pub enum Why {
     Round,
     /// A blank machine offers itself again.
     Birth,
+    /// Another machine is to be probed, or should have answered by now.
+    Probe,
 }
 
 /// Longest that a request may wait, whatever its sender says: 10 minutes.
@@ -127,6 +140,7 @@ type Table<V> = HashMap<Key, V, foldhash::fast::FixedState>;
 pub struct Node {
     local: Local,
     birth: Stage,
+    detector: Detector,
     /// Keys used lately. When they are many they become `old`, and the former `old` ones are dropped, as far
     /// as nothing would be forgotten: a cache of two generations.
     young: Table<Entry>,
@@ -175,6 +189,7 @@ impl Node {
         let hasher = foldhash::fast::FixedState::with_seed(setup.seed);
         Self {
             birth: Stage::new(&setup.birth, &local, now),
+            detector: Detector::default(),
             local,
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
@@ -192,11 +207,23 @@ impl Node {
             Input::Loaded { key, found } => self.on_loaded(now, key, found, effects),
             Input::Reachable { name, reachable } => {
                 self.local.note_reachable(name, reachable);
+                let member =
+                    self.local.present.as_ref().and_then(|p| p.view.index_of(name)).map(|i| i as u32);
+                match member {
+                    Some(member) if reachable => self.detector.heard(&mut self.local, now, member),
+                    Some(member) => {
+                        self.detector.on_unreachable(&mut self.local, now, member, effects);
+                    }
+                    None => {}
+                }
                 if !reachable {
                     self.take_back(now, effects);
                 }
             }
             Input::Wake => self.on_time(now, effects),
+        }
+        if self.detector.take_lost() {
+            self.take_back(now, effects);
         }
     }
 
@@ -204,7 +231,8 @@ impl Node {
     pub fn wake_at(&self) -> Option<(Mono, Why)> {
         let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
         let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
-        [round, birth].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let probe = self.detector.wake_at(&self.local).map(|at| (at, Why::Probe));
+        [round, birth, probe].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The newest view adopted.
@@ -228,6 +256,11 @@ impl Node {
         self.birth.awaited()
     }
 
+    /// Members that do not answer, as far as this machine knows. Never evidence of what they hold or promised.
+    pub fn suspects(&self) -> Vec<Suspect> {
+        self.detector.suspects(&self.local)
+    }
+
     // -- messages ------------------------------------------------------------------------------------
 
     fn on_message(&mut self, now: Now, from: Addr, envelope: Envelope, effects: &mut Vec<Effect>) {
@@ -245,6 +278,10 @@ impl Node {
             Addr::Machine(machine) => present.index_of(machine),
             Addr::Client(_) => None,
         };
+        if let Some(member) = member {
+            self.detector.heard(&mut self.local, now, member);
+        }
+        let Some(present) = &self.local.present else { return };
         match message {
             Message::Blank { weight } => {
                 if let Addr::Machine(machine) = from {
@@ -278,6 +315,11 @@ impl Node {
             Message::Read { ref key, .. } | Message::Request { ref key, .. } => {
                 let key = key.clone();
                 self.route(now, key, from, epoch, message, effects);
+            }
+            Message::Probe { .. } | Message::ProbeFor { .. } | Message::Alive { .. } => {
+                if let Some(member) = member {
+                    self.detector.on_message(&mut self.local, now, member, message, effects);
+                }
             }
             // F1 is over for this machine, V3 has its own road, and strangers may not take part.
             Message::Birth { .. }
@@ -463,6 +505,7 @@ impl Node {
 
     fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.birth.on_time(&mut self.local, now, effects);
+        self.detector.on_time(&mut self.local, now, effects);
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now.mono {
                 break;

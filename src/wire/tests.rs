@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ennead_ring::gossip::{Gossip, News, Said};
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Write as Wanted,
 };
@@ -12,7 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::PeerStatus;
+use crate::status::{PeerState, PeerStatus};
 
 // ---- Any frame there can be
 
@@ -154,6 +155,13 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
+fn gossip() -> impl Strategy<Value = Gossip> {
+    let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
+    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent])
+        .prop_map(|(of, refuted, said)| News { of, refuted, said });
+    vec(news, 0..12).prop_map(Gossip::new)
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let ask = || any::<u64>().prop_map(Ask);
     prop_oneof![
@@ -174,12 +182,31 @@ fn message() -> impl Strategy<Value = Message> {
         ".{0,60}".prop_map(|reason| Message::NotTaken { reason }),
         ask().prop_map(|ask| Message::ViewAsk { ask }),
         (ask(), view()).prop_map(|(ask, view)| Message::ViewTold { ask, view: view.into() }),
+        (ask(), gossip()).prop_map(|(ask, gossip)| Message::Probe { ask, gossip }),
+        (ask(), machine(), any::<u32>(), gossip())
+            .prop_map(|(ask, whom, within, gossip)| Message::ProbeFor { ask, whom, within, gossip }),
+        (ask(), any::<bool>(), gossip()).prop_map(|(ask, reached, gossip)| Message::Alive {
+            ask,
+            reached,
+            gossip
+        }),
     ]
 }
 
 fn status() -> impl Strategy<Value = MachineStatus> {
-    let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"))
-        .prop_map(|(name, reachable, since_ms, reason)| PeerStatus { name, reachable, since_ms, reason });
+    let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
+    let silence = (state, any::<u64>(), vec(name(), 0..9));
+    let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"), silence).prop_map(
+        |(name, reachable, since_ms, reason, (state, silent_ms, by))| PeerStatus {
+            name,
+            reachable,
+            since_ms,
+            reason,
+            state,
+            silent_ms,
+            by,
+        },
+    );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
     (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers).prop_map(
         |(machine, cluster, epoch, version, peers, (uptime_ms, records, clients, part_restarts))| {
@@ -286,7 +313,7 @@ proptest! {
 // ---- Known answers: what other versions will read
 
 #[test]
-fn the_bytes_of_version_one_stay_as_they_are() {
+fn the_bytes_of_version_two_stay_as_they_are() {
     let machine = Machine { name: "10.0.0.1".parse().unwrap(), incarnation: Incarnation::new(5) };
     let hello = Hello {
         role: Role::Machine(machine),

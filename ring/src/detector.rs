@@ -1,0 +1,599 @@
+//! Who answers: probes, suspicion, and the doubt whether it is oneself that is slow.
+//!
+//! Progress only, never safety (V7): what it finds steers who is asked first and what people are shown. The ideas are
+//! those of SWIM and Lifeguard. Each period a machine probes one other, in a random order that comes to everybody; who
+//! does not answer in time is probed through three others; who answers none of them is suspected, which is gossiped. A
+//! suspect that lives refutes it under a higher number, and whoever speaks is alive at once to those who hear it.
+//! Probes, answers and gossip cost each machine the same however many there are.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::effect::{Effect, Mono, Now};
+use crate::gossip::{Gossip, News, Rumours, Said, silence};
+use crate::local::Local;
+use crate::message::{Addr, Ask, Message};
+use crate::view::{Epoch, Machine, Name};
+
+const MS: u64 = 1_000_000;
+/// Shortest and longest wait for an answer to a probe, before one's own slowness stretches it.
+const WAIT: (u64, u64) = (50 * MS, 2_000 * MS);
+/// The wait where no answer has been measured yet: there may be a handshake to make.
+const FIRST_WAIT: u64 = 200 * MS;
+/// Others asked to probe a machine that does not answer; others told at once of news.
+const FEW: usize = 3;
+/// Probes of a machine that nobody else says anything about either, before it is suspected.
+const TRIES: u8 = 3;
+/// A wake-up this late says that this machine stood still, or is too busy to judge others.
+const LATE: u64 = 25 * MS;
+/// Waits are stretched by up to one more than this.
+const MAX_SLOWNESS: u64 = 8;
+/// Probes remembered: those under way, and those whose answer would still tell how long answers take.
+const MAX_PROBES: usize = 64;
+/// How long a late answer is still measured.
+const FORGET_AFTER: u64 = 10_000 * MS;
+/// Machines named as not having been answered by a suspect.
+const MAX_WITNESSES: usize = 8;
+/// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
+const ENOUGH_WITNESSES: usize = 3;
+/// Time between two bursts of news.
+const BETWEEN_BURSTS: u64 = 20 * MS;
+
+/// How a member that is not believed alive stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It answers no probes, directly or through others, and has not refuted that.
+    Suspect,
+    /// The same, for so long ([`Tuning::down_after`](crate::node::Tuning)) that it counts as down.
+    Down,
+}
+
+/// A member that is not believed alive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Suspect {
+    /// Which.
+    pub name: Name,
+    /// How bad it is.
+    pub state: Standing,
+    /// When the first probe left that it did not answer, by the clocks of the machine asked.
+    pub since: Now,
+    /// Whose probes it did not answer: the first few, in the order in which they were heard of.
+    pub by: Vec<Name>,
+}
+
+/// See the module's caption.
+#[derive(Debug, Default)]
+pub(crate) struct Detector {
+    /// The view that `peers` are the members of; knowledge starts anew with each.
+    epoch: Epoch,
+    peers: Vec<Peer>,
+    /// Members to probe, from the end: a random order, drawn again when all have had their turn.
+    order: Vec<u32>,
+    next: Option<Mono>,
+    probes: Vec<Probe>,
+    rumours: Rumours,
+    /// Suspicions of this machine that it has refuted.
+    refuted: u32,
+    /// How little it may trust its own clockwork: 0 is well.
+    slowness: u64,
+    burst_after: Mono,
+    /// Something new is to be told at once.
+    urgent: bool,
+    /// Somebody is suspected who was not.
+    lost: bool,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// When it last spoke, or was heard by somebody asked to listen.
+    heard: Option<Mono>,
+    refuted: u32,
+    /// Time to answer and its deviation, smoothed, in nanoseconds.
+    answer: Option<(u64, u64)>,
+    /// When the first probe left that it missed since it was heard.
+    silent: Option<Now>,
+    doubt: Option<Doubt>,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    since: Now,
+    by: Vec<Name>,
+    down: bool,
+}
+
+#[derive(Debug)]
+struct Probe {
+    ask: Ask,
+    whom: u32,
+    sent: Now,
+    /// When the first of these tries left.
+    since: Now,
+    tries: u8,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Direct {
+        until: Mono,
+        /// Whoever asked for this probe, and under which number.
+        asker: Option<(u32, Ask)>,
+    },
+    Indirect {
+        until: Mono,
+        asked: usize,
+        /// Of these, so many said that they get no answer either.
+        vain: usize,
+    },
+    /// Judged; an answer would only be measured.
+    Over,
+}
+
+impl Stage {
+    fn until(self) -> Option<Mono> {
+        match self {
+            Self::Direct { until, .. } | Self::Indirect { until, .. } => Some(until),
+            Self::Over => None,
+        }
+    }
+}
+
+impl Detector {
+    /// Begins, or begins anew for a view that has been adopted. False if there is nobody to probe.
+    fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
+        let Some(present) = &local.present else { return false };
+        let members = present.view.members().len();
+        if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
+            return false;
+        }
+        if self.epoch != present.view.epoch() {
+            let first = now.mono.plus(local.up_to(local.tuning.probe_every));
+            let (refuted, slowness) = (self.refuted, self.slowness);
+            *self = Self { epoch: local.epoch(), next: Some(first), refuted, slowness, ..Self::default() };
+            self.peers.resize_with(members, Peer::default);
+            local.doubted.clear();
+        }
+        true
+    }
+
+    /// When it wants to be woken; at once, to begin.
+    pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
+        let present = local.present.as_ref()?;
+        if local.tuning.probe_every == 0 || present.me.is_none() || present.view.members().len() < 2 {
+            return None;
+        }
+        if self.epoch != present.view.epoch() {
+            return Some(Mono::default());
+        }
+        self.due()
+    }
+
+    fn due(&self) -> Option<Mono> {
+        self.probes.iter().filter_map(|p| p.stage.until()).chain(self.next).min()
+    }
+
+    /// Members that are not believed alive.
+    pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
+        let Some(present) = &local.present else { return Vec::new() };
+        let peers = self.peers.iter().zip(present.view.members());
+        let suspect = peers.filter_map(|(peer, member)| {
+            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            let state = if *down { Standing::Down } else { Standing::Suspect };
+            Some(Suspect { name: member.machine.name, state, since: *since, by: by.clone() })
+        });
+        suspect.collect()
+    }
+
+    /// True once for each time that somebody is suspected who was not.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        mem::take(&mut self.lost)
+    }
+
+    // -- what is heard -------------------------------------------------------------------------------
+
+    /// A member spoke, whatever it said: it is alive.
+    pub(crate) fn heard(&mut self, local: &mut Local, now: Now, member: u32) {
+        // Nothing is known of a view that the detector has not begun with; its first wake-up sees to that.
+        let Some(peer) = self.peers.get_mut(member as usize) else { return };
+        peer.heard = Some(now.mono);
+        peer.silent = None;
+        if peer.doubt.is_some() {
+            self.clear(local, member);
+        }
+    }
+
+    fn clear(&mut self, local: &mut Local, member: u32) {
+        let machine = local.present().machine(member);
+        self.peers[member as usize].doubt = None;
+        self.rumours.clear(machine);
+        local.doubted.retain(|name| *name != machine.name);
+    }
+
+    /// The transport lost a member: it is probed now, not when its turn comes.
+    pub(crate) fn on_unreachable(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        member: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_on(local, now) && Some(member) != local.present().me && !self.is_probing(member) {
+            self.probe(local, now, member, None, effects);
+        }
+    }
+
+    /// A member says something about who lives.
+    pub(crate) fn on_message(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: u32,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_on(local, now) {
+            // Who does not probe still answers.
+            if let Message::Probe { ask, .. } = message {
+                let message = Message::Alive { ask, reached: true, gossip: Gossip::default() };
+                local.send_to(from, message, None, effects);
+            }
+            return;
+        }
+        match message {
+            Message::Probe { ask, gossip } => {
+                self.learn(local, now, &gossip);
+                self.tell(local, now, from, effects, |gossip| Message::Alive { ask, reached: true, gossip });
+            }
+            Message::ProbeFor { ask, whom, within, gossip } => {
+                self.learn(local, now, &gossip);
+                let whom = local.present().index_of(whom);
+                if let Some(whom) = whom.filter(|whom| Some(*whom) != local.present().me) {
+                    let within = (u64::from(within) * MS).clamp(1, WAIT.1);
+                    self.probe(local, now, whom, Some((from, ask, within)), effects);
+                }
+            }
+            Message::Alive { ask, reached, gossip } => {
+                self.answered(local, now, from, ask, reached, effects);
+                self.learn(local, now, &gossip);
+            }
+            _ => {}
+        }
+        self.burst(local, now, effects);
+    }
+
+    /// Somebody answers a probe, or says what came of one that was asked of him.
+    fn answered(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: u32,
+        ask: Ask,
+        reached: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(at) = self.probes.iter().position(|p| p.ask == ask) else { return };
+        let probe = &mut self.probes[at];
+        let whom = probe.whom;
+        if from == whom {
+            let took = now.mono.0.saturating_sub(probe.sent.mono.0);
+            let Probe { stage, .. } = self.probes.swap_remove(at);
+            let answer = &mut self.peers[whom as usize].answer;
+            *answer = Some(match *answer {
+                None => (took, took / 2),
+                Some((mean, deviation)) => ((mean * 7 + took) / 8, (deviation * 3 + took.abs_diff(mean)) / 4),
+            });
+            if let Stage::Direct { asker, .. } = stage {
+                self.slowness = self.slowness.saturating_sub(1);
+                if let Some((to, ask)) = asker {
+                    self.tell(local, now, to, effects, |gossip| Message::Alive {
+                        ask,
+                        reached: true,
+                        gossip,
+                    });
+                }
+            }
+        } else if let Stage::Indirect { asked, vain, .. } = &mut probe.stage {
+            if reached {
+                probe.stage = Stage::Over;
+                self.heard(local, now, whom);
+            } else {
+                *vain += 1;
+                if *vain >= *asked {
+                    let since = probe.since;
+                    probe.stage = Stage::Over;
+                    self.judge(local, now, whom, since, effects);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, local: &mut Local, now: Now, gossip: &Gossip) {
+        for News { of, refuted, said } in gossip.news() {
+            let Some(member) = local.present().index_of(*of) else { continue };
+            if Some(member) == local.present().me {
+                if matches!(said, Said::Silent { .. }) && *refuted >= self.refuted {
+                    self.refuted = refuted.saturating_add(1);
+                    self.rumours.add(*of, self.refuted, None);
+                    self.urgent = true;
+                }
+                continue;
+            }
+            let peer = &mut self.peers[member as usize];
+            match *said {
+                Said::Alive if *refuted > peer.refuted => {
+                    peer.refuted = *refuted;
+                    peer.silent = None;
+                    if peer.doubt.is_some() {
+                        self.clear(local, member);
+                        self.urgent = true;
+                    }
+                    self.rumours.add(*of, *refuted, None);
+                }
+                Said::Silent { by, age } if *refuted >= peer.refuted => {
+                    let ago = u64::from(age) * MS;
+                    let since = Now {
+                        mono: Mono(now.mono.0.saturating_sub(ago)),
+                        wall: now.wall.saturating_sub(ago),
+                    };
+                    // Heard here since then: whoever suspects it will hear of it too.
+                    if peer.heard.is_none_or(|heard| heard <= since.mono) {
+                        if *refuted > peer.refuted {
+                            // It refuted what was said before.
+                            peer.refuted = *refuted;
+                            peer.doubt = None;
+                        }
+                        self.doubt(local, member, since, by);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // -- suspicion -----------------------------------------------------------------------------------
+
+    /// This machine has no answer from a member, nor has anybody that it asked to try.
+    fn judge(&mut self, local: &mut Local, now: Now, whom: u32, since: Now, effects: &mut Vec<Effect>) {
+        self.doubt(local, whom, since, local.me.name);
+        // It may live after all: then it should know what is said of it.
+        self.tell(local, now, whom, effects, |gossip| Message::Alive { ask: Ask(0), reached: true, gossip });
+    }
+
+    fn doubt(&mut self, local: &mut Local, member: u32, since: Now, by: Name) {
+        let machine = local.present().machine(member);
+        let peer = &mut self.peers[member as usize];
+        let missed = peer.silent.map(|silent| (local.me.name, silent));
+        for (by, since) in [Some((by, since)), missed].into_iter().flatten() {
+            match &mut peer.doubt {
+                None => {
+                    peer.doubt = Some(Doubt { since, by: Vec::from([by]), down: false });
+                    local.doubted.retain(|name| *name != machine.name);
+                    local.doubted.push(machine.name);
+                    (self.urgent, self.lost) = (true, true);
+                }
+                Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
+                Some(doubt) => {
+                    doubt.by.push(by);
+                    if since.mono < doubt.since.mono {
+                        doubt.since = since;
+                    }
+                }
+            }
+            self.rumours.add(machine, peer.refuted, Some((by, since.mono)));
+        }
+        let witnesses = peer.doubt.as_ref().map_or(0, |doubt| doubt.by.len());
+        if witnesses < ENOUGH_WITNESSES && peer.silent.is_none() {
+            // Not on one machine's word: it is the next to be probed.
+            self.order.retain(|m| *m != member);
+            self.order.push(member);
+        }
+    }
+
+    // -- probes --------------------------------------------------------------------------------------
+
+    /// Probes whose turn it is, judges who has not answered.
+    pub(crate) fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        if !self.is_on(local, now) {
+            return;
+        }
+        let late = self.due().map_or(0, |due| now.mono.0.saturating_sub(due.0));
+        if late >= LATE {
+            // The answers may be here, unread: whoever stood still blames nobody for it.
+            self.slowness = (self.slowness + 1 + late / local.tuning.probe_every).min(MAX_SLOWNESS);
+            for probe in &mut self.probes {
+                match &mut probe.stage {
+                    Stage::Direct { until, .. } | Stage::Indirect { until, .. } => *until = until.plus(late),
+                    Stage::Over => {}
+                }
+            }
+        }
+        while let Some(at) =
+            self.probes.iter().position(|p| p.stage.until().is_some_and(|until| until <= now.mono))
+        {
+            self.missed(local, now, at, effects);
+        }
+        if self.next.is_some_and(|next| next <= now.mono) {
+            // Not all in step, however they were started.
+            let every = local.tuning.probe_every;
+            self.next = Some(now.mono.plus(every - every / 16 + local.up_to(every / 8)));
+            self.probes.retain(|p| p.stage.until().is_some() || p.sent.mono.plus(FORGET_AFTER) > now.mono);
+            if late < LATE {
+                for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
+                    doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
+                }
+            }
+            if let Some(whom) = self.choose(local, now) {
+                self.probe(local, now, whom, None, effects);
+            }
+        }
+        self.burst(local, now, effects);
+    }
+
+    /// The next in the order; who has just spoken needs no probe, unless all have.
+    fn choose(&mut self, local: &mut Local, now: Now) -> Option<u32> {
+        let me = local.present().me?;
+        let mut spoken = None;
+        for _ in 0..2 {
+            while let Some(member) = self.order.pop() {
+                let heard = self.peers[member as usize].heard;
+                if heard.is_some_and(|heard| heard.plus(local.tuning.probe_every) > now.mono) {
+                    spoken = spoken.or(Some(member));
+                } else if !self.is_probing(member) {
+                    return Some(member);
+                }
+            }
+            if spoken.is_some() {
+                break;
+            }
+            self.order = (0..self.peers.len() as u32).filter(|m| *m != me).collect();
+            for i in (1..self.order.len()).rev() {
+                self.order.swap(i, local.up_to(i as u64) as usize);
+            }
+        }
+        spoken
+    }
+
+    fn is_probing(&self, member: u32) -> bool {
+        self.probes.iter().any(|p| p.whom == member && p.stage.until().is_some())
+    }
+
+    /// How long `member` may take to answer.
+    fn wait(&self, member: u32) -> u64 {
+        let usual = self.peers[member as usize].answer.map(|(mean, deviation)| mean + 4 * deviation);
+        usual.unwrap_or(FIRST_WAIT).clamp(WAIT.0, WAIT.1) * (1 + self.slowness)
+    }
+
+    /// Probes a member, perhaps for somebody who gave so long.
+    fn probe(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        whom: u32,
+        asker: Option<(u32, Ask, u64)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let wait = asker.map_or(self.wait(whom), |(_, _, within)| within);
+        let asker = asker.map(|(asker, ask, _)| (asker, ask));
+        let stage = Stage::Direct { until: now.mono.plus(wait), asker };
+        self.send_probe(
+            local,
+            now,
+            Probe { ask: Ask(0), whom, sent: now, since: now, tries: 1, stage },
+            effects,
+        );
+    }
+
+    fn send_probe(&mut self, local: &mut Local, now: Now, mut probe: Probe, effects: &mut Vec<Effect>) {
+        if self.probes.len() >= MAX_PROBES {
+            match self.probes.iter().position(|p| p.stage.until().is_none()) {
+                Some(over) => drop(self.probes.remove(over)),
+                // Too much to do: its turn comes again, and who asked for it asks others too.
+                None => return,
+            }
+        }
+        let (ask, whom) = (local.number(), probe.whom);
+        probe.ask = ask;
+        self.probes.push(probe);
+        self.tell(local, now, whom, effects, |gossip| Message::Probe { ask, gossip });
+    }
+
+    /// The time for an answer is over.
+    fn missed(&mut self, local: &mut Local, now: Now, at: usize, effects: &mut Vec<Effect>) {
+        let Probe { ask, whom, sent, since, tries, stage } = self.probes[at];
+        self.probes[at].stage = Stage::Over;
+        let wait = self.wait(whom);
+        let peer = &mut self.peers[whom as usize];
+        if peer.heard.is_some_and(|heard| heard > sent.mono) {
+            return;
+        }
+        match stage {
+            Stage::Over => {}
+            Stage::Direct { asker: Some((to, ask)), .. } => {
+                peer.silent.get_or_insert(sent);
+                self.tell(local, now, to, effects, |gossip| Message::Alive { ask, reached: false, gossip });
+            }
+            Stage::Direct { asker: None, .. } => {
+                let suspected = peer.doubt.is_some();
+                let since = *peer.silent.get_or_insert(since);
+                let helpers = if suspected { Vec::new() } else { self.some(local, Some(whom)) };
+                if helpers.is_empty() {
+                    self.judge(local, now, whom, since, effects);
+                    return;
+                }
+                let (machine, within) = (local.present().machine(whom), (wait / MS) as u32);
+                for helper in &helpers {
+                    self.tell(local, now, *helper, effects, |gossip| Message::ProbeFor {
+                        ask,
+                        whom: machine,
+                        within,
+                        gossip,
+                    });
+                }
+                let until = now.mono.plus(2 * wait);
+                self.probes[at].stage = Stage::Indirect { until, asked: helpers.len(), vain: 0 };
+            }
+            Stage::Indirect { vain: 0, .. } if tries < TRIES => {
+                // Nobody answers: it may be this machine that nobody hears, or that is too slow to listen.
+                self.slowness = (self.slowness + 1).min(MAX_SLOWNESS);
+                let stage = Stage::Direct { until: now.mono.plus(self.wait(whom)), asker: None };
+                let probe = Probe { ask, whom, sent: now, since, tries: tries + 1, stage };
+                self.send_probe(local, now, probe, effects);
+            }
+            Stage::Indirect { .. } => self.judge(local, now, whom, since, effects),
+        }
+    }
+
+    /// A few others at random, of those who are believed alive.
+    fn some(&self, local: &mut Local, but: Option<u32>) -> Vec<u32> {
+        let (me, last) = (local.present().me, self.peers.len() as u64 - 1);
+        let mut some = Vec::new();
+        // Tries enough to find them where most are alive, and an end where none is.
+        for _ in 0..32 {
+            let member = local.up_to(last) as u32;
+            let fit = Some(member) != me && Some(member) != but && !some.contains(&member);
+            if fit && self.peers[member as usize].doubt.is_none() {
+                some.push(member);
+            }
+            if some.len() == FEW {
+                break;
+            }
+        }
+        some
+    }
+
+    // -- what is told --------------------------------------------------------------------------------
+
+    /// Says something to a member, and the news with it: first of all what is said of itself.
+    fn tell(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        to: u32,
+        effects: &mut Vec<Effect>,
+        message: impl FnOnce(Gossip) -> Message,
+    ) {
+        let machine: Machine = local.present().machine(to);
+        let peer = &self.peers[to as usize];
+        let of_it = peer.doubt.as_ref().and_then(|doubt| {
+            let by = *doubt.by.first()?;
+            Some(silence(machine, peer.refuted, Some((by, doubt.since.mono)), now.mono))
+        });
+        let gossip = self.rumours.pick(of_it, self.peers.len(), now.mono);
+        local.send(Addr::Machine(machine), message(gossip), None, effects);
+    }
+
+    /// Tells a few others at once what cannot wait for the next probe. They do the same, if it is news to them.
+    fn burst(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        if mem::take(&mut self.urgent) && self.burst_after <= now.mono {
+            self.burst_after = now.mono.plus(BETWEEN_BURSTS);
+            for to in self.some(local, None) {
+                self.tell(local, now, to, effects, |gossip| Message::Alive {
+                    ask: Ask(0),
+                    reached: true,
+                    gossip,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What machines tell each other of each other: news in small numbers, each told a few times.
+//!
+//! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, newest
+//! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+use crate::effect::Mono;
+use crate::view::{Machine, Name};
+
+/// Most pieces of news in one message.
+pub const MAX_NEWS: usize = 8;
+/// Most pieces that wait to be told; above it the oldest are forgotten.
+const MAX_WAITING: usize = 128;
+
+/// What is said of one machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct News {
+    /// Of whom.
+    pub of: Machine,
+    /// How many suspicions it had refuted when this was said. A suspicion of a lower number is refuted.
+    pub refuted: u32,
+    /// What.
+    pub said: Said,
+}
+
+/// See [`News`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Said {
+    /// It said itself that it lives.
+    Alive,
+    /// `by` got no answer from it since so many milliseconds. An age, since no two clocks agree.
+    Silent {
+        /// Whose probe was not answered.
+        by: Name,
+        /// Milliseconds since that probe.
+        age: u32,
+    },
+}
+
+/// A few pieces of news: never more than [`MAX_NEWS`], on the wire as here.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Gossip(Vec<News>);
+
+impl Gossip {
+    /// The first few of these.
+    pub fn new(news: impl IntoIterator<Item = News>) -> Self {
+        Self(news.into_iter().take(MAX_NEWS).collect())
+    }
+
+    /// All of it, what matters most first.
+    pub fn news(&self) -> &[News] {
+        &self.0
+    }
+}
+
+impl Encode for Gossip {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.0.len() as u8).encode(encoder)?;
+        self.0.iter().try_for_each(|news| news.encode(encoder))
+    }
+}
+
+impl<Context> Decode<Context> for Gossip {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count = usize::from(u8::decode(decoder)?);
+        if count > MAX_NEWS {
+            return Err(DecodeError::Other("more news than a message may carry"));
+        }
+        (0..count).map(|_| News::decode(decoder)).collect::<Result<_, _>>().map(Self)
+    }
+}
+bincode::impl_borrow_decode!(Gossip);
+
+/// What waits to be told, newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Rumours(VecDeque<Rumour>);
+
+#[derive(Clone, Copy, Debug)]
+struct Rumour {
+    of: Machine,
+    refuted: u32,
+    /// Whose probe was not answered, and since when; `None` if it lives.
+    silent: Option<(Name, Mono)>,
+    told: u32,
+}
+
+impl Rumours {
+    /// Something new. What it makes untrue or says again is told no more.
+    pub(crate) fn add(&mut self, of: Machine, refuted: u32, silent: Option<(Name, Mono)>) {
+        let by = silent.map(|(by, _)| by);
+        self.0.retain(|r| {
+            r.of != of || r.refuted >= refuted && r.silent.map(|(by, _)| by) != by && r.silent.is_some()
+        });
+        self.0.push_front(Rumour { of, refuted, silent, told: 0 });
+        self.0.truncate(MAX_WAITING);
+    }
+
+    /// It has spoken: nothing bad is said of it any more.
+    pub(crate) fn clear(&mut self, of: Machine) {
+        self.0.retain(|r| r.of != of || r.silent.is_none());
+    }
+
+    /// What to tell next, among so many machines; `first` goes before all else.
+    pub(crate) fn pick(&mut self, first: Option<News>, machines: usize, now: Mono) -> Gossip {
+        let often = 3 * (usize::BITS - machines.leading_zeros());
+        let room = MAX_NEWS - usize::from(first.is_some());
+        let mut news: Vec<News> = first.into_iter().collect();
+        for rumour in self.0.iter_mut().take(room) {
+            rumour.told += 1;
+            news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));
+        }
+        self.0.retain(|rumour| rumour.told < often);
+        Gossip(news)
+    }
+}
+
+/// News of a machine as of now.
+pub(crate) fn silence(of: Machine, refuted: u32, silent: Option<(Name, Mono)>, now: Mono) -> News {
+    let said = match silent {
+        None => Said::Alive,
+        Some((by, since)) => {
+            let age = now.0.saturating_sub(since.0).div_ceil(1_000_000);
+            Said::Silent { by, age: u32::try_from(age).unwrap_or(u32::MAX) }
+        }
+    };
+    News { of, refuted, said }
+}

@@ -1,0 +1,380 @@
+//! Who is suspected, when, and who is not: the detector in a small world of its own, from one seed.
+#![allow(missing_docs, reason = "tests")]
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ennead_ring::effect::Effect;
+use ennead_ring::gossip::{Gossip, MAX_NEWS, News, Said};
+use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
+use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
+use ennead_ring::{Input, Limits, Mono, Name, Node, Now, Standing, View};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const MS: u64 = 1_000_000;
+const SEC: u64 = 1_000 * MS;
+
+/// A message or a lost connection on its way: when, a number that makes the order total, to whom, what.
+type Flight = Reverse<(u64, u64, usize)>;
+
+struct World {
+    nodes: Vec<Node>,
+    machines: Vec<Machine>,
+    now: u64,
+    flights: BinaryHeap<Flight>,
+    inputs: Vec<Option<Input>>,
+    rng: StdRng,
+    /// Until when a machine does nothing; what comes meanwhile waits. `u64::MAX`: it has crashed.
+    still: Vec<u64>,
+    /// Added to every message of this machine and to it.
+    slow: Vec<u64>,
+    /// One-way: from, to.
+    cut: Vec<(usize, usize)>,
+    sent: Vec<u64>,
+    longest: usize,
+    trace: String,
+}
+
+impl World {
+    fn new(count: usize, seed: u64) -> Self {
+        let machine = |i: usize| Machine {
+            name: Name::new(([10, 0, 0, i as u8 + 1], 9595).into()),
+            incarnation: Incarnation::new(i as u64 + 1),
+        };
+        let machines: Vec<Machine> = (0..count).map(machine).collect();
+        let member = |machine: &Machine| Member {
+            machine: *machine,
+            weight: 4,
+            next_weight: 4,
+            state: MemberState::Up,
+        };
+        let members = machines.iter().map(member).collect();
+        let view = Arc::new(View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).unwrap());
+        let node = |i: usize| {
+            let setup = Setup {
+                me: machines[i],
+                weight: 4,
+                limits: Limits::default(),
+                views: vec![view.clone()],
+                birth: Birth::None,
+                tuning: Tuning { probe_every: PROBE_EVERY, ..Tuning::default() },
+                seed: seed * 1_000 + i as u64,
+                rules: Rules::default(),
+            };
+            Node::new(setup, Now::default())
+        };
+        Self {
+            nodes: (0..count).map(node).collect(),
+            machines: machines.clone(),
+            now: SEC,
+            flights: BinaryHeap::new(),
+            inputs: Vec::new(),
+            rng: StdRng::seed_from_u64(seed),
+            still: vec![0; count],
+            slow: vec![0; count],
+            cut: Vec::new(),
+            sent: vec![0; count],
+            longest: 0,
+            trace: String::new(),
+        }
+    }
+
+    fn index(&self, addr: Addr) -> usize {
+        let Addr::Machine(machine) = addr else { panic!("only machines here") };
+        self.machines.iter().position(|m| *m == machine).unwrap()
+    }
+
+    /// The clocks of no two machines agree.
+    fn clock(&self, i: usize) -> Now {
+        let skew = (i as u64 * 37) % 11 * SEC;
+        Now { mono: Mono(self.now + skew), wall: 1_700_000_000 * SEC + self.now + 2 * skew }
+    }
+
+    fn feed(&mut self, i: usize, input: Input) {
+        let mut effects = Vec::new();
+        let before = self.nodes[i].suspects().len();
+        let now = self.clock(i);
+        self.nodes[i].handle(now, input, &mut effects);
+        self.nodes[i].check();
+        for effect in effects {
+            let Effect::Send { to, envelope, .. } = effect else { panic!("{effect:?}") };
+            let to = self.index(to);
+            self.sent[i] += 1;
+            self.longest = self.longest.max(news(&envelope));
+            let _ = writeln!(self.trace, "{} {i} {to} {}", self.now, envelope.message);
+            if self.cut.contains(&(i, to)) {
+                continue;
+            }
+            let at = self.now + self.rng.random_range(MS / 10..MS) + self.slow[i] + self.slow[to];
+            let input = Input::Message { from: Addr::Machine(self.machines[i]), envelope };
+            self.later(at, to, input);
+        }
+        let suspects = self.nodes[i].suspects();
+        if suspects.len() != before {
+            let _ = writeln!(self.trace, "{} {i} suspects {suspects:?}", self.now);
+        }
+    }
+
+    fn later(&mut self, at: u64, to: usize, input: Input) {
+        self.flights.push(Reverse((at, self.inputs.len() as u64, to)));
+        self.inputs.push(Some(input));
+    }
+
+    /// When machine `i` next does something by itself.
+    fn wake(&self, i: usize) -> u64 {
+        let skew = (i as u64 * 37) % 11 * SEC;
+        let due = self.nodes[i].wake_at().map_or(u64::MAX, |(at, _)| at.0.saturating_sub(skew));
+        due.max(self.still[i])
+    }
+
+    fn run(&mut self, time: u64) {
+        let end = self.now + time;
+        loop {
+            let wake = (0..self.nodes.len()).map(|i| (self.wake(i), i)).min().unwrap();
+            let flight = self.flights.peek().map_or(u64::MAX, |f| f.0.0);
+            if wake.0.min(flight) > end {
+                self.now = end;
+                return;
+            }
+            if flight < wake.0 {
+                let Reverse((at, number, to)) = self.flights.pop().unwrap();
+                self.now = self.now.max(at);
+                if self.still[to] == u64::MAX {
+                    continue;
+                }
+                if self.still[to] > self.now {
+                    // It waits in the socket, in its order.
+                    self.flights.push(Reverse((self.still[to], number, to)));
+                    continue;
+                }
+                let input = self.inputs[number as usize].take().unwrap();
+                self.feed(to, input);
+            } else {
+                self.now = self.now.max(wake.0);
+                self.feed(wake.1, Input::Wake);
+            }
+        }
+    }
+
+    fn crash(&mut self, i: usize) {
+        self.still[i] = u64::MAX;
+    }
+
+    fn pause(&mut self, i: usize, time: u64) {
+        self.still[i] = self.now + time;
+    }
+
+    fn alive(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|i| self.still[*i] != u64::MAX)
+    }
+
+    fn standing(&self, by: usize, of: usize) -> Option<Standing> {
+        let suspects = self.nodes[by].suspects();
+        suspects.iter().find(|s| s.name == self.machines[of].name).map(|s| s.state)
+    }
+
+    /// Who suspects whom, among those who have not crashed.
+    fn slanders(&self) -> Vec<(usize, usize)> {
+        let pairs = self.alive().flat_map(|by| self.alive().map(move |of| (by, of)));
+        pairs.filter(|(by, of)| self.standing(*by, *of).is_some()).collect()
+    }
+
+    /// How long until all others suspect machine `of`.
+    fn suspected_by_all(&mut self, of: usize, within: u64) -> u64 {
+        let since = self.now;
+        while self.alive().any(|by| self.standing(by, of).is_none()) {
+            assert!(self.now - since < within, "not suspected by all in {} ms", within / MS);
+            self.run(10 * MS);
+        }
+        self.now - since
+    }
+}
+
+fn news(envelope: &Envelope) -> usize {
+    match &envelope.message {
+        Message::Probe { gossip, .. } | Message::ProbeFor { gossip, .. } | Message::Alive { gossip, .. } => {
+            gossip.news().len()
+        }
+        _ => 0,
+    }
+}
+
+fn crash(count: usize, seed: u64, within: u64) -> u64 {
+    let mut world = World::new(count, seed);
+    world.run(15 * SEC + seed * 17 * MS);
+    assert_eq!(world.slanders(), [], "seed {seed}");
+    world.crash(3);
+    let took = world.suspected_by_all(3, within);
+    assert_eq!(world.slanders(), [], "seed {seed}");
+    took
+}
+
+#[test]
+fn a_crash_among_nine_is_suspected_by_all_within_a_second() {
+    let took: Vec<u64> = (0..100).map(|seed| crash(9, seed, 2 * SEC)).collect();
+    let late = took.iter().filter(|took| **took >= SEC).count();
+    let longest = took.iter().max().unwrap() / MS;
+    assert!(late <= 1, "{late} of 100 took a second or more, the longest {longest} ms");
+}
+
+#[test]
+fn a_crash_among_fifty_is_suspected_by_all_within_three_seconds() {
+    for seed in 0..10 {
+        crash(50, seed, 3 * SEC);
+    }
+}
+
+#[test]
+fn four_of_nine_crash_at_once_and_count_as_down_two_seconds_later() {
+    for seed in 0..20 {
+        let mut world = World::new(9, seed);
+        world.run(5 * SEC);
+        (0..4).for_each(|i| world.crash(i));
+        for of in 0..4 {
+            world.suspected_by_all(of, 4 * SEC);
+        }
+        world.run(3 * SEC);
+        for (by, of) in (4..9).flat_map(|by| (0..4).map(move |of| (by, of))) {
+            assert_eq!(world.standing(by, of), Some(Standing::Down), "seed {seed}: {by} of {of}");
+        }
+        assert_eq!(world.slanders(), [], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_suspect_names_who_missed_it_and_since_when() {
+    let mut world = World::new(9, 1);
+    world.run(5 * SEC);
+    let crashed = world.clock(0);
+    world.crash(8);
+    world.run(3 * SEC);
+    let suspects = world.nodes[0].suspects();
+    let [suspect] = &suspects[..] else { panic!("{suspects:?}") };
+    assert_eq!(suspect.name, world.machines[8].name);
+    assert!(suspect.by.len() >= 3, "several witnesses: {suspect:?}");
+    assert!(!suspect.by.contains(&suspect.name));
+    // An age is rounded up to a millisecond wherever it is passed on.
+    let after = suspect.since.mono.0.abs_diff(crashed.mono.0);
+    assert!(after < SEC, "{} ms from the crash", after / MS);
+    assert_eq!(suspect.since.wall - crashed.wall, suspect.since.mono.0 - crashed.mono.0);
+}
+
+#[test]
+fn pauses_and_a_link_lost_one_way_leave_no_suspicion_behind() {
+    for seed in 0..10 {
+        let mut world = World::new(9, seed);
+        world.cut.push((1, 2));
+        world.run(5 * SEC);
+        let mut suspected = 0;
+        for _ in 0..20 {
+            world.pause(5, 300 * MS);
+            // 300 ms of pause, and as long to refute what was said meanwhile.
+            world.run(700 * MS);
+            assert_eq!(world.slanders(), [], "seed {seed}");
+            for _ in 0..23 {
+                world.run(100 * MS);
+                suspected += world.slanders().len();
+            }
+        }
+        assert_eq!(suspected, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_machine_back_from_a_long_pause_is_alive_at_once_and_blames_nobody() {
+    let mut world = World::new(9, 4);
+    world.run(5 * SEC);
+    world.pause(6, 5 * SEC);
+    world.run(4_900 * MS);
+    assert!((0..9).filter(|by| *by != 6).all(|by| world.standing(by, 6) == Some(Standing::Down)));
+    world.run(400 * MS);
+    assert_eq!(world.slanders(), []);
+    world.run(10 * SEC);
+    assert_eq!(world.slanders(), []);
+}
+
+#[test]
+fn a_slow_machine_doubts_itself_before_all_others() {
+    for seed in 0..10 {
+        let mut world = World::new(9, seed);
+        world.run(5 * SEC);
+        world.slow[2] = 400 * MS;
+        for _ in 0..300 {
+            world.run(100 * MS);
+            let blamed = (0..9).filter(|of| world.standing(2, *of).is_some()).count();
+            assert!(blamed <= 1, "seed {seed}: it suspects {blamed}");
+            let others = world.slanders().iter().filter(|(_, of)| *of != 2).count();
+            assert!(others <= 9, "seed {seed}: {others}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_connection_is_looked_into_at_once() {
+    let mut world = World::new(9, 7);
+    world.run(5 * SEC);
+    world.crash(0);
+    let name = world.machines[0].name;
+    world.feed(1, Input::Reachable { name, reachable: false });
+    assert!(world.suspected_by_all(0, SEC) <= 250 * MS);
+    // One that lives, and only lost its connection, is not suspected.
+    let name = world.machines[4].name;
+    world.feed(1, Input::Reachable { name, reachable: false });
+    world.run(SEC);
+    assert_eq!(world.slanders(), []);
+}
+
+#[test]
+fn the_load_of_a_machine_does_not_grow_with_their_number() {
+    for count in [2, 9, 50, 150] {
+        let mut world = World::new(count, 1);
+        world.run(5 * SEC);
+        world.sent.iter_mut().for_each(|sent| *sent = 0);
+        world.run(20 * SEC);
+        let all: u64 = world.sent.iter().sum();
+        let each = all / count as u64 / 20;
+        assert!((6..=9).contains(&each), "{count} machines: {each} messages a second each");
+        let most = world.sent.iter().max().unwrap() / 20;
+        assert!(most <= 12, "{count} machines: {most} messages a second at most");
+        assert!(world.longest <= MAX_NEWS);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut world = World::new(9, seed);
+        world.run(3 * SEC);
+        world.crash(2);
+        world.pause(3, 300 * MS);
+        world.run(3 * SEC);
+        world.trace
+    };
+    assert_eq!(trace(5), trace(5));
+    assert_ne!(trace(5), trace(6));
+}
+
+#[test]
+fn without_probes_nothing_is_said() {
+    let tuning = Tuning::default();
+    assert_eq!(tuning.probe_every, 0, "golden conversations and the simulator's seeds rest on it");
+}
+
+#[test]
+fn more_news_than_a_message_may_carry_is_refused() {
+    let config = bincode::config::standard();
+    let machine = World::new(1, 0).machines[0];
+    let said = Said::Silent { by: machine.name, age: 7 };
+    let full = Gossip::new(vec![News { of: machine, refuted: 3, said }; MAX_NEWS + 5]);
+    assert_eq!(full.news().len(), MAX_NEWS);
+    let mut bytes = bincode::encode_to_vec(&full, config).unwrap();
+    let (back, _): (Gossip, usize) = bincode::decode_from_slice(&bytes, config).unwrap();
+    assert_eq!(back, full);
+    bytes[0] += 1;
+    assert!(bincode::decode_from_slice::<Gossip, _>(&bytes, config).is_err());
+}
