@@ -110,6 +110,8 @@ struct Probe {
     /// When the first of these tries left.
     since: Now,
     tries: u8,
+    /// This machine overslept its time once.
+    waited_again: bool,
     stage: Stage,
 }
 
@@ -399,12 +401,15 @@ impl Detector {
         }
         let late = self.due().map_or(0, |due| now.mono.0.saturating_sub(due.0));
         if late >= LATE {
-            // The answers may be here, unread: whoever stood still blames nobody for it.
+            // The answers may be here, unread: whoever stood still waits for them again, and blames nobody.
             self.slowness = (self.slowness + 1 + late / local.tuning.probe_every).min(MAX_SLOWNESS);
-            for probe in &mut self.probes {
-                match &mut probe.stage {
-                    Stage::Direct { until, .. } | Stage::Indirect { until, .. } => *until = until.plus(late),
-                    Stage::Over => {}
+            // Once each: who is always late must still come to a judgement.
+            for probe in self.probes.iter_mut().filter(|p| !p.waited_again) {
+                if let Stage::Direct { until, .. } | Stage::Indirect { until, .. } = &mut probe.stage
+                    && *until <= now.mono
+                {
+                    *until = now.mono.plus(WAIT.0);
+                    probe.waited_again = true;
                 }
             }
         }
@@ -479,7 +484,7 @@ impl Detector {
         self.send_probe(
             local,
             now,
-            Probe { ask: Ask(0), whom, sent: now, since: now, tries: 1, stage },
+            Probe { ask: Ask(0), whom, sent: now, since: now, tries: 1, waited_again: false, stage },
             effects,
         );
     }
@@ -500,7 +505,7 @@ impl Detector {
 
     /// The time for an answer is over.
     fn missed(&mut self, local: &mut Local, now: Now, at: usize, effects: &mut Vec<Effect>) {
-        let Probe { ask, whom, sent, since, tries, stage } = self.probes[at];
+        let Probe { ask, whom, sent, since, tries, stage, .. } = self.probes[at];
         self.probes[at].stage = Stage::Over;
         let wait = self.wait(whom);
         let peer = &mut self.peers[whom as usize];
@@ -537,7 +542,8 @@ impl Detector {
                 // Nobody answers: it may be this machine that nobody hears, or that is too slow to listen.
                 self.slowness = (self.slowness + 1).min(MAX_SLOWNESS);
                 let stage = Stage::Direct { until: now.mono.plus(self.wait(whom)), asker: None };
-                let probe = Probe { ask, whom, sent: now, since, tries: tries + 1, stage };
+                let probe =
+                    Probe { ask, whom, sent: now, since, tries: tries + 1, waited_again: false, stage };
                 self.send_probe(local, now, probe, effects);
             }
             Stage::Indirect { .. } => self.judge(local, now, whom, since, effects),

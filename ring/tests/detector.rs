@@ -299,6 +299,36 @@ fn a_machine_back_from_a_long_pause_is_alive_at_once_and_blames_nobody() {
 }
 
 #[test]
+fn a_suspicion_is_refuted_among_those_whom_the_suspect_has_not_spoken_to() {
+    for seed in 0..5 {
+        let mut world = World::new(50, seed);
+        world.run(15 * SEC);
+        world.pause(6, 2 * SEC);
+        world.run(1_990 * MS);
+        assert_eq!((0..50).filter(|by| world.standing(*by, 6).is_some()).count(), 49, "seed {seed}");
+        // Its own words alone would take a whole round of probes to reach them all: twelve seconds.
+        world.run(SEC);
+        assert_eq!(world.slanders(), [], "seed {seed}");
+    }
+}
+
+#[test]
+fn who_stood_still_waits_again_for_the_answer_it_slept_through() {
+    let mut world = World::new(9, 3);
+    world.run(5 * SEC);
+    let last = |world: &World| world.trace.lines().last().unwrap_or_default().to_string();
+    while !(last(&world).split(' ').nth(1) == Some("6") && last(&world).ends_with(" probe")) {
+        world.run(MS / 10);
+    }
+    world.pause(6, 3 * SEC);
+    world.run(2_999 * MS);
+    let slept = world.trace.len();
+    world.run(200 * MS);
+    let asked = world.trace[slept..].lines().filter(|l| l.split(' ').nth(1) == Some("6"));
+    assert_eq!(asked.filter(|l| l.ends_with("probe_for")).count(), 0, "it asked nobody about its own sleep");
+}
+
+#[test]
 fn a_slow_machine_doubts_itself_before_all_others() {
     for seed in 0..10 {
         let mut world = World::new(9, seed);
@@ -312,6 +342,21 @@ fn a_slow_machine_doubts_itself_before_all_others() {
             assert!(others <= 9, "seed {seed}: {others}");
         }
     }
+}
+
+/// Whose every wake-up is late takes longer to judge, and still does; with nobody else there to tell it.
+#[test]
+fn a_machine_that_is_always_late_still_notices_a_crash() {
+    let mut world = World::new(2, 2);
+    world.run(5 * SEC);
+    world.crash(0);
+    for _ in 0..100 {
+        // 138 ms of every 140 it stands still.
+        world.pause(1, 138 * MS);
+        world.run(140 * MS);
+    }
+    assert!(world.standing(1, 0).is_some());
+    assert_eq!(world.slanders(), []);
 }
 
 #[test]

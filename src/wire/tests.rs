@@ -331,6 +331,9 @@ fn the_bytes_of_version_two_stay_as_they_are() {
     let ask = Message::ViewAsk { ask: Ask(3) };
     let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: ask }));
     assert_eq!(&bytes_of(&[ring])[..], [7, 0, 0, 0, 1, 0, 0, 0, 1, 9, 3]);
+    let probe = Message::Probe { ask: Ask(3), gossip: Gossip::default() };
+    let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: probe }));
+    assert_eq!(&bytes_of(&[ring])[..], [8, 0, 0, 0, 1, 0, 0, 0, 1, 11, 3, 0]);
 }
 
 // ---- Limits
