@@ -52,12 +52,12 @@ pub struct Options {
     /// Bytes that one fsync may cover; what waits beyond them goes into the next. Default 1 MiB.
     /// More is a higher throughput under overload and a longer wait for each group.
     pub group_bytes: usize,
-    /// Memory for durable changes before they are applied to the ordered store. Default 6 MiB.
+    /// Memory for durable changes before they are applied to the ordered store. Default 16 MiB: twice the longest value.
     /// Up to three times as much is used while a batch is being applied; then acknowledgements slow down.
     /// More means fewer and larger batches: less CPU and less wear for each record, and more memory.
     pub overlay_bytes: usize,
     /// Bytes of journal before they are applied, however little memory they take: bounds the journal where a
-    /// few keys are written again and again. Default 16 MiB; up to three times as much is used.
+    /// few keys are written again and again. Default 32 MiB; up to three times as much is used.
     pub unapplied_bytes: usize,
     /// Size of a journal file. Default 4 MiB. Each is written once with zeros, then used again for ever.
     pub segment_bytes: u64,
@@ -68,8 +68,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             group_bytes: 1 << 20,
-            overlay_bytes: 6 << 20,
-            unapplied_bytes: 16 << 20,
+            overlay_bytes: 16 << 20,
+            unapplied_bytes: 32 << 20,
             segment_bytes: 4 << 20,
             disks: FileDisk::disks(),
         }

@@ -334,14 +334,17 @@ impl Link {
     }
 
     /// Resolves once a machine that was sent something has said nothing at all for too long, a ping included.
-    pub(super) async fn silence_of(self: &Arc<Self>, name: Name, sent: Instant) {
+    ///
+    /// A machine that is taking in a long value is busy with that, on the thread that would answer: it is given
+    /// `slack` more.
+    pub(super) async fn silence_of(self: &Arc<Self>, name: Name, sent: Instant, slack: Duration) {
         let mut since = sent;
-        let mut ping_after = PING_AFTER;
+        let mut ping_after = PING_AFTER + slack;
         loop {
             self.until(since + ping_after, name, sent).await;
             if !self.heard_since(name, since) {
                 self.transport.send(To::Machine(name), Frame::Ping(0));
-                self.until(Instant::now() + SUSPECT_AFTER, name, sent).await;
+                self.until(Instant::now() + SUSPECT_AFTER + slack, name, sent).await;
                 if !self.heard_since(name, since) {
                     self.suspect(name);
                     self.sweep();

@@ -199,10 +199,10 @@ impl Tries<'_> {
     async fn wait(&mut self, until: Instant) -> Option<Outcome> {
         self.lost = false;
         let newest = self.all.last().map(|t| (t.name, t.sent));
-        let link = self.link.clone();
+        let (link, slack) = (self.link.clone(), travel(self.op) / 8);
         let silence = async move {
             match newest {
-                Some((name, sent)) => link.silence_of(name, sent).await,
+                Some((name, sent)) => link.silence_of(name, sent, slack).await,
                 None => std::future::pending().await,
             }
         };
