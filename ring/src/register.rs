@@ -96,7 +96,8 @@ impl Draft {
         if value.is_none() && self.rules.broken(Mutant::G1NoTombstone) {
             self.state = State::default();
         } else {
-            self.state.version += 1;
+            // No life has so many changes; a record that a peer made up may say so.
+            self.state.version = self.state.version.saturating_add(1);
             self.state.value = value;
             self.state.expires = expires;
         }
@@ -129,5 +130,19 @@ impl Draft {
     fn found(&self) -> Option<Found> {
         let value = self.state.value.clone()?;
         Some(Found { value, version: self.state.version, expires: self.state.expires })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_a_peer_made_up_overflows_nothing() {
+        let last = State { version: u64::MAX, value: Some(Arc::from([1u8].as_slice())), ..State::default() };
+        let mut draft = Draft::of(&last, Rules::default());
+        let id = RequestId { time: Hlc::from_nanos(1), random: 1 };
+        let write = Write { id, again: false, condition: Condition::Any, change: Change::Delete };
+        assert_eq!(draft.apply(&Op::Write(write), Hlc::ZERO), Outcome::Done { version: u64::MAX, votes: 0 });
     }
 }

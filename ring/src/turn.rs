@@ -91,7 +91,8 @@ pub(crate) struct Round {
 /// How long, in nanoseconds, a value of so many bytes may take to a machine that lives: 5 MB a second, since
 /// eight others are sent the same, and all write it to their disks.
 pub(crate) fn travel(bytes: usize) -> u64 {
-    bytes as u64 * 200
+    // A peer may claim any length.
+    (bytes as u64).saturating_mul(200)
 }
 
 /// Longest pause between two repetitions of a question, if what it carries needs no longer.
@@ -144,7 +145,7 @@ impl Round {
     pub(crate) fn is_due(&mut self, now: Now) -> bool {
         let due = self.resend_at <= now.mono;
         if due {
-            self.gap = (self.gap * 2).min(MAX_GAP).max(self.gap);
+            self.gap = self.gap.saturating_mul(2).min(MAX_GAP).max(self.gap);
             self.resend_at = now.mono.plus(self.gap);
         }
         due
@@ -202,5 +203,16 @@ impl Turn<'_> {
             _ => Outcome::NoQuorum { votes, needed, silent },
         };
         self.answer(waiting, outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::travel;
+
+    #[test]
+    fn a_length_that_a_peer_made_up_overflows_nothing() {
+        assert_eq!(travel(1_000_000), 200_000_000);
+        assert_eq!(travel(usize::MAX), u64::MAX);
     }
 }

@@ -50,6 +50,13 @@ impl Asking {
                 match envelope.message {
                     Message::Answer { votes, answer: Answer::Copy(copied), .. } => {
                         link.measured(name, took);
+                        // Nobody votes for slots that are not his, whatever he says.
+                        let votes = match self.known.view.index_of(name) {
+                            Some(i) if envelope.epoch == self.known.view.epoch() => {
+                                votes.intersection(self.owners.slots_of(i as u32))
+                            }
+                            _ => votes,
+                        };
                         self.reader.hear(name, envelope.epoch, votes, copied);
                     }
                     _ => self.refused.push(name),
