@@ -1,13 +1,15 @@
 //! What goes into a node and what comes out: the whole border of the protocol.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bincode::{Decode, Encode};
 
 use crate::key::Key;
 use crate::message::{Addr, Bound, Envelope};
-use crate::stamp::{Hlc, Record};
-use crate::view::{Name, View};
+use crate::stamp::{Ballot, Hlc, Record};
+use crate::view::{Epoch, Name, View};
 
 /// A reading of the timers' clock: nanoseconds since some start. Never goes back; means nothing elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -61,6 +63,17 @@ pub enum Input {
         /// What is there.
         found: Loaded,
     },
+    /// The answer to [`Effect::Scan`].
+    Scanned {
+        /// Which scan.
+        scan: Scan,
+        /// The next keys in order, with what is there for each.
+        found: Vec<(Key, Loaded)>,
+        /// True if there are none after these.
+        end: bool,
+        /// Keys kept in all, roughly.
+        total: u64,
+    },
     /// Nothing can be told to this machine at present (`false`), or it can again. A hint, never evidence.
     Reachable {
         /// Which machine.
@@ -83,6 +96,30 @@ pub struct Limits {
     pub bound: Bound,
 }
 
+/// What a machine can tell of the views it was in (S3, T1); kept durably.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct Account {
+    /// The last view that it knows to be settled. Nothing is known of earlier ones.
+    pub settled: Epoch,
+    /// The views, from that one on, in which it came to be synced for all that it owned.
+    pub synced: Vec<Epoch>,
+}
+
+/// A warden's memory of the decree on the view after `epoch` (V2); kept durably until that view is adopted.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct Decree {
+    /// The view whose wardens decide.
+    pub epoch: Epoch,
+    /// The highest ballot promised.
+    pub promised: Ballot,
+    /// What was accepted last, and under which ballot.
+    pub accepted: Option<(Ballot, Arc<View>)>,
+}
+
+/// The number of a scan: means something to who asked for it only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Scan(pub u64);
+
 /// Something to be made durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -95,8 +132,17 @@ pub enum Change {
     },
     /// The limits, instead of the former ones.
     Limits(Limits),
+    /// The machine holds nothing for the key any more, whatever it held (T2, G2).
+    Forget {
+        /// The key.
+        key: Key,
+    },
     /// The newest view adopted (V3). Views are kept since the last settled one.
-    View(alloc::sync::Arc<View>),
+    View(Arc<View>),
+    /// What it can tell of its views, instead of the former account. Views before `settled` may be forgotten (T2).
+    Account(Account),
+    /// The decree on the next view, instead of the former one (V2).
+    Decree(Decree),
 }
 
 /// Something to be done. Effects are carried out in order; one with `after` waits until that ticket, and so
@@ -124,5 +170,17 @@ pub enum Effect {
     Load {
         /// Which key.
         key: Key,
+    },
+    /// Look at the keys after `after` in their order, as of all the changes persisted so far, and answer with
+    /// [`Input::Scanned`]: side work, which loads go before.
+    Scan {
+        /// Which scan.
+        scan: Scan,
+        /// From the first key with `None`.
+        after: Option<Key>,
+        /// At most so many keys...
+        keys: usize,
+        /// ...and no further key once so many bytes have come together.
+        bytes: usize,
     },
 }

@@ -42,7 +42,7 @@ mod turn;
 pub mod view;
 
 pub use detector::{Standing, Suspect};
-pub use effect::{Change, Effect, Input, Limits, Loaded, Mono, Now, Ticket};
+pub use effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now, Scan, Ticket};
 pub use key::{Key, KeyError};
 pub use node::Node;
 pub use placement::{Owners, Ring};

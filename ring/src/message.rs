@@ -9,6 +9,7 @@ use core::fmt;
 
 use bincode::{Decode, Encode};
 
+use crate::effect::Account;
 use crate::gossip::Gossip;
 use crate::key::Key;
 use crate::quorum::SlotSet;
@@ -74,6 +75,34 @@ pub enum Message {
     ViewAsk { ask: Ask },
     /// V4: this is.
     ViewTold { ask: Ask, view: Arc<View> },
+    /// V4: what are the views after this one?
+    ViewsAsk { after: Epoch },
+    /// V4: these, or where that one is too old, all from the last settled one on.
+    ViewsTold { views: Vec<Arc<View>>, settled: Epoch },
+    /// V2: promise to accept no view after this one below `ballot`, and tell what you accepted.
+    DecreePrepare { ask: Ask, ballot: Ballot },
+    /// V2: accept this as the next view.
+    DecreeAccept { ask: Ask, ballot: Ballot, view: Arc<View> },
+    /// The answer to those two, from a warden.
+    DecreeAnswer { ask: Ask, answer: DecreeAnswer },
+    /// V7: somebody wants the membership changed.
+    Wish { ask: Ask, wish: Wish },
+    /// The wish is passed on to the wardens, or refused for this reason.
+    Wished { ask: Ask, refused: Option<String> },
+    /// T1, M2: how far I am in this view.
+    Word { synced: bool, warm: bool },
+    /// T1: this view is settled.
+    Settled { epoch: Epoch },
+    /// S3: tell me of the keys after `after` what you hold, as far as it concerns me.
+    Tell { ask: Ask, request: Box<TellRequest> },
+    /// S3: this.
+    Told { ask: Ask, page: Box<Page> },
+    /// What you hold for these keys, whole.
+    Fetch { ask: Ask, keys: Vec<Key> },
+    /// This; a key that is missing did not fit.
+    Fetched { ask: Ask, records: Vec<(Key, Option<Record>)> },
+    /// G2: all nine slots voted for this tombstone in that settled view.
+    Collect { key: Key, stamp: Stamp, epoch: Epoch },
     /// Section 12: are you there? Unlike the transport's ping, the loop that runs the protocol answers.
     Probe { ask: Ask, gossip: Gossip },
     /// I get no answer from `whom`. Do you, within so many milliseconds?
@@ -97,6 +126,90 @@ pub enum Answer {
     Copy(Copied),
     /// R3: my record of this key is unreadable. I say nothing about it.
     Mute,
+}
+
+/// A warden's answer about the next view (V2).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum DecreeAnswer {
+    /// It will accept nothing below `ballot`; this is what it accepted.
+    Promised { ballot: Ballot, accepted: Option<(Ballot, Arc<View>)> },
+    /// It accepted the view of this ballot.
+    Accepted { ballot: Ballot },
+    /// No; this is the ballot to beat.
+    Refused { beat: Ballot },
+}
+
+/// A change of the membership that somebody wants (V7).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Wish {
+    /// This machine wants to come in, with so many positions.
+    Join { machine: Machine, weight: u32 },
+    /// This machine is to hand its data over and go.
+    Leave { machine: Machine },
+    /// This machine is gone for good.
+    Remove { machine: Machine },
+}
+
+/// What is to be told, and for what.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct TellRequest {
+    /// For what.
+    pub purpose: Purpose,
+    /// Keys after this one; from the first with `None`.
+    pub after: Option<Key>,
+    /// States too: the asker holds nothing.
+    pub whole: bool,
+    /// The last view in which the asker was synced for all it owned.
+    pub since: Option<Epoch>,
+    /// True if the view before is settled: then who owned a slot in it tells of that slot alone (S4).
+    pub handoff: bool,
+    /// Machines that tell nothing: others must tell in their place.
+    pub without: Vec<Machine>,
+}
+
+/// For what a machine wants to be told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Purpose {
+    /// S2 to S7: to vote for the slots that it has come to own.
+    Sync,
+    /// M1: to hold, before it owns them, what the slots of its next ring hold.
+    Ahead,
+    /// To see that all copies of the keys it is the first owner of are alike and voted for.
+    Check,
+}
+
+/// S3: a part of what a machine tells, in the order of the keys.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Page {
+    /// What it can tell of its views.
+    pub account: Account,
+    /// The highest ballot it may have promised.
+    pub promised: Ballot,
+    /// Its bound.
+    pub bound: Bound,
+    /// Keys, in order. For every other key up to `upto` it tells "none".
+    pub entries: Vec<Entry>,
+    /// Told up to here; `None`: to the end.
+    pub upto: Option<Key>,
+    /// Keys looked at for this, and keys it has in all, roughly.
+    pub looked: u32,
+    pub total: u64,
+}
+
+/// S3: what a machine tells of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Entry {
+    pub key: Key,
+    pub held: Held,
+}
+
+/// What it holds.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Held {
+    /// This record; the state where it was asked for, or is no longer than saying that it is not here.
+    Record { stamp: Stamp, votes: SlotSet, tombstone: bool, state: Option<Arc<State>> },
+    /// R3: it cannot say.
+    Unreadable,
 }
 
 /// A3: a record as told to a reader.
@@ -265,6 +378,20 @@ impl Message {
             Self::NotTaken { .. } => "not_taken",
             Self::ViewAsk { .. } => "view_ask",
             Self::ViewTold { .. } => "view_told",
+            Self::ViewsAsk { .. } => "views_ask",
+            Self::ViewsTold { .. } => "views_told",
+            Self::DecreePrepare { .. } => "decree_prepare",
+            Self::DecreeAccept { .. } => "decree_accept",
+            Self::DecreeAnswer { .. } => "decree_answer",
+            Self::Wish { .. } => "wish",
+            Self::Wished { .. } => "wished",
+            Self::Word { .. } => "word",
+            Self::Settled { .. } => "settled",
+            Self::Tell { .. } => "tell",
+            Self::Told { .. } => "told",
+            Self::Fetch { .. } => "fetch",
+            Self::Fetched { .. } => "fetched",
+            Self::Collect { .. } => "collect",
             Self::Probe { .. } => "probe",
             Self::ProbeFor { .. } => "probe_for",
             Self::Alive { .. } => "alive",
@@ -277,7 +404,8 @@ impl Message {
             Self::Prepare { key, .. }
             | Self::Accept { key, .. }
             | Self::Read { key, .. }
-            | Self::Request { key, .. } => Some(key),
+            | Self::Request { key, .. }
+            | Self::Collect { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -285,7 +413,14 @@ impl Message {
     /// The ballot it is about, if it names one.
     pub fn ballot(&self) -> Option<Ballot> {
         match self {
-            Self::Prepare { ballot, .. } => Some(*ballot),
+            Self::Prepare { ballot, .. }
+            | Self::DecreePrepare { ballot, .. }
+            | Self::DecreeAccept { ballot, .. } => Some(*ballot),
+            Self::DecreeAnswer { answer, .. } => match answer {
+                DecreeAnswer::Promised { ballot, .. } | DecreeAnswer::Accepted { ballot } => Some(*ballot),
+                DecreeAnswer::Refused { beat } => Some(*beat),
+            },
+            Self::Told { page, .. } => Some(page.promised),
             Self::Accept { stamp, .. } => Some(stamp.ballot),
             Self::Answer { answer, .. } => match answer {
                 Answer::Promised { ballot, .. } => Some(*ballot),
@@ -317,6 +452,16 @@ impl Message {
                 value.len()
             }
             Self::Outcome { outcome: Outcome::Value(Some(found)), .. } => found.value.len(),
+            Self::Told { page, .. } => {
+                let states = page.entries.iter().filter_map(|entry| match &entry.held {
+                    Held::Record { state, .. } => state.as_deref(),
+                    Held::Unreadable => None,
+                });
+                states.map(of).sum()
+            }
+            Self::Fetched { records, .. } => {
+                records.iter().filter_map(|(_, record)| Some(of(&record.as_ref()?.state))).sum()
+            }
             _ => 0,
         }
     }

@@ -14,7 +14,7 @@ use crate::acceptor::{Accepted, Acceptor};
 use crate::birth::Stage;
 use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
-use crate::effect::{Change, Effect, Input, Limits, Loaded, Mono, Now};
+use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
@@ -109,6 +109,10 @@ pub struct Setup {
     pub limits: Limits,
     /// From stable storage: the views since the last settled one, newest last. Empty on a blank machine.
     pub views: Vec<Arc<View>>,
+    /// From stable storage: what it can tell of its views.
+    pub account: Account,
+    /// From stable storage: the decree on the next view, as far as it has taken part in it.
+    pub decree: Decree,
     /// How it comes to a cluster if it has none.
     pub birth: Birth,
     /// Progress and cost.
@@ -220,6 +224,7 @@ impl Node {
                     self.take_back(now, effects);
                 }
             }
+            Input::Scanned { .. } => {}
             Input::Wake => self.on_time(now, effects),
         }
         if self.detector.take_lost() {
@@ -326,7 +331,8 @@ impl Node {
             | Message::NotTaken { .. }
             | Message::ViewTold { .. }
             | Message::Prepare { .. }
-            | Message::Accept { .. } => {}
+            | Message::Accept { .. }
+            | _ => {}
         }
     }
 
