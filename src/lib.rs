@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod node;
 pub mod plan;
+mod progress;
 mod runtime;
 pub mod status;
 pub mod storage;

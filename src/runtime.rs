@@ -13,6 +13,7 @@ use ennead_ring::view::{Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
+use crate::progress;
 use crate::status::{MachineStatus, PeerState, PeerStatus};
 use crate::storage::{Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
@@ -237,6 +238,10 @@ impl Core<'_> {
                 let status = Box::new(self.status());
                 self.parts.transport.send(To::from(from), Frame::StatusTold { ask, status });
             }
+            Event::Frame { from, frame: Frame::CheckAsk { ask } } => {
+                let (rounds, refused) = self.start_check();
+                self.parts.transport.send(To::from(from), Frame::CheckTold { ask, rounds, refused });
+            }
             Event::Frame { .. } | Event::ClientGone(_) => {}
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine } => {
@@ -369,6 +374,7 @@ impl Core<'_> {
             machine: self.parts.me,
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
+            settled: progress::settled(&self.node),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
@@ -377,7 +383,17 @@ impl Core<'_> {
             records: self.parts.storage.stats().records,
             clients: transport.clients as u32,
             part_restarts: self.parts.part_restarts + transport.part_restarts,
+            moves: progress::moves(&self.node, mono),
+            check: progress::check(&self.node),
         }
+    }
+
+    /// Begins to compare all copies; tells how many rounds had come to their end, and why not, if not.
+    fn start_check(&mut self) -> (u64, Option<String>) {
+        let refused = progress::start_check(&mut self.node, now(self.parts.started), &mut self.effects);
+        self.carry_out();
+        self.drain();
+        (progress::check(&self.node).rounds, refused)
     }
 }
 

@@ -50,6 +50,20 @@ pub enum Frame {
         /// The answer.
         status: Box<MachineStatus>,
     },
+    /// Compare your copies with everybody's, now and to the end.
+    CheckAsk {
+        /// Ties the answer to this.
+        ask: u64,
+    },
+    /// It is begun, if it was not under way; its status tells how it goes.
+    CheckTold {
+        /// What was asked.
+        ask: u64,
+        /// Rounds that had come to their end by then: one more, and every key has been looked at.
+        rounds: u64,
+        /// Why not, if not.
+        refused: Option<String>,
+    },
 }
 
 impl Frame {
@@ -62,6 +76,8 @@ impl Frame {
             Self::Pong(_) => "pong",
             Self::StatusAsk { .. } => "status_ask",
             Self::StatusTold { .. } => "status_told",
+            Self::CheckAsk { .. } => "check_ask",
+            Self::CheckTold { .. } => "check_told",
         }
     }
 

@@ -49,6 +49,10 @@ impl Known {
 pub(super) enum Reply {
     Ring(Box<Envelope>),
     Status(Box<MachineStatus>),
+    Check {
+        rounds: u64,
+        refused: Option<String>,
+    },
     /// This machine cannot be reached; whatever was sent to it may be lost.
     Down(String),
 }
@@ -254,7 +258,7 @@ impl Link {
                 Reply::Down(reason) => {
                     why.insert(name, reason);
                 }
-                Reply::Status(_) => {}
+                Reply::Status(_) | Reply::Check { .. } => {}
             }
         }
         match newest {
@@ -457,12 +461,14 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                         let ask = match &envelope.message {
                             Message::Answer { ask, .. }
                             | Message::Outcome { ask, .. }
-                            | Message::ViewTold { ask, .. } => ask.0,
+                            | Message::ViewTold { ask, .. }
+                            | Message::Wished { ask, .. } => ask.0,
                             _ => continue,
                         };
                         (ask, Reply::Ring(envelope))
                     }
                     Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
+                    Frame::CheckTold { ask, rounds, refused } => (ask, Reply::Check { rounds, refused }),
                     _ => continue,
                 };
                 if let Some(waiting) = state.pending.get(&ask) {
