@@ -75,10 +75,7 @@ async fn answer(replies: &mut super::link::Replies, from: Name) -> Result<Option
 }
 
 /// Asks every member to compare its copies, and gathers who does.
-pub(super) async fn check(
-    link: &Arc<Link>,
-    deadline: Instant,
-) -> Result<BTreeMap<Name, CheckAnswer>, Error> {
+pub(super) async fn check(link: &Arc<Link>, deadline: Instant) -> Result<BTreeMap<Name, CheckAnswer>, Error> {
     let known = link.view(deadline).await?;
     let mut replies = link.question();
     let Ask(ask) = replies.ask;
