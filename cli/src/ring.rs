@@ -120,7 +120,7 @@ impl Picture {
             text.push('\n');
         }
         text.push('\n');
-        text.push_str("Position 0 is at the top; clockwise, a machine owns up to the next one's position.\n");
+        text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position.\n");
         if let Some((key, _)) = &self.key {
             let where_to =
                 if colour { "in the colours of their owners" } else { "their owners under OF KEY" };
