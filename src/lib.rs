@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod node;
 pub mod plan;
 mod progress;
+mod recovery;
 mod runtime;
 pub mod status;
 pub mod storage;
