@@ -144,7 +144,7 @@ impl Stage {
 impl Detector {
     /// Begins, or begins anew for a view that has been adopted. False if there is nobody to probe.
     fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
-        let Some(present) = &local.present else { return false };
+        let Some(present) = local.newest() else { return false };
         let members = present.view.members().len();
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
             return false;
@@ -161,7 +161,7 @@ impl Detector {
 
     /// When it wants to be woken; at once, to begin.
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
-        let present = local.present.as_ref()?;
+        let present = local.newest()?;
         if local.tuning.probe_every == 0 || present.me.is_none() || present.view.members().len() < 2 {
             return None;
         }
@@ -177,7 +177,7 @@ impl Detector {
 
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
-        let Some(present) = &local.present else { return Vec::new() };
+        let Some(present) = local.newest() else { return Vec::new() };
         let peers = self.peers.iter().zip(present.view.members());
         let suspect = peers.filter_map(|(peer, member)| {
             let Doubt { since, by, down } = peer.doubt.as_ref()?;
@@ -185,6 +185,24 @@ impl Detector {
             Some(Suspect { name: member.machine.name, state, since: *since, by: by.clone() })
         });
         suspect.collect()
+    }
+
+    /// V7: members that have been down for longer than the patience, as several witnesses say.
+    pub(crate) fn dead(&self, local: &Local, now: Now) -> Vec<Machine> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        if self.epoch != present.epoch() {
+            return Vec::new();
+        }
+        let alive = self.peers.iter().filter(|p| p.doubt.is_none()).count();
+        let peers = self.peers.iter().zip(present.view.members());
+        let dead = peers.filter(|(peer, _)| {
+            peer.doubt.as_ref().is_some_and(|doubt| {
+                doubt.down
+                    && doubt.since.mono.plus(local.tuning.patience) <= now.mono
+                    && doubt.by.len() >= ENOUGH_WITNESSES.min(alive)
+            })
+        });
+        dead.map(|(_, member)| member.machine).collect()
     }
 
     /// True once for each time that somebody is suspected who was not.
