@@ -64,7 +64,8 @@ pub struct Suspect {
 /// See the module's caption.
 #[derive(Debug, Default)]
 pub(crate) struct Detector {
-    /// The view that `peers` are the members of; knowledge starts anew with each.
+    /// The view that `peers` are the members of, in its order. What is known of a machine is carried over into
+    /// every view that has it: a change of the membership makes nobody alive again.
     epoch: Epoch,
     peers: Vec<Peer>,
     /// Members to probe, from the end: a random order, drawn again when all have had their turn.
@@ -77,14 +78,17 @@ pub(crate) struct Detector {
     /// How little it may trust its own clockwork: 0 is well.
     slowness: u64,
     burst_after: Mono,
+    /// When it last came back from standing still: what it knew before is old.
+    awake: Mono,
     /// Something new is to be told at once.
     urgent: bool,
     /// Somebody is suspected who was not.
     lost: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peer {
+    machine: Machine,
     /// When it last spoke, or was heard by somebody asked to listen.
     heard: Option<Mono>,
     refuted: u32,
@@ -93,6 +97,12 @@ struct Peer {
     /// When the first probe left that it missed since it was heard.
     silent: Option<Now>,
     doubt: Option<Doubt>,
+}
+
+impl Peer {
+    fn new(machine: Machine) -> Self {
+        Self { machine, heard: None, refuted: 0, answer: None, silent: None, doubt: None }
+    }
 }
 
 #[derive(Debug)]
@@ -142,21 +152,67 @@ impl Stage {
 }
 
 impl Detector {
-    /// Begins, or begins anew for a view that has been adopted. False if there is nobody to probe.
+    /// Begins, or goes on in a view that has been adopted. False if there is nobody to probe.
     fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
         let Some(present) = &local.present else { return false };
-        let members = present.view.members().len();
+        let (epoch, members) = (present.view.epoch(), present.view.members().len());
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
+            // Who does not listen knows nothing, and remembers nothing when it begins again.
+            if self.epoch != Epoch::ZERO {
+                *self = Self { refuted: self.refuted, slowness: self.slowness, ..Self::default() };
+                local.doubted.clear();
+            }
             return false;
         }
-        if self.epoch != present.view.epoch() {
-            let first = now.mono.plus(local.up_to(local.tuning.probe_every));
-            let (refuted, slowness) = (self.refuted, self.slowness);
-            *self = Self { epoch: local.epoch(), next: Some(first), refuted, slowness, ..Self::default() };
-            self.peers.resize_with(members, Peer::default);
-            local.doubted.clear();
+        if self.epoch != epoch {
+            self.go_on(local, now);
         }
         true
+    }
+
+    /// V3: takes over what is known of the machines that are in both views, and forgets the others.
+    fn go_on(&mut self, local: &mut Local, now: Now) {
+        let present = local.present();
+        self.epoch = present.view.epoch();
+        let mut known = mem::take(&mut self.peers);
+        let before: Vec<Machine> = known.iter().map(|peer| peer.machine).collect();
+        let place = |old: u32| present.index_of(*before.get(old as usize)?);
+        for member in present.view.members() {
+            let old = known.iter().position(|peer| peer.machine == member.machine);
+            let mut peer = old.map_or_else(|| Peer::new(member.machine), |at| known.swap_remove(at));
+            if let Some(doubt) = &mut peer.doubt {
+                // Only members are witnesses. With none left it is looked into anew.
+                doubt.by.retain(|by| present.view.index_of(*by).is_some());
+            }
+            peer.doubt.take_if(|doubt| doubt.by.is_empty());
+            self.peers.push(peer);
+        }
+        self.probes.retain_mut(|probe| {
+            let Some(whom) = place(probe.whom) else { return false };
+            probe.whom = whom;
+            match &mut probe.stage {
+                Stage::Direct { asker: Some((asker, _)), .. } => match place(*asker) {
+                    Some(at) => *asker = at,
+                    // Nobody waits for what comes of it.
+                    None => return false,
+                },
+                // Helpers may have left: those who stay, or the time, decide.
+                Stage::Direct { asker: None, .. } | Stage::Indirect { .. } | Stage::Over => {}
+            }
+            true
+        });
+        self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
+        // Those who are new have their turn first: nobody has heard of them.
+        let new = |peer: &&Peer| peer.machine != local.me && !before.contains(&peer.machine);
+        self.order.extend(self.peers.iter().filter(new).filter_map(|peer| present.index_of(peer.machine)));
+        self.rumours.keep(|machine| present.index_of(machine).is_some());
+        local.doubted.clear();
+        let doubted = self.peers.iter().filter(|peer| peer.doubt.is_some());
+        local.doubted.extend(doubted.map(|peer| peer.machine.name));
+        if self.next.is_none() {
+            self.next = Some(now.mono.plus(local.up_to(local.tuning.probe_every)));
+            self.order.clear();
+        }
     }
 
     /// When it wants to be woken; at once, to begin.
@@ -178,13 +234,34 @@ impl Detector {
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
         let Some(present) = &local.present else { return Vec::new() };
-        let peers = self.peers.iter().zip(present.view.members());
-        let suspect = peers.filter_map(|(peer, member)| {
+        let suspect = self.peers.iter().filter_map(|peer| {
             let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            // Until it has gone on in a new view, it may know machines that have left.
+            present.index_of(peer.machine)?;
             let state = if *down { Standing::Down } else { Standing::Suspect };
-            Some(Suspect { name: member.machine.name, state, since: *since, by: by.clone() })
+            Some(Suspect { name: peer.machine.name, state, since: *since, by: by.clone() })
         });
         suspect.collect()
+    }
+
+    /// V7: members that have counted as down for longer than `patience`, and since when they are silent.
+    ///
+    /// On the word of three witnesses, or of all who are believed alive where they are fewer: one machine that is cut
+    /// off from another drops nobody. Empty for a moment after this machine stood still itself: what it knew
+    /// before may have been refuted while it did not listen.
+    pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
+        let Some(present) = &local.present else { return Vec::new() };
+        if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
+            return Vec::new();
+        }
+        let alive = self.peers.iter().filter(|peer| peer.doubt.is_none()).count();
+        let enough = alive.min(ENOUGH_WITNESSES);
+        let dead = self.peers.iter().filter_map(|peer| {
+            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
+            is_dead.then_some((present.index_of(peer.machine)?, *since))
+        });
+        dead.collect()
     }
 
     /// True once for each time that somebody is suspected who was not.
@@ -196,8 +273,10 @@ impl Detector {
 
     /// A member spoke, whatever it said: it is alive.
     pub(crate) fn heard(&mut self, local: &mut Local, now: Now, member: u32) {
-        // Nothing is known of a view that the detector has not begun with; its first wake-up sees to that.
-        let Some(peer) = self.peers.get_mut(member as usize) else { return };
+        if !self.is_on(local, now) {
+            return;
+        }
+        let peer = &mut self.peers[member as usize];
         peer.heard = Some(now.mono);
         peer.silent = None;
         if peer.doubt.is_some() {
@@ -400,6 +479,9 @@ impl Detector {
             return;
         }
         let late = self.due().map_or(0, |due| now.mono.0.saturating_sub(due.0));
+        if late >= local.tuning.down_after / 2 {
+            self.awake = now.mono;
+        }
         if late >= LATE {
             // The answers may be here, unread: whoever stood still waits for them again, and blames nobody.
             self.slowness = (self.slowness + 1 + late / local.tuning.probe_every).min(MAX_SLOWNESS);
@@ -601,5 +683,209 @@ impl Detector {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use alloc::vec;
+
+    use super::*;
+    use crate::effect::{Account, Decree, Limits};
+    use crate::mutant::Rules;
+    use crate::node::{Birth, PROBE_EVERY, Setup, Tuning};
+    use crate::view::{ClusterId, Incarnation, Member, MemberState, View};
+
+    const PATIENCE: u64 = 30_000 * MS;
+
+    fn machine(i: u8) -> Machine {
+        Machine { name: Name::new(([10, 0, 0, i], 9595).into()), incarnation: Incarnation::new(u64::from(i)) }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(ms * MS), wall: 1_700_000_000_000 * MS + ms * MS }
+    }
+
+    fn view(number: u32, of: &[u8]) -> Arc<View> {
+        let member =
+            |i: &u8| Member { machine: machine(*i), weight: 4, next_weight: 4, state: MemberState::Up };
+        let epoch = Epoch { number, ..Epoch::FIRST };
+        Arc::new(View::new(ClusterId::new(1), epoch, 9, of.iter().map(member).collect(), vec![]).unwrap())
+    }
+
+    /// Machine 1's detector, and what it needs.
+    fn of_machine_1(members: &[u8]) -> (Detector, Local) {
+        let setup = Setup {
+            me: machine(1),
+            weight: 4,
+            limits: Limits::default(),
+            views: vec![view(1, members)],
+            account: Account::default(),
+            decree: Decree::default(),
+            birth: Birth::None,
+            tuning: Tuning { probe_every: PROBE_EVERY, ..Tuning::default() },
+            seed: 7,
+            rules: Rules::default(),
+        };
+        (Detector::default(), Local::new(&setup, at(0)))
+    }
+
+    fn silent(of: u8, refuted: u32, by: u8, age: u32) -> Gossip {
+        let said = Said::Silent { by: machine(by).name, age };
+        Gossip::new([News { of: machine(of), refuted, said }])
+    }
+
+    fn told(detector: &mut Detector, local: &mut Local, now: Now, from: u8, gossip: Gossip) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let from = local.present().index_of(machine(from)).unwrap();
+        detector.heard(local, now, from);
+        let message = Message::Alive { ask: Ask(0), reached: true, gossip };
+        detector.on_message(local, now, from, message, &mut effects);
+        effects
+    }
+
+    /// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard.
+    fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) {
+        for ms in (from..to).step_by(10) {
+            for i in alive {
+                let member = local.present().index_of(machine(*i)).unwrap();
+                detector.heard(local, at(ms), member);
+            }
+            detector.on_time(local, at(ms), &mut Vec::new());
+        }
+    }
+
+    fn dead(detector: &Detector, local: &Local, ms: u64) -> Vec<Name> {
+        let dead = detector.dead(local, at(ms), PATIENCE);
+        dead.into_iter().map(|(member, _)| local.present().machine(member).name).collect()
+    }
+
+    #[test]
+    fn a_view_change_carries_over_what_is_known_of_who_stays() {
+        let (mut detector, mut local) = of_machine_1(&[1, 3, 5, 7, 9]);
+        pass(&mut detector, &mut local, 0, 1_000, &[3, 7, 9]);
+        told(&mut detector, &mut local, at(1_000), 3, silent(5, 0, 3, 500));
+        told(&mut detector, &mut local, at(1_000), 7, silent(5, 0, 7, 300));
+        let before = detector.suspects(&local);
+        assert!(before.iter().any(|s| s.name == machine(5).name), "{before:?}");
+
+        // Everybody's place changes, one leaves, two come.
+        local.adopt(view(2, &[1, 2, 4, 5, 7, 9]), &mut Vec::new());
+        assert_eq!(detector.suspects(&local), before, "before its first turn in it, too");
+        assert_eq!(dead(&detector, &local, 1_000), []);
+        pass(&mut detector, &mut local, 1_010, 1_200, &[2, 4, 7, 9]);
+        let after = detector.suspects(&local);
+        let [suspect] = &after[..] else { panic!("{after:?}") };
+        assert_eq!(suspect.name, machine(5).name);
+        assert!(suspect.since.mono <= Mono(500 * MS), "it is silent since before: {suspect:?}");
+        assert!(!suspect.by.contains(&machine(3).name), "who left is no witness: {suspect:?}");
+        assert!(!local.is_reachable(local.present().index_of(machine(5)).unwrap()));
+
+        // It speaks: cleared under its new place, as under its old one.
+        let five = local.present().index_of(machine(5)).unwrap();
+        detector.heard(&mut local, at(1_300), five);
+        assert_eq!(detector.suspects(&local), []);
+        assert!(local.is_reachable(five));
+    }
+
+    #[test]
+    fn a_new_incarnation_of_a_suspect_is_no_suspect() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4]);
+        told(&mut detector, &mut local, at(1_000), 3, silent(2, 0, 3, 500));
+        assert_eq!(detector.suspects(&local).len(), 1);
+        let mut members = view(2, &[1, 2, 3, 4]).members().to_vec();
+        members[1].machine.incarnation = Incarnation::new(99);
+        let epoch = Epoch { number: 2, ..Epoch::FIRST };
+        let next = View::new(ClusterId::new(1), epoch, 9, members, vec![]).unwrap();
+        local.adopt(Arc::new(next), &mut Vec::new());
+        assert_eq!(detector.suspects(&local), []);
+        pass(&mut detector, &mut local, 1_000, 1_050, &[3, 4]);
+        assert_eq!(detector.suspects(&local), []);
+        assert!(local.is_reachable(1));
+    }
+
+    #[test]
+    fn dead_is_who_is_down_for_longer_than_the_patience_by_three_witnesses() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+        let alive = [2, 3, 4];
+        pass(&mut detector, &mut local, 0, 40_000, &alive);
+        let [own] = &detector.suspects(&local)[..] else { panic!("{:?}", detector.suspects(&local)) };
+        assert_eq!((own.state, own.by.as_slice()), (Standing::Down, &[machine(1).name][..]));
+        assert_eq!(dead(&detector, &local, 40_000), [], "one witness of four that live");
+        told(&mut detector, &mut local, at(40_000), 2, silent(5, 0, 2, 39_000));
+        assert_eq!(dead(&detector, &local, 40_000), [], "two");
+        told(&mut detector, &mut local, at(40_000), 3, silent(5, 0, 3, 1_000));
+        assert_eq!(dead(&detector, &local, 40_000), [machine(5).name]);
+        let since = detector.dead(&local, at(40_000), PATIENCE)[0].1;
+        assert!(since.mono <= Mono(2_000 * MS), "since the first probe missed: {since:?}");
+        // The patience runs from when it fell silent.
+        assert_eq!(detector.dead(&local, at(40_000), 45_000 * MS), []);
+    }
+
+    #[test]
+    fn where_fewer_live_all_of_them_are_witnesses() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+        pass(&mut detector, &mut local, 0, 40_000, &[2]);
+        assert_eq!(dead(&detector, &local, 40_000), [], "2 lives and has not said so");
+        told(&mut detector, &mut local, at(40_000), 2, silent(3, 0, 2, 38_000));
+        assert_eq!(dead(&detector, &local, 40_000), [machine(3).name]);
+        let (mut alone, mut local) = of_machine_1(&[1, 2]);
+        pass(&mut alone, &mut local, 0, 40_000, &[]);
+        assert_eq!(dead(&alone, &local, 40_000), [machine(2).name]);
+    }
+
+    #[test]
+    fn who_stood_still_itself_calls_nobody_dead_until_it_has_listened() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2]);
+        pass(&mut detector, &mut local, 0, 3_000, &[]);
+        assert_eq!(detector.suspects(&local)[0].state, Standing::Down);
+        // A minute under SIGSTOP.
+        pass(&mut detector, &mut local, 63_000, 63_100, &[]);
+        assert_eq!(dead(&detector, &local, 63_100), []);
+        pass(&mut detector, &mut local, 63_100, 66_000, &[]);
+        assert_eq!(dead(&detector, &local, 66_000), [machine(2).name]);
+    }
+
+    #[test]
+    fn a_suspect_that_lives_refutes_it_and_is_cleared_where_it_never_spoke_itself() {
+        // Machine 1 hears from 3 that 2 is silent; and 2 hears that this is said of it.
+        let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+        told(&mut one, &mut of_one, at(1_000), 3, silent(2, 0, 3, 200));
+        assert_eq!(one.suspects(&of_one).len(), 1);
+        let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+        of_two.me = machine(2);
+        of_two.present.as_mut().unwrap().me = Some(1);
+        let effects = told(&mut two, &mut of_two, at(1_000), 3, silent(2, 0, 3, 200));
+        let refuted = effects.iter().find_map(|effect| match effect {
+            Effect::Send { envelope, .. } => match &envelope.message {
+                Message::Alive { gossip, .. } => Some(gossip.clone()),
+                _ => None,
+            },
+            _ => None,
+        });
+        let refuted = refuted.expect("it says at once that it lives");
+        let news = News { of: machine(2), refuted: 1, said: Said::Alive };
+        assert!(refuted.news().contains(&news), "{refuted:?}");
+        // By way of 4, which passes it on: 2 itself has said nothing to 1.
+        told(&mut one, &mut of_one, at(1_100), 4, refuted);
+        assert_eq!(one.suspects(&of_one), []);
+        // What was said before is untrue from now on; what is said after it counts anew.
+        told(&mut one, &mut of_one, at(1_200), 3, silent(2, 0, 3, 300));
+        assert_eq!(one.suspects(&of_one), []);
+        told(&mut one, &mut of_one, at(1_300), 3, silent(2, 1, 3, 10));
+        assert_eq!(one.suspects(&of_one).len(), 1);
+    }
+
+    #[test]
+    fn who_is_not_in_the_view_knows_nobody() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+        pass(&mut detector, &mut local, 0, 10_000, &[3]);
+        assert_eq!(detector.suspects(&local).len(), 1);
+        local.adopt(view(2, &[2, 3, 4]), &mut Vec::new());
+        detector.on_time(&mut local, at(10_000), &mut Vec::new());
+        local.adopt(view(3, &[1, 2, 3]), &mut Vec::new());
+        pass(&mut detector, &mut local, 10_000, 10_010, &[3]);
+        assert_eq!(detector.suspects(&local), [], "it has not listened in between");
     }
 }

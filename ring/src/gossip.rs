@@ -107,6 +107,11 @@ impl Rumours {
         self.0.retain(|r| r.of != of || r.silent.is_none());
     }
 
+    /// Only of these machines is anything told from now on.
+    pub(crate) fn keep(&mut self, of: impl Fn(Machine) -> bool) {
+        self.0.retain(|rumour| of(rumour.of));
+    }
+
     /// What to tell next, among so many machines; `first` goes before all else.
     pub(crate) fn pick(&mut self, first: Option<News>, machines: usize, now: Mono) -> Gossip {
         let often = 3 * (usize::BITS - machines.leading_zeros());
