@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Effect, Mono, Now};
-use crate::gossip::{Gossip, News, Rumours, Said, silence};
+use crate::gossip::{Gossip, Health, News, Rumours, Said, silence};
 use crate::local::Local;
 use crate::message::{Addr, Ask, Message};
 use crate::view::{Epoch, Machine, Name};
@@ -36,6 +36,10 @@ const FORGET_AFTER: u64 = 10_000 * MS;
 const MAX_WITNESSES: usize = 8;
 /// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
 const ENOUGH_WITNESSES: usize = 3;
+/// How long a machine's word that it is unwell counts. It says so again much sooner, for as long as it is.
+const UNWELL_FOR: u64 = 10_000 * MS;
+/// How often it says so again.
+const UNWELL_AGAIN: u64 = 2_000 * MS;
 /// Time between two bursts of news.
 const BETWEEN_BURSTS: u64 = 20 * MS;
 
@@ -80,6 +84,9 @@ pub(crate) struct Detector {
     burst_after: Mono,
     /// When it last came back from standing still: what it knew before is old.
     awake: Mono,
+    /// How this machine is, which of its words on that was the last, and when it said so.
+    health: Health,
+    word: (u32, Mono),
     /// Something new is to be told at once.
     urgent: bool,
     /// Somebody is suspected who was not.
@@ -97,11 +104,25 @@ struct Peer {
     /// When the first probe left that it missed since it was heard.
     silent: Option<Now>,
     doubt: Option<Doubt>,
+    /// How it says it is: the number of its last word, what that was, since when it is not well, and when it was heard.
+    word: u32,
+    health: Health,
+    unwell: Option<(Now, Mono)>,
 }
 
 impl Peer {
     fn new(machine: Machine) -> Self {
-        Self { machine, heard: None, refuted: 0, answer: None, silent: None, doubt: None }
+        Self {
+            machine,
+            heard: None,
+            refuted: 0,
+            answer: None,
+            silent: None,
+            doubt: None,
+            word: 0,
+            health: Health::default(),
+            unwell: None,
+        }
     }
 }
 
@@ -159,8 +180,11 @@ impl Detector {
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
             // Who does not listen knows nothing, and remembers nothing when it begins again.
             if self.epoch != Epoch::ZERO {
-                *self = Self { refuted: self.refuted, slowness: self.slowness, ..Self::default() };
+                let (refuted, slowness) = (self.refuted, self.slowness);
+                let (health, word) = (self.health, self.word);
+                *self = Self { refuted, slowness, health, word, ..Self::default() };
                 local.doubted.clear();
+                local.unwell.clear();
             }
             return false;
         }
@@ -209,6 +233,7 @@ impl Detector {
         local.doubted.clear();
         let doubted = self.peers.iter().filter(|peer| peer.doubt.is_some());
         local.doubted.extend(doubted.map(|peer| peer.machine.name));
+        self.note_unwell(local);
         if self.next.is_none() {
             self.next = Some(now.mono.plus(local.up_to(local.tuning.probe_every)));
             self.order.clear();
@@ -262,6 +287,59 @@ impl Detector {
             is_dead.then_some((present.index_of(peer.machine)?, *since))
         });
         dead.collect()
+    }
+
+    /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
+    pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
+        let Some(present) = &local.present else { return Vec::new() };
+        let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
+        unwell.filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell?.0))).collect()
+    }
+
+    /// How this machine is, as it finds itself: told to all, at once if it has changed.
+    pub(crate) fn on_health(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        health: Health,
+        effects: &mut Vec<Effect>,
+    ) {
+        let changed = self.health.is_unwell() != health.is_unwell();
+        self.health = health;
+        if !self.is_on(local, now) {
+            return;
+        }
+        let again = health.is_unwell() && self.word.1.plus(UNWELL_AGAIN) <= now.mono;
+        if changed || again {
+            // Rises over restarts, as a clock does; and if the clock goes back, its word that it is unwell runs out.
+            let seconds = u32::try_from(now.wall / (1_000 * MS)).unwrap_or(u32::MAX);
+            self.word = (seconds.max(self.word.0.saturating_add(1)), now.mono);
+            self.rumours.add_health(local.me, self.word.0, health);
+            self.urgent |= changed;
+            self.burst(local, now, effects);
+        }
+    }
+
+    /// A member's own word on how it is, maybe passed on by others.
+    fn hear_health(&mut self, local: &mut Local, now: Now, member: u32, number: u32, health: Health) {
+        let peer = &mut self.peers[member as usize];
+        let old = peer.unwell.is_some_and(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono);
+        if number <= peer.word && !old {
+            return;
+        }
+        (peer.word, peer.health) = (number, health);
+        let since = peer.unwell.map_or(now, |(since, _)| since);
+        let was = peer.unwell.is_some();
+        peer.unwell = health.is_unwell().then_some((since, now.mono));
+        self.rumours.add_health(peer.machine, number, health);
+        self.urgent |= was != health.is_unwell();
+        self.note_unwell(local);
+    }
+
+    fn note_unwell(&self, local: &mut Local) {
+        local.unwell.clear();
+        let unwell = self.peers.iter().filter(|peer| peer.unwell.is_some());
+        local.unwell.extend(unwell.map(|peer| peer.machine.name));
     }
 
     /// True once for each time that somebody is suspected who was not.
@@ -400,6 +478,10 @@ impl Detector {
                 }
                 continue;
             }
+            if let Said::Health(health) = *said {
+                self.hear_health(local, now, member, *refuted, health);
+                continue;
+            }
             let peer = &mut self.peers[member as usize];
             match *said {
                 Said::Alive if *refuted > peer.refuted => {
@@ -509,6 +591,13 @@ impl Detector {
                 for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
                     doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
                 }
+            }
+            let mut over = false;
+            for peer in &mut self.peers {
+                over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            }
+            if over {
+                self.note_unwell(local);
             }
             if let Some(whom) = self.choose(local, now) {
                 self.probe(local, now, whom, None, effects);
@@ -887,5 +976,55 @@ mod tests {
         local.adopt(view(3, &[1, 2, 3]), &mut Vec::new());
         pass(&mut detector, &mut local, 10_000, 10_010, &[3]);
         assert_eq!(detector.suspects(&local), [], "it has not listened in between");
+    }
+    #[test]
+    fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
+        let told_by = |effects: &[Effect]| {
+            let gossip = effects.iter().find_map(|effect| match effect {
+                Effect::Send { envelope, .. } => match &envelope.message {
+                    Message::Alive { gossip, .. } => Some(gossip.clone()),
+                    _ => None,
+                },
+                _ => None,
+            });
+            gossip.expect("it is told at once")
+        };
+        let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+        of_two.me = machine(2);
+        of_two.present.as_mut().unwrap().me = Some(1);
+        let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+        let (stalled, well) = (Health { stalled_ms: 1_500, load: 3 }, Health::default());
+        let mut effects = Vec::new();
+        two.on_health(&mut of_two, at(1_000), stalled, &mut effects);
+        // By way of 3, who passes it on at once.
+        let passed = told(&mut one, &mut of_one, at(1_010), 3, told_by(&effects));
+        assert!(told_by(&passed).news().iter().any(|news| news.said == Said::Health(stalled)), "{passed:?}");
+        assert_eq!(one.unwell(&of_one), [(machine(2).name, stalled, at(1_010))]);
+        assert!(!of_one.is_reachable(1));
+        assert_eq!((one.suspects(&of_one).len(), dead(&one, &of_one, 90_000).len()), (0, 0), "it lives");
+
+        // A view change does not make it well.
+        of_one.adopt(view(2, &[1, 2, 3, 4, 5]), &mut Vec::new());
+        pass(&mut one, &mut of_one, 1_020, 1_100, &[2, 3, 4, 5]);
+        assert!(!of_one.is_reachable(1));
+
+        let before = told_by(&effects);
+        effects.clear();
+        two.on_health(&mut of_two, at(2_000), well, &mut effects);
+        told(&mut one, &mut of_one, at(2_010), 3, told_by(&effects));
+        assert!(of_one.is_reachable(1) && one.unwell(&of_one).is_empty());
+        told(&mut one, &mut of_one, at(2_020), 4, before);
+        assert!(of_one.is_reachable(1), "an older word, late");
+    }
+
+    #[test]
+    fn a_word_that_is_not_said_again_runs_out() {
+        let (mut one, mut local) = of_machine_1(&[1, 2]);
+        let said = Said::Health(Health { stalled_ms: 900, load: 0 });
+        let gossip = Gossip::new([News { of: machine(2), refuted: 7, said }]);
+        told(&mut one, &mut local, at(1_000), 2, gossip);
+        assert_eq!(one.unwell(&local).len(), 1);
+        pass(&mut one, &mut local, 1_000, 12_000, &[2]);
+        assert!(one.unwell(&local).is_empty() && local.is_reachable(1));
     }
 }

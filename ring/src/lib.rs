@@ -43,6 +43,7 @@ pub mod view;
 
 pub use detector::{Standing, Suspect};
 pub use effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now, Scan, Ticket};
+pub use gossip::Health;
 pub use key::{Key, KeyError};
 pub use node::Node;
 pub use placement::{Owners, Ring};

@@ -15,6 +15,7 @@ use crate::birth::Stage;
 use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
 use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
+use crate::gossip::Health;
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
@@ -225,6 +226,7 @@ impl Node {
                 }
             }
             Input::Scanned { .. } => {}
+            Input::Health(health) => self.detector.on_health(&mut self.local, now, health, effects),
             Input::Wake => self.on_time(now, effects),
         }
         if self.detector.take_lost() {
@@ -264,6 +266,11 @@ impl Node {
     /// Members that do not answer, as far as this machine knows. Never evidence of what they hold or promised.
     pub fn suspects(&self) -> Vec<Suspect> {
         self.detector.suspects(&self.local)
+    }
+
+    /// Members that say they are not well, how, and since when.
+    pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
+        self.detector.unwell(&self.local)
     }
 
     // -- messages ------------------------------------------------------------------------------------
