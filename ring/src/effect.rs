@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bincode::{Decode, Encode};
 
+use crate::gossip::Health;
 use crate::key::Key;
 use crate::message::{Addr, Bound, Envelope};
 use crate::stamp::{Ballot, Hlc, Record};
@@ -81,6 +82,8 @@ pub enum Input {
         /// Whether.
         reachable: bool,
     },
+    /// How this machine finds itself: what its disk does, and how busy it is. Told now and then, and when it changes.
+    Health(Health),
     /// The time that [`wake_at`](crate::Node::wake_at) named has come.
     Wake,
 }

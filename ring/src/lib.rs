@@ -50,6 +50,7 @@ mod warden;
 
 pub use detector::{Standing, Suspect};
 pub use effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now, Scan, Ticket};
+pub use gossip::Health;
 pub use history::may_be_lost;
 pub use key::{Key, KeyError};
 pub use merge::Move;

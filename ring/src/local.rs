@@ -51,6 +51,8 @@ pub(crate) struct Local {
     unreachable: Vec<Name>,
     /// Members that the detector does not believe alive.
     pub(crate) doubted: Vec<Name>,
+    /// Members that say they are not well.
+    pub(crate) unwell: Vec<Name>,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -83,6 +85,7 @@ impl Local {
             waiting_bytes: 0,
             unreachable: Vec::new(),
             doubted: Vec::new(),
+            unwell: Vec::new(),
             rng,
             rules,
         };
@@ -435,7 +438,8 @@ impl Local {
     /// A hint for choosing coordinators; never evidence.
     pub(crate) fn is_reachable(&self, member: u32) -> bool {
         let name = self.present().machine(member).name;
-        !self.unreachable.contains(&name) && !self.doubted.contains(&name)
+        let bad = [&self.unreachable, &self.doubted, &self.unwell];
+        !bad.iter().any(|names| names.contains(&name))
     }
 
     pub(crate) fn check(&self) {

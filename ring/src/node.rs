@@ -16,6 +16,7 @@ use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
 use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
 use crate::fetching::Fetchings;
+use crate::gossip::Health;
 use crate::key::Key;
 use crate::local::Local;
 use crate::merge::{Act, Move, Take};
@@ -276,6 +277,7 @@ impl Node {
                     self.carry_out(now, wants, effects);
                 }
             }
+            Input::Health(health) => self.detector.on_health(&mut self.local, now, health, effects),
             Input::Wake => self.on_time(now, effects),
         }
         if self.detector.take_lost() {
@@ -361,6 +363,11 @@ impl Node {
     /// Members that do not answer, as far as this machine knows. Never evidence of what they hold or promised.
     pub fn suspects(&self) -> Vec<Suspect> {
         self.detector.suspects(&self.local)
+    }
+
+    /// Members that say they are not well, how, and since when.
+    pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
+        self.detector.unwell(&self.local)
     }
 
     // -- messages ------------------------------------------------------------------------------------
@@ -586,6 +593,8 @@ impl Node {
     /// A view was adopted: everything under way in the one before begins anew in this one.
     fn begin_anew(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.birth = Stage::in_view(&self.local, now);
+        // Its members are numbered as those of the present view are.
+        self.detector.is_on(&mut self.local, now);
         self.warden.begin_anew(&self.local, now);
         self.tellings.forget();
         self.fetchings.forget();
@@ -887,7 +896,10 @@ impl Node {
         }
         self.detector.on_time(&mut self.local, now, effects);
         if self.local.newest().is_some() {
-            let dead = self.detector.dead(&self.local, now);
+            let patience = self.local.tuning.patience;
+            let dead = self.detector.dead(&self.local, now, patience);
+            let dead: Vec<Machine> =
+                dead.into_iter().map(|(member, _)| self.local.present().machine(member)).collect();
             let standing = self.sync.standing(&self.local);
             self.warden.on_time(&mut self.local, now, standing, &dead, effects);
         }
