@@ -114,7 +114,11 @@ fn all(kind: Kind, seeds: impl Iterator<Item = u64>, limit: Option<Duration>) ->
     );
     println!("slowest call after healing: {} ms", slowest / MS);
     if kind == Kind::Moving {
-        println!("{views} views; at rest at most {} ms after healing, all alike after {} more", rest / MS, even / MS);
+        println!(
+            "{views} views; at rest at most {} ms after healing, all alike after {} more",
+            rest / MS,
+            even / MS
+        );
     }
     println!("{probes:?}");
     if let Some(failure) = failures.first() {
@@ -229,9 +233,7 @@ fn the_end_of_time_loses_nothing() {
 #[test]
 fn one_seed_is_one_history() {
     for (kind, seed) in [(Kind::Still, 1), (Kind::Still, 17), (Kind::Still, 39), (Kind::Moving, 5)] {
-        let digest = |trace| {
-            kind.run(seed, trace).map(|r| (r.digest, r.steps)).map_err(|f| (f.step, f.what))
-        };
+        let digest = |trace| kind.run(seed, trace).map(|r| (r.digest, r.steps)).map_err(|f| (f.step, f.what));
         assert_eq!(digest(false), digest(true), "seed {seed} ran differently the second time");
     }
 }

@@ -68,18 +68,22 @@ impl World {
     pub(super) fn durable(&mut self, m: usize, notes: Vec<Change>) {
         for note in notes {
             match note {
-                Change::View(view) => match self.views.adopted(&view, &self.keys) {
-                    Err(what) => self.fail(what),
-                    Ok(None) => {}
-                    Ok(Some((before, seen))) => {
-                        self.note(|| format!("a new view, first at s{}: {}", m + 1, brief(&seen.view)));
-                        if let Some(before) = before {
-                            self.compare(&before.view, &seen.view);
+                Change::View(view) => {
+                    let before = self.views.newest.clone();
+                    match self.views.adopted(&view, &self.keys) {
+                        Err(what) => self.fail(what),
+                        Ok(None) => {}
+                        Ok(Some(seen)) => {
+                            self.note(|| format!("a new view, first at s{}: {}", m + 1, brief(&seen.view)));
+                            if let Some(before) = before {
+                                self.compare(&before.view, &seen.view);
+                            }
+                            self.nothing_is_forgotten();
                         }
-                        self.reshaped = self.now;
                     }
-                },
+                }
                 Change::Account(account) => self.accounts(m, &account),
+                Change::Forget { .. } => self.nothing_is_forgotten(),
                 Change::Decree(decree) => {
                     if let Some((_, view)) = &decree.accepted {
                         self.views.proposed(view);
@@ -102,6 +106,7 @@ impl World {
             }
             if self.views.synced(me.incarnation, epoch) {
                 self.note(|| format!("s{} is synced in e{epoch}", m + 1));
+                self.nothing_is_forgotten();
             }
         }
         match self.views.settled(account.settled) {
@@ -122,7 +127,9 @@ impl World {
             match former {
                 Some(former) if former.machine != member.machine => self.met("wiped and taken in again"),
                 Some(former) if former.state == member.state => {}
-                Some(former) if former.state == MemberState::Joining && member.in_ring() => self.met("joined"),
+                Some(former) if former.state == MemberState::Joining && member.in_ring() => {
+                    self.met("joined")
+                }
                 Some(_) => {}
                 None if self.ever.contains(&member.machine) => self.met("rejoined with data"),
                 None => {}
@@ -165,6 +172,7 @@ impl World {
                     );
                     return self.fail(what);
                 }
+                self.voted(usize::from(key), epoch, *votes, answer);
                 if matches!(answer, Answer::Held { .. }) && !self.views.is_synced(me.incarnation, epoch) {
                     self.met("voted before all was synced");
                 }
@@ -172,7 +180,9 @@ impl World {
             Message::Answer { votes, .. } if votes.is_empty() && epoch > Epoch::FIRST => {
                 self.met("answered without a vote");
             }
-            Message::Prepare { ask, key, .. } | Message::Accept { ask, key, .. } | Message::Read { ask, key, .. } => {
+            Message::Prepare { ask, key, .. }
+            | Message::Accept { ask, key, .. }
+            | Message::Read { ask, key, .. } => {
                 if let Some(key) = self.keys.iter().position(|k| k == key) {
                     self.asked.insert(ask.0, key as u8);
                 }
@@ -181,10 +191,15 @@ impl World {
                 // One who owns nothing is synced for all of that.
                 let in_ring = self.views.get(epoch).is_some_and(|seen| seen.ring().any(|one| one == me));
                 if in_ring {
-                    self.fail(format!("T1: s{} says that it is synced in e{epoch}; its disk does not", m + 1));
+                    self.fail(format!(
+                        "T1: s{} says that it is synced in e{epoch}; its disk does not",
+                        m + 1
+                    ));
                 }
             }
-            Message::DecreeAnswer { answer: DecreeAnswer::Refused { .. }, .. } => self.met("decree contention"),
+            Message::DecreeAnswer { answer: DecreeAnswer::Refused { .. }, .. } => {
+                self.met("decree contention")
+            }
             Message::Tell { request, .. } => {
                 let what = match request.purpose {
                     Purpose::Ahead => "copies ahead",
@@ -197,7 +212,9 @@ impl World {
             }
             Message::Told { page, .. } if page.upto.is_some() => self.met("a telling in pages"),
             Message::NotTaken { .. } => self.met("not taken"),
-            Message::Wished { refused: Some(_), .. } if matches!(to, Addr::Client(_)) => self.met("wish refused"),
+            Message::Wished { refused: Some(_), .. } if matches!(to, Addr::Client(_)) => {
+                self.met("wish refused")
+            }
             _ => {}
         }
     }

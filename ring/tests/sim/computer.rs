@@ -154,7 +154,9 @@ impl World {
         let collecting = matches!(&input, Input::Message { envelope, .. }
             if matches!(envelope.message, Message::Collect { .. }));
         node.handle(now, input, &mut effects);
-        if collecting && effects.iter().any(|e| matches!(e, Effect::Persist { change: Change::Forget { .. }, .. })) {
+        if collecting
+            && effects.iter().any(|e| matches!(e, Effect::Persist { change: Change::Forget { .. }, .. }))
+        {
             self.met("tombstone collected");
         }
         node.check();

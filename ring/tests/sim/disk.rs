@@ -70,8 +70,9 @@ impl Disk {
             Change::Record { key, record } => {
                 self.durable.insert(key, Kept { record, readable: true });
             }
-            Change::Forget { key } => {
-                self.durable.remove(&key);
+            Change::Forget { ref key } => {
+                self.durable.remove(key);
+                notes.push(change);
             }
             Change::Limits(limits) => self.limits = limits,
             Change::View(ref view) => {

@@ -132,7 +132,9 @@ impl World {
         let Some(m) = self.loseable() else { return };
         let restored = self.rng.random_bool(self.profile.restore);
         self.lose(m);
-        self.note(|| format!("s{} loses its disk{}", m + 1, if restored { "; a backup will do" } else { "" }));
+        self.note(|| {
+            format!("s{} loses its disk{}", m + 1, if restored { "; a backup will do" } else { "" })
+        });
         self.computers[m].reborn = Some(restored);
         let after = log_uniform(&mut self.rng, MS, self.profile.tuning.down_after * 4);
         self.schedule(after, Event::Fault(Fault::Reborn(m)));
@@ -183,7 +185,8 @@ impl World {
     }
 
     fn wish(&mut self, wish: Wish) {
-        let Some(to) = self.pick(|w, m| w.computers[m].role == Role::In && w.computers[m].node.is_some()) else {
+        let Some(to) = self.pick(|w, m| w.computers[m].role == Role::In && w.computers[m].node.is_some())
+        else {
             return;
         };
         self.last_ask += 1;
@@ -234,7 +237,9 @@ impl World {
                 return Some(format!("s{} is not synced in e{epoch}", m + 1));
             }
         }
-        if let Some(stray) = view.members().iter().find(|m| self.computers[self.by_name[&m.machine.name]].me != m.machine) {
+        if let Some(stray) =
+            view.members().iter().find(|m| self.computers[self.by_name[&m.machine.name]].me != m.machine)
+        {
             return Some(format!("{:?}, which is no more, is still a member", stray.machine));
         }
         if !newest.at_rest() {

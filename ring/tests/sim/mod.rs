@@ -12,15 +12,17 @@
 //! | `members` | machines that come, go, die and come back |
 //! | `views` | the views there were, which are settled, who is lost |
 //! | `claims` | what must be true at every moment |
+//! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker` | was the key one register? |
 //! | `report` | what a run tells |
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 mod audit;
-mod claims;
 pub(crate) mod checker;
+pub(crate) mod chosen;
+mod claims;
 pub(crate) mod client;
 mod computer;
 pub(crate) mod disk;

@@ -100,15 +100,11 @@ impl Views {
         self.seen.len() as u64
     }
 
-    /// A view is on somebody's disk. The view before it, if it is new.
+    /// A view is on somebody's disk. It, if it is new.
     ///
     /// # Errors
     /// V2: it is another one than somebody else has under this epoch.
-    pub(crate) fn adopted(
-        &mut self,
-        view: &Arc<View>,
-        keys: &[Key],
-    ) -> Result<Option<(Option<Rc<Seen>>, Rc<Seen>)>, String> {
+    pub(crate) fn adopted(&mut self, view: &Arc<View>, keys: &[Key]) -> Result<Option<Rc<Seen>>, String> {
         let epoch = view.epoch();
         if let Some(seen) = self.seen.get(&epoch) {
             return if seen.view == *view {
@@ -130,11 +126,10 @@ impl Views {
             self.synced.extend(seen.ring().map(|m| (m.incarnation, epoch)));
         }
         self.proposed.retain(|v| v.epoch() > epoch);
-        let before = self.newest.clone().filter(|n| n.epoch() < epoch);
         if self.newest.as_ref().is_none_or(|n| n.epoch() < epoch) {
             self.newest = Some(seen.clone());
         }
-        Ok(Some((before, seen)))
+        Ok(Some(seen))
     }
 
     /// A warden has accepted this as the next view.

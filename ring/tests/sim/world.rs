@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::SEC;
 use super::checker::{self, Op};
+use super::chosen::Chosen;
 use super::client::Client;
 use super::computer::{Computer, Role};
 use super::disk::Disk;
@@ -33,8 +34,9 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) keys: Vec<Key>,
     pub(crate) views: Views,
-    /// When there was last a new view.
-    pub(super) reshaped: u64,
+    pub(super) chosen: Vec<Chosen>,
+    /// The founders are members all.
+    founded: bool,
     /// Machines that were members once and then were not.
     pub(super) ever: HashSet<Machine>,
     /// Dead machines that the operator wants removed.
@@ -153,7 +155,8 @@ impl World {
             now: 0,
             clients,
             views: Views::default(),
-            reshaped: 0,
+            chosen: keys.iter().map(|_| Chosen::default()).collect(),
+            founded: false,
             ever: HashSet::new(),
             removals: Vec::new(),
             asked: HashMap::default(),
@@ -193,6 +196,7 @@ impl World {
             if !self.born() {
                 return Err("no cluster was born within 10 s".to_string());
             }
+            self.founded = true;
             self.faulty = true;
             self.start_faults();
         }
@@ -237,7 +241,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn run_while(&mut self, at_most: u64, mut wanted: impl FnMut(&Self) -> bool) -> Result<(), String> {
+    pub(super) fn run_while(
+        &mut self,
+        at_most: u64,
+        mut wanted: impl FnMut(&Self) -> bool,
+    ) -> Result<(), String> {
         let until = self.now.saturating_add(at_most);
         while wanted(self) {
             match self.queue.peek() {
@@ -293,11 +301,10 @@ impl World {
 
     /// True once every founder has a view on its disk.
     pub(super) fn born(&self) -> bool {
-        self.views.newest.is_some() && (self.views.count() > 1 || self.all_founded())
-    }
-
-    fn all_founded(&self) -> bool {
-        self.computers[..self.profile.founders].iter().all(|c| !c.disk.views.is_empty())
+        // Later, machines that are wiped do not undo it.
+        self.views.newest.is_some()
+            && (self.founded
+                || self.computers[..self.profile.founders].iter().all(|c| !c.disk.views.is_empty()))
     }
 
     /// Slots of a key whose owners, by the newest view, are so.
