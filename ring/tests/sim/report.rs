@@ -99,6 +99,7 @@ impl World {
             Input::Reachable { .. } => "hint",
             Input::Scanned { .. } => "scanned",
             Input::Wake => "wake",
+            Input::Health(_) => "health",
         };
         *self.probes.entry(what).or_default() += 1;
     }
@@ -129,6 +130,7 @@ impl World {
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
             Input::Wake => self.mix(4),
             Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
+            Input::Health(_) => self.mix(6),
         }
     }
 }
