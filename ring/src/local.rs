@@ -150,7 +150,8 @@ impl Local {
         let was = self.account.synced.last() == Some(&before.epoch());
         if was && present.me.is_some() && before.view.same_ring(&present.view) {
             self.account.synced.push(present.epoch());
-            self.persist(Change::Account(self.account.clone()), effects);
+            let ticket = self.persist(Change::Account(self.account.clone()), effects);
+            self.barrier = Some(ticket);
         }
     }
 
