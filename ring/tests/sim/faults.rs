@@ -11,7 +11,7 @@ use super::{MS, SEC, US};
 /// One run's cluster, load and faults.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
-    /// All that there ever are, and those that are view 1; the others may join later.
+    /// All that there ever are, and those that are view 1 where membership changes; the others may join later.
     pub(crate) machines: usize,
     pub(crate) founders: usize,
     pub(crate) slots: u8,
@@ -214,7 +214,6 @@ impl Profile {
             13 => (3, 9),
             _ => (9, 9),
         };
-        p.founders = p.machines;
         p.weight = [1, 4, 16][rng.random_range(0..3)];
         p.keys = [1, 1, 2, 3, 5][rng.random_range(0..5)];
         p.clients = rng.random_range(1..=6);

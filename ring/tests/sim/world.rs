@@ -114,7 +114,10 @@ pub(crate) fn run(
 }
 
 impl World {
-    fn new(mut rng: StdRng, profile: Profile, trace: bool) -> Self {
+    fn new(mut rng: StdRng, mut profile: Profile, trace: bool) -> Self {
+        if !profile.moves() {
+            profile.founders = profile.machines;
+        }
         let names: Vec<Name> =
             (1..=profile.machines).map(|i| format!("10.0.0.{i}").parse().expect("a name")).collect();
         let skew = |rng: &mut StdRng, most: u64| {
