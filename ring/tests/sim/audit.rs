@@ -48,7 +48,7 @@ impl World {
     /// Views change until every machine that is wanted is a member, and nobody else; and the last one is settled.
     pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         let begun = self.now;
-        let within = REST + 20 * self.profile.drop_after;
+        let within = REST + 20 * self.profile.tuning.patience;
         while let Some(missing) = self.unsettled() {
             if self.views.overdrawn() {
                 self.met("more lost than promised");
