@@ -223,6 +223,8 @@ impl World {
         self.run_while(hung, |_| true)?;
         if self.profile.moves() {
             self.come_to_rest()?;
+            // Nobody writes: the comparison of copies alone mends what is left.
+            self.even_out()?;
         }
         if !self.profile.doomed && !self.views.overdrawn() {
             self.audit();
@@ -231,7 +233,7 @@ impl World {
         if !self.clients.iter().all(Client::idle) {
             return Err("claim 3: the audit did not end".to_string());
         }
-        if self.profile.moves() && !self.views.overdrawn() {
+        if self.profile.moves() {
             self.even_out()?;
         }
         self.expire();
