@@ -280,14 +280,17 @@ impl Sync {
     fn begin_check(&mut self, local: &Local, now: Now) {
         let every = local.tuning.check_every;
         let due = self.asked_to_check || every > 0 && self.check_at <= now.mono;
-        let quiet = local.is_settled() && local.is_synced() && local.doubted.is_empty();
-        let in_ring = local.present().ring_members().any(|m| m == local.me);
-        if due && quiet && in_ring && self.passes.is_empty() {
+        if due && self.may_check(local) {
             self.asked_to_check = false;
             self.progress.running = true;
             let ring = local.present().ring_members().filter(|m| *m != local.me).collect();
             self.passes.push(Merge::begin(local, now, Purpose::Check, ring));
         }
+    }
+
+    fn may_check(&self, local: &Local) -> bool {
+        let quiet = local.is_settled() && local.is_synced() && local.doubted.is_empty();
+        quiet && self.passes.is_empty() && local.present().ring_members().any(|m| m == local.me)
     }
 
     /// The next settling rounds: requests to this machine itself, on the road of any other.
@@ -315,8 +318,7 @@ impl Sync {
         local.newest()?;
         let passes = self.passes.iter().filter_map(Merge::wake_at);
         let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
-        let quiet = self.passes.is_empty() && local.tuning.check_every > 0 && local.is_settled();
-        let check = (quiet && local.is_synced() && local.doubted.is_empty()).then_some(self.check_at);
+        let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);
         passes.chain(sweep).chain(check).min()
     }
 }

@@ -48,7 +48,7 @@ impl World {
     /// Views change until every machine that is wanted is a member, and nobody else; and the last one is settled.
     pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         let begun = self.now;
-        let within = REST + 20 * self.profile.drop_after;
+        let within = REST + 20 * self.profile.tuning.patience;
         while let Some(missing) = self.unsettled() {
             if self.views.overdrawn() {
                 self.met("more lost than promised");
@@ -66,13 +66,13 @@ impl World {
     /// Copies are compared and settled until all of a key are alike and voted for.
     pub(super) fn even_out(&mut self) -> Result<(), String> {
         let begun = self.now;
-        while let Some(uneven) = self.uneven() {
+        while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
             if self.now > begun + EVEN {
-                return Err(format!("repair: {} s after the audit, {uneven}", EVEN / SEC));
+                return Err(format!("repair: {} s after nobody does anything any more, {uneven}", EVEN / SEC));
             }
             self.run_while(200 * MS, |_| true)?;
         }
-        self.counts.even = self.now - begun;
+        self.counts.even = self.counts.even.max(self.now - begun);
         Ok(())
     }
 

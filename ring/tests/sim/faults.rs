@@ -11,7 +11,7 @@ use super::{MS, SEC, US};
 /// One run's cluster, load and faults.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
-    /// All that there ever are, and those that are view 1; the others may join later.
+    /// All that there ever are, and those that are view 1 where membership changes; the others may join later.
     pub(crate) machines: usize,
     pub(crate) founders: usize,
     pub(crate) slots: u8,
@@ -91,8 +91,6 @@ pub(crate) struct Profile {
     /// Some machines stay down when the rest is healed.
     pub(crate) stay_down: bool,
 
-    /// How long a machine must be down before the others drop it.
-    pub(crate) drop_after: u64,
     /// Membership changes; the faults of this kind go on for at least so long.
     pub(crate) span: u64,
     pub(crate) join_every: u64,
@@ -176,7 +174,6 @@ impl Profile {
             dirty_birth: false,
             doomed: false,
             stay_down: false,
-            drop_after: 30 * SEC,
             span: 0,
             join_every: 0,
             together: 0.2,
@@ -214,7 +211,6 @@ impl Profile {
             13 => (3, 9),
             _ => (9, 9),
         };
-        p.founders = p.machines;
         p.weight = [1, 4, 16][rng.random_range(0..3)];
         p.keys = [1, 1, 2, 3, 5][rng.random_range(0..5)];
         p.clients = rng.random_range(1..=6);
@@ -346,7 +342,9 @@ impl Profile {
         p.span = rng.random_range(8..25) * SEC;
         p.tuning.probe_every = log_uniform(rng, 50 * MS, 300 * MS);
         p.tuning.down_after = log_uniform(rng, 100 * MS, SEC);
-        p.drop_after = log_uniform(rng, 500 * MS, 4 * SEC);
+        p.tuning.patience = log_uniform(rng, 500 * MS, 4 * SEC);
+        p.tuning.check_every = log_uniform(rng, 500 * MS, 5 * SEC);
+        p.tuning.collect_after = log_uniform(rng, 100 * MS, 5 * SEC);
         p.clients = rng.random_range(1..=4);
         p.think = log_uniform(rng, 50 * MS, SEC);
         p.calls = ((2 * p.span / p.think) as u32 + 5).min(100);

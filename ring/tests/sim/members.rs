@@ -70,6 +70,8 @@ impl World {
     fn join(&mut self, m: usize) {
         self.computers[m].role = Role::In;
         self.computers[m].birth = Birth::Join(self.seeds(m, 3));
+        // It left, and does not come back by itself: somebody says that it should.
+        self.computers[m].disk.account.left = false;
         self.note(|| format!("s{} is to join", m + 1));
         self.start(m);
     }

@@ -98,6 +98,7 @@ impl World {
             Input::Loaded { .. } => "loaded",
             Input::Reachable { .. } => "hint",
             Input::Scanned { .. } => "scanned",
+            Input::Health(_) => "health",
             Input::Wake => "wake",
             Input::Health(_) => "health",
         };
@@ -128,7 +129,7 @@ impl World {
             }
             Input::Loaded { .. } => self.mix(1),
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
-            Input::Wake => self.mix(4),
+            Input::Wake | Input::Health(_) => self.mix(4),
             Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
             Input::Health(_) => self.mix(6),
         }
@@ -148,7 +149,8 @@ pub(super) fn written(change: &Change) -> String {
         }
         Change::View(view) => brief(view),
         Change::Account(account) => {
-            format!("that e{} is settled, synced in {:?}", account.settled, account.synced)
+            let left = if account.left { ", left" } else { "" };
+            format!("that e{} is settled, synced in {:?}{left}", account.settled, account.synced)
         }
         Change::Decree(decree) => {
             let accepted = decree.accepted.as_ref().map(|(ballot, view)| format!("{ballot} {}", brief(view)));

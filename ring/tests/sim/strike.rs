@@ -66,7 +66,7 @@ impl World {
         match fault {
             Fault::Cut => self.sever(m, self.profile.cut_for),
             Fault::Split => {
-                let patience = self.profile.drop_after;
+                let patience = self.profile.tuning.patience;
                 self.sever(m, patience * 3);
             }
             Fault::Uncut => {
@@ -95,7 +95,7 @@ impl World {
             Fault::Reborn(m) => self.reborn(m),
             Fault::BackUp => self.back_up(m),
             Fault::Freeze => {
-                let patience = self.profile.drop_after;
+                let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);
                 self.computers[m].paused_until = self.now + pause;
                 self.note(|| format!("s{} stands still for {} ms", m + 1, pause / MS));
