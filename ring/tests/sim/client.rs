@@ -430,6 +430,9 @@ impl World {
                     Some(Copied::None) => Reply::Nothing(None),
                     Some(Copied::Whole(record)) => match &record.state.value {
                         Some(value) => Reply::Found(value_of(value), record.state.version),
+                        // G3: the bound is the machine's, so another key's collection may have raised what is told
+                        // of an absent one.
+                        None if self.profile.tuning.check_every > 0 => Reply::Nothing(None),
                         None => Reply::Nothing(Some(record.state.version)),
                     },
                     other => {
