@@ -169,7 +169,10 @@ impl Coordinator {
     pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, vote: Vote, answer: Answer) {
         match &mut self.stage {
             Stage::Preparing(p) if p.round.ask == vote.ask => {
-                p.round.hear(turn, vote);
+                // Who does not vote for all its slots yet is asked again: it may by then (section 6).
+                if vote.slots == turn.owners.slots_of(vote.by) || !matches!(answer, Answer::Promised { .. }) {
+                    p.round.hear(turn, vote);
+                }
                 match answer {
                     Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
                         p.promised(turn, vote, record, bound);
@@ -292,6 +295,13 @@ impl Coordinator {
             self.waiting.push_back(waiting);
         }
         self.advance(turn);
+    }
+
+    /// The state that a lead goes on from is forgotten everywhere (G2): a lead with nothing under way ends.
+    pub(crate) fn abdicate(&mut self, turn: &mut Turn<'_>) {
+        if matches!(&self.stage, Stage::Leading(lead) if lead.in_flight() == 0) {
+            self.stand_down(turn);
+        }
     }
 
     // -- other coordinators --------------------------------------------------------------------------
