@@ -150,9 +150,8 @@ impl Local {
         let was = self.account.synced.last() == Some(&before.epoch());
         if was && present.me.is_some() && before.view.same_ring(&present.view) {
             self.account.synced.push(present.epoch());
-            // T1: it is said of this view as of any other once it is durable.
             let ticket = self.persist(Change::Account(self.account.clone()), effects);
-            self.barrier = self.barrier.max(Some(ticket));
+            self.barrier = Some(ticket);
         }
     }
 

@@ -98,8 +98,8 @@ impl World {
             Input::Loaded { .. } => "loaded",
             Input::Reachable { .. } => "hint",
             Input::Scanned { .. } => "scanned",
-            Input::Health(_) => "health",
             Input::Wake => "wake",
+            Input::Health(_) => "health",
         };
         *self.probes.entry(what).or_default() += 1;
     }
@@ -128,8 +128,9 @@ impl World {
             }
             Input::Loaded { .. } => self.mix(1),
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
-            Input::Wake | Input::Health(_) => self.mix(4),
+            Input::Wake => self.mix(4),
             Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
+            Input::Health(_) => self.mix(6),
         }
     }
 }
