@@ -14,7 +14,7 @@ use crate::history::{Concern, History, Present, Track};
 use crate::key::Key;
 use crate::message::{Addr, Ask, Bound, Envelope, Message};
 use crate::mutant::{Mutant, Rules};
-use crate::node::{Setup, Tuning};
+use crate::node::{Birth, Setup, Tuning};
 use crate::placement::Owners;
 use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::reader::Reader;
@@ -71,7 +71,11 @@ impl Local {
             weight: setup.weight,
             tuning: setup.tuning.clone(),
             views: Vec::new(),
-            account: setup.account.clone(),
+            // Told to join again, it does.
+            account: Account {
+                left: setup.account.left && !matches!(setup.birth, Birth::Join(_)),
+                ..setup.account.clone()
+            },
             limits,
             promised: Ballot::ZERO,
             ceilings: VecDeque::from([(limits.ceiling, None)]),

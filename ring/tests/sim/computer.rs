@@ -73,7 +73,12 @@ impl World {
             views: computer.disk.views.clone(),
             account: computer.disk.account.clone(),
             decree: computer.disk.decree.clone(),
-            birth: if computer.disk.views.is_empty() { computer.birth.clone() } else { Birth::None },
+            // Whoever belongs to a cluster needs neither; told to join again after it left, it does.
+            birth: match &computer.birth {
+                Birth::Join(seeds) if computer.role == Role::In => Birth::Join(seeds.clone()),
+                birth if computer.disk.views.is_empty() => birth.clone(),
+                _ => Birth::None,
+            },
             tuning: self.profile.tuning.clone(),
             seed,
             rules: Rules::without(self.profile.mutant),
