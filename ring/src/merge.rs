@@ -182,6 +182,7 @@ struct Fetch {
     from: Machine,
     keys: Vec<Key>,
     again: Mono,
+    tries: u32,
 }
 
 impl Merge {
@@ -438,7 +439,11 @@ impl Merge {
             let alive = match present {
                 Some(member) => local.is_alive(member),
                 // No longer a member: nobody probes it. It is heard while it answers.
-                None => !teller.out && teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0),
+                None => {
+                    let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
+                    let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
+                    !teller.out && told && !self.fetches.iter().any(unheard)
+                }
             };
             if !alive && !teller.out {
                 teller.out = true;
@@ -725,7 +730,8 @@ impl Merge {
     fn fetch(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         for fetch in &mut self.fetches {
             if fetch.again <= now.mono {
-                fetch.again = now.mono.plus(RESEND.1);
+                fetch.again = now.mono.plus((RESEND.0 << fetch.tries.min(4)).min(RESEND.1));
+                fetch.tries += 1;
                 let message = Message::Fetch { ask: fetch.ask, keys: fetch.keys.clone() };
                 local.send(Addr::Machine(fetch.from), message, None, effects);
             }
@@ -742,7 +748,7 @@ impl Merge {
             let ask = local.number();
             let message = Message::Fetch { ask, keys: keys.clone() };
             local.send(Addr::Machine(from), message, None, effects);
-            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.1) });
+            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.0), tries: 1 });
         }
     }
 
