@@ -1041,6 +1041,7 @@ impl Cell {
         self.acceptor.forget(stamp);
         let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
         self.acceptor.set_ticket(ticket);
+        self.coordinator.on_collected(turn);
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
