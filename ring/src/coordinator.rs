@@ -283,6 +283,14 @@ impl Coordinator {
         }
     }
 
+    /// G3: the key's tombstone is gone, and ballots up to the bound, that of a lead among them, are refused for it now.
+    pub(crate) fn on_collected(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.stage, Stage::Leading(_)) {
+            self.stand_down(turn);
+            self.advance(turn);
+        }
+    }
+
     /// A view was adopted: the owners may be others. What is under way begins anew; a lead is worth one round trip.
     pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
         self.stand_down(turn);
@@ -295,13 +303,6 @@ impl Coordinator {
             self.waiting.push_back(waiting);
         }
         self.advance(turn);
-    }
-
-    /// The state that a lead goes on from is forgotten everywhere (G2): a lead with nothing under way ends.
-    pub(crate) fn abdicate(&mut self, turn: &mut Turn<'_>) {
-        if matches!(&self.stage, Stage::Leading(lead) if lead.in_flight() == 0) {
-            self.stand_down(turn);
-        }
     }
 
     // -- other coordinators --------------------------------------------------------------------------

@@ -223,10 +223,11 @@ impl Merge {
         }
     }
 
-    /// True once every key is decided and everything taken has reached its cell.
-    pub(crate) fn is_done(&self) -> bool {
+    /// True once every key is decided and everything taken has reached its cell. S4 holds for the keys that nobody
+    /// named, too.
+    pub(crate) fn is_done(&self, local: &Local) -> bool {
         let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
-        told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
+        self.may_go_on(local) && told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
     }
 
     /// What it tells people of itself.

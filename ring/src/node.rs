@@ -1048,8 +1048,7 @@ impl Cell {
         self.acceptor.forget(stamp);
         let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
         self.acceptor.set_ticket(ticket);
-        // Its lead goes on from what is forgotten: everybody would refuse that (G3).
-        self.coordinator.abdicate(turn);
+        self.coordinator.on_collected(turn);
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {

@@ -258,7 +258,7 @@ impl Sync {
         }
         self.settle(local, effects);
         self.sweep_on(local, now, effects);
-        let Some(at) = self.passes.iter().position(Merge::is_done) else { return };
+        let Some(at) = self.passes.iter().position(|pass| pass.is_done(local)) else { return };
         let pass = self.passes.swap_remove(at);
         match pass.purpose {
             Purpose::Sync => {

@@ -178,6 +178,18 @@ impl World {
                 self.crash(m);
             }
         }
+        for m in 0..self.computers.len() {
+            // Whoever was to take it in is gone: it is told of others.
+            let member = |name: &Name| newest.view.index_of(*name).is_some();
+            let computer = &self.computers[m];
+            let blank =
+                computer.role == Role::In && computer.disk.views.is_empty() && computer.node.is_some();
+            if blank && matches!(&computer.birth, Birth::Join(to) if !to.iter().any(member)) {
+                self.crash(m);
+                self.computers[m].birth = Birth::Join(self.seeds(m, 5));
+                self.start(m);
+            }
+        }
         for machine in std::mem::take(&mut self.removals) {
             if newest.view.has(machine) {
                 self.wish(Wish::Remove { machine });

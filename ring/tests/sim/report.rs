@@ -98,7 +98,6 @@ impl World {
             Input::Loaded { .. } => "loaded",
             Input::Reachable { .. } => "hint",
             Input::Scanned { .. } => "scanned",
-            Input::Health(_) => "health",
             Input::Wake => "wake",
             Input::Health(_) => "health",
         };
@@ -129,7 +128,7 @@ impl World {
             }
             Input::Loaded { .. } => self.mix(1),
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
-            Input::Wake | Input::Health(_) => self.mix(4),
+            Input::Wake => self.mix(4),
             Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
             Input::Health(_) => self.mix(6),
         }
