@@ -219,6 +219,11 @@ impl Local {
         history.is_told(concern, &chain, &owners, self.me)
     }
 
+    #[cfg(test)]
+    pub(crate) fn present_mut(&mut self) -> &mut Present {
+        self.views.last_mut().expect("a test has a view")
+    }
+
     /// The present view, if there is any.
     pub(crate) fn newest(&self) -> Option<&Present> {
         self.views.last()
