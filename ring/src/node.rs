@@ -160,6 +160,9 @@ pub enum Why {
 /// Longest that a request may wait, whatever its sender says: 10 minutes.
 const LONGEST: u64 = 600_000_000_000;
 
+/// Nothing is collected that was written so far ahead of this machine's clock: a day, as in section 12.
+const FAR_AHEAD: u64 = 24 * 3_600 * 1_000_000_000;
+
 type Table<V> = HashMap<Key, V, foldhash::fast::FixedState>;
 
 /// A machine.
@@ -1036,6 +1039,10 @@ impl Cell {
         let Some(Record { state, .. }) = self.acceptor.tombstone(stamp) else { return };
         let ids = state.recent.iter().map(|applied| applied.id.time);
         let time = ids.chain([stamp.ballot.time, state.horizon]).fold(Hlc::ZERO, Hlc::max);
+        if time > Hlc::from_nanos(turn.now.wall).plus(FAR_AHEAD) {
+            // A clock far off: the bound is the machine's, and would refuse new keys until that time comes.
+            return;
+        }
         let bound = Bound { time, version: state.version };
         turn.local.raise_bound(bound, turn.effects);
         self.acceptor.forget(stamp);

@@ -182,7 +182,8 @@ impl World {
             // Whoever was to take it in is gone: it is told of others.
             let member = |name: &Name| newest.view.index_of(*name).is_some();
             let computer = &self.computers[m];
-            let blank = computer.role == Role::In && computer.disk.views.is_empty() && computer.node.is_some();
+            let blank =
+                computer.role == Role::In && computer.disk.views.is_empty() && computer.node.is_some();
             if blank && matches!(&computer.birth, Birth::Join(to) if !to.iter().any(member)) {
                 self.crash(m);
                 self.computers[m].birth = Birth::Join(self.seeds(m, 5));
