@@ -4,6 +4,7 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod node;
+mod recovery;
 mod runtime;
 pub mod status;
 pub mod storage;
