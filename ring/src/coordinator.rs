@@ -285,8 +285,9 @@ impl Coordinator {
 
     /// G3: the key's tombstone is gone, and ballots up to the bound, that of a lead among them, are refused for it now.
     pub(crate) fn on_collected(&mut self, turn: &mut Turn<'_>) {
-        if matches!(self.stage, Stage::Leading(_)) {
-            self.stand_down(turn);
+        if let Stage::Leading(lead) = &mut self.stage {
+            // What is in flight may still be told: the tombstone itself, say.
+            lead.retiring = true;
             self.advance(turn);
         }
     }

@@ -535,6 +535,13 @@ impl Detector {
                     local.doubted.push(machine.name);
                     (self.urgent, self.lost) = (true, true);
                 }
+                // While there are few witnesses, what one says is said again, of a later probe: whoever heard the suspect
+                // after the first one did not count it.
+                Some(doubt) if by == local.me.name && doubt.by.contains(&by) => {
+                    if doubt.by.len() >= ENOUGH_WITNESSES {
+                        continue;
+                    }
+                }
                 Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
                 Some(doubt) => {
                     doubt.by.push(by);

@@ -26,6 +26,8 @@ use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 pub(crate) struct Local {
     pub(crate) me: Machine,
     pub(crate) weight: u32,
+    /// Where it was told to join, for when nobody of the views it knows is there any more.
+    pub(crate) seeds: Vec<Name>,
     pub(crate) tuning: Tuning,
     /// The views since the last settled one, the present one last; none on a blank machine.
     views: Vec<Present>,
@@ -69,6 +71,10 @@ impl Local {
         let mut local = Self {
             me: setup.me,
             weight: setup.weight,
+            seeds: match &setup.birth {
+                Birth::Join(seeds) => seeds.iter().copied().filter(|name| *name != setup.me.name).collect(),
+                _ => Vec::new(),
+            },
             tuning: setup.tuning.clone(),
             views: Vec::new(),
             // Told to join again, it does.

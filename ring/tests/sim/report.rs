@@ -239,6 +239,10 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 if page.upto.is_none() { "; the end" } else { "" }
             )
         }
+        Message::Probe { gossip, .. } | Message::ProbeFor { gossip, .. } | Message::Alive { gossip, .. } => {
+            let news: Vec<String> = gossip.news().iter().map(|n| format!("{} {:?}", n.of, n.said)).collect();
+            format!(" {}", news.join("; "))
+        }
         Message::Fetch { keys, .. } => format!(" {} keys", keys.len()),
         Message::Fetched { records, .. } => format!(" {} records", records.len()),
         _ => String::new(),
