@@ -119,9 +119,7 @@ impl Tellings {
         local: &mut Local,
         now: Now,
         scan: Scan,
-        found: &mut Vec<(Key, Loaded)>,
-        end: bool,
-        total: u64,
+        (found, end, total): (&mut Vec<(Key, Loaded)>, bool, u64),
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(at) = self.scans.iter().position(|(s, _)| *s == scan) else { return false };
