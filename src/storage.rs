@@ -400,7 +400,7 @@ fn replay(
 fn account_at_birth(me: Incarnation, views: &[Arc<View>]) -> Account {
     let first = views.first().filter(|view| view.epoch() == Epoch::FIRST);
     match first.filter(|view| view.members().iter().any(|member| member.machine.incarnation == me)) {
-        Some(_) => Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST] },
+        Some(_) => Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },
         None => Account::default(),
     }
 }

@@ -169,7 +169,10 @@ impl Coordinator {
     pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, vote: Vote, answer: Answer) {
         match &mut self.stage {
             Stage::Preparing(p) if p.round.ask == vote.ask => {
-                p.round.hear(turn, vote);
+                // Who does not vote for all its slots yet is asked again: it may by then (section 6).
+                if vote.slots == turn.owners.slots_of(vote.by) || !matches!(answer, Answer::Promised { .. }) {
+                    p.round.hear(turn, vote);
+                }
                 match answer {
                     Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
                         p.promised(turn, vote, record, bound);
@@ -278,6 +281,29 @@ impl Coordinator {
             }
             Stage::Idle | Stage::Resting(_) => {}
         }
+    }
+
+    /// G3: the key's tombstone is gone, and ballots up to the bound, that of a lead among them, are refused for it now.
+    pub(crate) fn on_collected(&mut self, turn: &mut Turn<'_>) {
+        if let Stage::Leading(lead) = &mut self.stage {
+            // What is in flight may still be told: the tombstone itself, say.
+            lead.retiring = true;
+            self.advance(turn);
+        }
+    }
+
+    /// A view was adopted: the owners may be others. What is under way begins anew; a lead is worth one round trip.
+    pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
+        self.stand_down(turn);
+        self.favourite = None;
+        for Handed { ask, mut waiting, .. } in mem::take(&mut self.handed) {
+            turn.local.forget(ask);
+            // It may have been proposed.
+            waiting.handed = true;
+            waiting.mark_sent();
+            self.waiting.push_back(waiting);
+        }
+        self.advance(turn);
     }
 
     // -- other coordinators --------------------------------------------------------------------------
@@ -448,6 +474,8 @@ impl Preparing {
         self.bound = self.bound.max(bound);
         let machine = turn.local.present().machine(by).name;
         match record {
+            // Who votes for nothing is not one of the five: what it holds may be from before the last settled view.
+            Some(_) if slots.is_empty() && !turn.local.rules.broken(Mutant::C1Stranger) => {}
             Some(record) => {
                 let own = record.votes.intersection(slots);
                 self.told.hear(machine, epoch, own, Copied::Whole(record.clone()));

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Effect, Mono, Now};
-use crate::gossip::{Gossip, News, Rumours, Said, silence};
+use crate::gossip::{Gossip, Health, News, Rumours, Said, silence};
 use crate::local::Local;
 use crate::message::{Addr, Ask, Message};
 use crate::view::{Epoch, Machine, Name};
@@ -36,6 +36,10 @@ const FORGET_AFTER: u64 = 10_000 * MS;
 const MAX_WITNESSES: usize = 8;
 /// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
 const ENOUGH_WITNESSES: usize = 3;
+/// How long a machine's word that it is unwell counts. It says so again much sooner, for as long as it is.
+const UNWELL_FOR: u64 = 10_000 * MS;
+/// How often it says so again.
+const UNWELL_AGAIN: u64 = 2_000 * MS;
 /// Time between two bursts of news.
 const BETWEEN_BURSTS: u64 = 20 * MS;
 
@@ -64,7 +68,8 @@ pub struct Suspect {
 /// See the module's caption.
 #[derive(Debug, Default)]
 pub(crate) struct Detector {
-    /// The view that `peers` are the members of; knowledge starts anew with each.
+    /// The view that `peers` are the members of, in its order. What is known of a machine is carried over into
+    /// every view that has it: a change of the membership makes nobody alive again.
     epoch: Epoch,
     peers: Vec<Peer>,
     /// Members to probe, from the end: a random order, drawn again when all have had their turn.
@@ -77,14 +82,20 @@ pub(crate) struct Detector {
     /// How little it may trust its own clockwork: 0 is well.
     slowness: u64,
     burst_after: Mono,
+    /// When it last came back from standing still: what it knew before is old.
+    awake: Mono,
+    /// How this machine is, which of its words on that was the last, and when it said so.
+    health: Health,
+    word: (u32, Mono),
     /// Something new is to be told at once.
     urgent: bool,
     /// Somebody is suspected who was not.
     lost: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peer {
+    machine: Machine,
     /// When it last spoke, or was heard by somebody asked to listen.
     heard: Option<Mono>,
     refuted: u32,
@@ -93,6 +104,26 @@ struct Peer {
     /// When the first probe left that it missed since it was heard.
     silent: Option<Now>,
     doubt: Option<Doubt>,
+    /// How it says it is: the number of its last word, what that was, since when it is not well, and when it was heard.
+    word: u32,
+    health: Health,
+    unwell: Option<(Now, Mono)>,
+}
+
+impl Peer {
+    fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            heard: None,
+            refuted: 0,
+            answer: None,
+            silent: None,
+            doubt: None,
+            word: 0,
+            health: Health::default(),
+            unwell: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -142,26 +173,76 @@ impl Stage {
 }
 
 impl Detector {
-    /// Begins, or begins anew for a view that has been adopted. False if there is nobody to probe.
-    fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
-        let Some(present) = &local.present else { return false };
-        let members = present.view.members().len();
+    /// Begins, or goes on in a view that has been adopted. False if there is nobody to probe.
+    pub(crate) fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
+        let Some(present) = local.newest() else { return false };
+        let (epoch, members) = (present.view.epoch(), present.view.members().len());
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
+            // Who does not listen knows nothing, and remembers nothing when it begins again.
+            if self.epoch != Epoch::ZERO {
+                let (refuted, slowness) = (self.refuted, self.slowness);
+                let (health, word) = (self.health, self.word);
+                *self = Self { refuted, slowness, health, word, ..Self::default() };
+                local.doubted.clear();
+                local.unwell.clear();
+            }
             return false;
         }
-        if self.epoch != present.view.epoch() {
-            let first = now.mono.plus(local.up_to(local.tuning.probe_every));
-            let (refuted, slowness) = (self.refuted, self.slowness);
-            *self = Self { epoch: local.epoch(), next: Some(first), refuted, slowness, ..Self::default() };
-            self.peers.resize_with(members, Peer::default);
-            local.doubted.clear();
+        if self.epoch != epoch {
+            self.go_on(local, now);
         }
         true
     }
 
+    /// V3: takes over what is known of the machines that are in both views, and forgets the others.
+    fn go_on(&mut self, local: &mut Local, now: Now) {
+        let present = local.present();
+        self.epoch = present.view.epoch();
+        let mut known = mem::take(&mut self.peers);
+        let before: Vec<Machine> = known.iter().map(|peer| peer.machine).collect();
+        let place = |old: u32| present.index_of(*before.get(old as usize)?);
+        for member in present.view.members() {
+            let old = known.iter().position(|peer| peer.machine == member.machine);
+            let mut peer = old.map_or_else(|| Peer::new(member.machine), |at| known.swap_remove(at));
+            if let Some(doubt) = &mut peer.doubt {
+                // Only members are witnesses. With none left it is looked into anew.
+                doubt.by.retain(|by| present.view.index_of(*by).is_some());
+            }
+            peer.doubt.take_if(|doubt| doubt.by.is_empty());
+            self.peers.push(peer);
+        }
+        self.probes.retain_mut(|probe| {
+            let Some(whom) = place(probe.whom) else { return false };
+            probe.whom = whom;
+            match &mut probe.stage {
+                Stage::Direct { asker: Some((asker, _)), .. } => match place(*asker) {
+                    Some(at) => *asker = at,
+                    // Nobody waits for what comes of it.
+                    None => return false,
+                },
+                // Helpers may have left: those who stay, or the time, decide.
+                Stage::Direct { asker: None, .. } | Stage::Indirect { .. } | Stage::Over => {}
+            }
+            true
+        });
+        self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
+        // Those who are new have their turn first: nobody has heard of them.
+        let new = |peer: &&Peer| peer.machine != local.me && !before.contains(&peer.machine);
+        self.order.extend(self.peers.iter().filter(new).filter_map(|peer| present.index_of(peer.machine)));
+        self.rumours.keep(|machine| present.index_of(machine).is_some());
+        local.doubted.clear();
+        let doubted = self.peers.iter().filter(|peer| peer.doubt.is_some());
+        local.doubted.extend(doubted.map(|peer| peer.machine.name));
+        self.note_unwell(local);
+        if self.next.is_none() {
+            self.next = Some(now.mono.plus(local.up_to(local.tuning.probe_every)));
+            self.order.clear();
+        }
+    }
+
     /// When it wants to be woken; at once, to begin.
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
-        let present = local.present.as_ref()?;
+        let present = local.newest()?;
         if local.tuning.probe_every == 0 || present.me.is_none() || present.view.members().len() < 2 {
             return None;
         }
@@ -177,14 +258,88 @@ impl Detector {
 
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
-        let Some(present) = &local.present else { return Vec::new() };
-        let peers = self.peers.iter().zip(present.view.members());
-        let suspect = peers.filter_map(|(peer, member)| {
+        let Some(present) = local.newest() else { return Vec::new() };
+        let suspect = self.peers.iter().filter_map(|peer| {
             let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            // Until it has gone on in a new view, it may know machines that have left.
+            present.index_of(peer.machine)?;
             let state = if *down { Standing::Down } else { Standing::Suspect };
-            Some(Suspect { name: member.machine.name, state, since: *since, by: by.clone() })
+            Some(Suspect { name: peer.machine.name, state, since: *since, by: by.clone() })
         });
         suspect.collect()
+    }
+
+    /// V7: members that have counted as down for longer than `patience`, and since when they are silent.
+    ///
+    /// On the word of three witnesses, or of all who are believed alive where they are fewer: one machine that is cut
+    /// off from another drops nobody. Empty for a moment after this machine stood still itself: what it knew
+    /// before may have been refuted while it did not listen.
+    pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
+            return Vec::new();
+        }
+        let alive = self.peers.iter().filter(|peer| peer.doubt.is_none()).count();
+        let enough = alive.min(ENOUGH_WITNESSES);
+        let dead = self.peers.iter().filter_map(|peer| {
+            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
+            is_dead.then_some((present.index_of(peer.machine)?, *since))
+        });
+        dead.collect()
+    }
+
+    /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
+    pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
+        unwell.filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell?.0))).collect()
+    }
+
+    /// How this machine is, as it finds itself: told to all, at once if it has changed.
+    pub(crate) fn on_health(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        health: Health,
+        effects: &mut Vec<Effect>,
+    ) {
+        let changed = self.health.is_unwell() != health.is_unwell();
+        self.health = health;
+        if !self.is_on(local, now) {
+            return;
+        }
+        let again = health.is_unwell() && self.word.1.plus(UNWELL_AGAIN) <= now.mono;
+        if changed || again {
+            // Rises over restarts, as a clock does; and if the clock goes back, its word that it is unwell runs out.
+            let seconds = u32::try_from(now.wall / (1_000 * MS)).unwrap_or(u32::MAX);
+            self.word = (seconds.max(self.word.0.saturating_add(1)), now.mono);
+            self.rumours.add_health(local.me, self.word.0, health);
+            self.urgent |= changed;
+            self.burst(local, now, effects);
+        }
+    }
+
+    /// A member's own word on how it is, maybe passed on by others.
+    fn hear_health(&mut self, local: &mut Local, now: Now, member: u32, number: u32, health: Health) {
+        let peer = &mut self.peers[member as usize];
+        let old = peer.unwell.is_some_and(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono);
+        if number <= peer.word && !old {
+            return;
+        }
+        (peer.word, peer.health) = (number, health);
+        let since = peer.unwell.map_or(now, |(since, _)| since);
+        let was = peer.unwell.is_some();
+        peer.unwell = health.is_unwell().then_some((since, now.mono));
+        self.rumours.add_health(peer.machine, number, health);
+        self.urgent |= was != health.is_unwell();
+        self.note_unwell(local);
+    }
+
+    fn note_unwell(&self, local: &mut Local) {
+        local.unwell.clear();
+        let unwell = self.peers.iter().filter(|peer| peer.unwell.is_some());
+        local.unwell.extend(unwell.map(|peer| peer.machine.name));
     }
 
     /// True once for each time that somebody is suspected who was not.
@@ -196,8 +351,10 @@ impl Detector {
 
     /// A member spoke, whatever it said: it is alive.
     pub(crate) fn heard(&mut self, local: &mut Local, now: Now, member: u32) {
-        // Nothing is known of a view that the detector has not begun with; its first wake-up sees to that.
-        let Some(peer) = self.peers.get_mut(member as usize) else { return };
+        if !self.is_on(local, now) {
+            return;
+        }
+        let peer = &mut self.peers[member as usize];
         peer.heard = Some(now.mono);
         peer.silent = None;
         if peer.doubt.is_some() {
@@ -321,6 +478,10 @@ impl Detector {
                 }
                 continue;
             }
+            if let Said::Health(health) = *said {
+                self.hear_health(local, now, member, *refuted, health);
+                continue;
+            }
             let peer = &mut self.peers[member as usize];
             match *said {
                 Said::Alive if *refuted > peer.refuted => {
@@ -374,6 +535,13 @@ impl Detector {
                     local.doubted.push(machine.name);
                     (self.urgent, self.lost) = (true, true);
                 }
+                // While there are few witnesses, what one says is said again, of a later probe: whoever heard the suspect
+                // after the first one did not count it.
+                Some(doubt) if by == local.me.name && doubt.by.contains(&by) => {
+                    if doubt.by.len() >= ENOUGH_WITNESSES {
+                        continue;
+                    }
+                }
                 Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
                 Some(doubt) => {
                     doubt.by.push(by);
@@ -400,6 +568,9 @@ impl Detector {
             return;
         }
         let late = self.due().map_or(0, |due| now.mono.0.saturating_sub(due.0));
+        if late >= local.tuning.down_after / 2 {
+            self.awake = now.mono;
+        }
         if late >= LATE {
             // The answers may be here, unread: whoever stood still waits for them again, and blames nobody.
             self.slowness = (self.slowness + 1 + late / local.tuning.probe_every).min(MAX_SLOWNESS);
@@ -427,6 +598,13 @@ impl Detector {
                 for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
                     doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
                 }
+            }
+            let mut over = false;
+            for peer in &mut self.peers {
+                over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            }
+            if over {
+                self.note_unwell(local);
             }
             if let Some(whom) = self.choose(local, now) {
                 self.probe(local, now, whom, None, effects);
@@ -601,5 +779,259 @@ impl Detector {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use alloc::vec;
+
+    use super::*;
+    use crate::effect::{Account, Decree, Limits};
+    use crate::mutant::Rules;
+    use crate::node::{Birth, PROBE_EVERY, Setup, Tuning};
+    use crate::view::{ClusterId, Incarnation, Member, MemberState, View};
+
+    const PATIENCE: u64 = 30_000 * MS;
+
+    fn machine(i: u8) -> Machine {
+        Machine { name: Name::new(([10, 0, 0, i], 9595).into()), incarnation: Incarnation::new(u64::from(i)) }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(ms * MS), wall: 1_700_000_000_000 * MS + ms * MS }
+    }
+
+    fn view(number: u32, of: &[u8]) -> Arc<View> {
+        let member =
+            |i: &u8| Member { machine: machine(*i), weight: 4, next_weight: 4, state: MemberState::Up };
+        let epoch = Epoch { number, ..Epoch::FIRST };
+        Arc::new(View::new(ClusterId::new(1), epoch, 9, of.iter().map(member).collect(), vec![]).unwrap())
+    }
+
+    /// Machine 1's detector, and what it needs.
+    fn of_machine_1(members: &[u8]) -> (Detector, Local) {
+        let setup = Setup {
+            me: machine(1),
+            weight: 4,
+            limits: Limits::default(),
+            views: vec![view(1, members)],
+            account: Account::default(),
+            decree: Decree::default(),
+            birth: Birth::None,
+            tuning: Tuning { probe_every: PROBE_EVERY, ..Tuning::default() },
+            seed: 7,
+            rules: Rules::default(),
+        };
+        (Detector::default(), Local::new(&setup, at(0)))
+    }
+
+    fn silent(of: u8, refuted: u32, by: u8, age: u32) -> Gossip {
+        let said = Said::Silent { by: machine(by).name, age };
+        Gossip::new([News { of: machine(of), refuted, said }])
+    }
+
+    fn told(detector: &mut Detector, local: &mut Local, now: Now, from: u8, gossip: Gossip) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let from = local.present().index_of(machine(from)).unwrap();
+        detector.heard(local, now, from);
+        let message = Message::Alive { ask: Ask(0), reached: true, gossip };
+        detector.on_message(local, now, from, message, &mut effects);
+        effects
+    }
+
+    /// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard.
+    fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) {
+        for ms in (from..to).step_by(10) {
+            for i in alive {
+                let member = local.present().index_of(machine(*i)).unwrap();
+                detector.heard(local, at(ms), member);
+            }
+            detector.on_time(local, at(ms), &mut Vec::new());
+        }
+    }
+
+    fn dead(detector: &Detector, local: &Local, ms: u64) -> Vec<Name> {
+        let dead = detector.dead(local, at(ms), PATIENCE);
+        dead.into_iter().map(|(member, _)| local.present().machine(member).name).collect()
+    }
+
+    #[test]
+    fn a_view_change_carries_over_what_is_known_of_who_stays() {
+        let (mut detector, mut local) = of_machine_1(&[1, 3, 5, 7, 9]);
+        pass(&mut detector, &mut local, 0, 1_000, &[3, 7, 9]);
+        told(&mut detector, &mut local, at(1_000), 3, silent(5, 0, 3, 500));
+        told(&mut detector, &mut local, at(1_000), 7, silent(5, 0, 7, 300));
+        let before = detector.suspects(&local);
+        assert!(before.iter().any(|s| s.name == machine(5).name), "{before:?}");
+
+        // Everybody's place changes, one leaves, two come.
+        local.adopt(view(2, &[1, 2, 4, 5, 7, 9]), Epoch::ZERO, &mut Vec::new());
+        assert_eq!(detector.suspects(&local), before, "before its first turn in it, too");
+        assert_eq!(dead(&detector, &local, 1_000), []);
+        pass(&mut detector, &mut local, 1_010, 1_200, &[2, 4, 7, 9]);
+        let after = detector.suspects(&local);
+        let [suspect] = &after[..] else { panic!("{after:?}") };
+        assert_eq!(suspect.name, machine(5).name);
+        assert!(suspect.since.mono <= Mono(500 * MS), "it is silent since before: {suspect:?}");
+        assert!(!suspect.by.contains(&machine(3).name), "who left is no witness: {suspect:?}");
+        assert!(!local.is_reachable(local.present().index_of(machine(5)).unwrap()));
+
+        // It speaks: cleared under its new place, as under its old one.
+        let five = local.present().index_of(machine(5)).unwrap();
+        detector.heard(&mut local, at(1_300), five);
+        assert_eq!(detector.suspects(&local), []);
+        assert!(local.is_reachable(five));
+    }
+
+    #[test]
+    fn a_new_incarnation_of_a_suspect_is_no_suspect() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4]);
+        told(&mut detector, &mut local, at(1_000), 3, silent(2, 0, 3, 500));
+        assert_eq!(detector.suspects(&local).len(), 1);
+        let mut members = view(2, &[1, 2, 3, 4]).members().to_vec();
+        members[1].machine.incarnation = Incarnation::new(99);
+        let epoch = Epoch { number: 2, ..Epoch::FIRST };
+        let next = View::new(ClusterId::new(1), epoch, 9, members, vec![]).unwrap();
+        local.adopt(Arc::new(next), Epoch::ZERO, &mut Vec::new());
+        assert_eq!(detector.suspects(&local), []);
+        pass(&mut detector, &mut local, 1_000, 1_050, &[3, 4]);
+        assert_eq!(detector.suspects(&local), []);
+        assert!(local.is_reachable(1));
+    }
+
+    #[test]
+    fn dead_is_who_is_down_for_longer_than_the_patience_by_three_witnesses() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+        let alive = [2, 3, 4];
+        pass(&mut detector, &mut local, 0, 40_000, &alive);
+        let [own] = &detector.suspects(&local)[..] else { panic!("{:?}", detector.suspects(&local)) };
+        assert_eq!((own.state, own.by.as_slice()), (Standing::Down, &[machine(1).name][..]));
+        assert_eq!(dead(&detector, &local, 40_000), [], "one witness of four that live");
+        told(&mut detector, &mut local, at(40_000), 2, silent(5, 0, 2, 39_000));
+        assert_eq!(dead(&detector, &local, 40_000), [], "two");
+        told(&mut detector, &mut local, at(40_000), 3, silent(5, 0, 3, 1_000));
+        assert_eq!(dead(&detector, &local, 40_000), [machine(5).name]);
+        let since = detector.dead(&local, at(40_000), PATIENCE)[0].1;
+        assert!(since.mono <= Mono(2_000 * MS), "since the first probe missed: {since:?}");
+        // The patience runs from when it fell silent.
+        assert_eq!(detector.dead(&local, at(40_000), 45_000 * MS), []);
+    }
+
+    #[test]
+    fn where_fewer_live_all_of_them_are_witnesses() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+        pass(&mut detector, &mut local, 0, 40_000, &[2]);
+        assert_eq!(dead(&detector, &local, 40_000), [], "2 lives and has not said so");
+        told(&mut detector, &mut local, at(40_000), 2, silent(3, 0, 2, 38_000));
+        assert_eq!(dead(&detector, &local, 40_000), [machine(3).name]);
+        let (mut alone, mut local) = of_machine_1(&[1, 2]);
+        pass(&mut alone, &mut local, 0, 40_000, &[]);
+        assert_eq!(dead(&alone, &local, 40_000), [machine(2).name]);
+    }
+
+    #[test]
+    fn who_stood_still_itself_calls_nobody_dead_until_it_has_listened() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2]);
+        pass(&mut detector, &mut local, 0, 3_000, &[]);
+        assert_eq!(detector.suspects(&local)[0].state, Standing::Down);
+        // A minute under SIGSTOP.
+        pass(&mut detector, &mut local, 63_000, 63_100, &[]);
+        assert_eq!(dead(&detector, &local, 63_100), []);
+        pass(&mut detector, &mut local, 63_100, 66_000, &[]);
+        assert_eq!(dead(&detector, &local, 66_000), [machine(2).name]);
+    }
+
+    #[test]
+    fn a_suspect_that_lives_refutes_it_and_is_cleared_where_it_never_spoke_itself() {
+        // Machine 1 hears from 3 that 2 is silent; and 2 hears that this is said of it.
+        let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+        told(&mut one, &mut of_one, at(1_000), 3, silent(2, 0, 3, 200));
+        assert_eq!(one.suspects(&of_one).len(), 1);
+        let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+        of_two.me = machine(2);
+        of_two.present_mut().me = Some(1);
+        let effects = told(&mut two, &mut of_two, at(1_000), 3, silent(2, 0, 3, 200));
+        let refuted = effects.iter().find_map(|effect| match effect {
+            Effect::Send { envelope, .. } => match &envelope.message {
+                Message::Alive { gossip, .. } => Some(gossip.clone()),
+                _ => None,
+            },
+            _ => None,
+        });
+        let refuted = refuted.expect("it says at once that it lives");
+        let news = News { of: machine(2), refuted: 1, said: Said::Alive };
+        assert!(refuted.news().contains(&news), "{refuted:?}");
+        // By way of 4, which passes it on: 2 itself has said nothing to 1.
+        told(&mut one, &mut of_one, at(1_100), 4, refuted);
+        assert_eq!(one.suspects(&of_one), []);
+        // What was said before is untrue from now on; what is said after it counts anew.
+        told(&mut one, &mut of_one, at(1_200), 3, silent(2, 0, 3, 300));
+        assert_eq!(one.suspects(&of_one), []);
+        told(&mut one, &mut of_one, at(1_300), 3, silent(2, 1, 3, 10));
+        assert_eq!(one.suspects(&of_one).len(), 1);
+    }
+
+    #[test]
+    fn who_is_not_in_the_view_knows_nobody() {
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+        pass(&mut detector, &mut local, 0, 10_000, &[3]);
+        assert_eq!(detector.suspects(&local).len(), 1);
+        local.adopt(view(2, &[2, 3, 4]), Epoch::ZERO, &mut Vec::new());
+        detector.on_time(&mut local, at(10_000), &mut Vec::new());
+        local.adopt(view(3, &[1, 2, 3]), Epoch::ZERO, &mut Vec::new());
+        pass(&mut detector, &mut local, 10_000, 10_010, &[3]);
+        assert_eq!(detector.suspects(&local), [], "it has not listened in between");
+    }
+    #[test]
+    fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
+        let told_by = |effects: &[Effect]| {
+            let gossip = effects.iter().find_map(|effect| match effect {
+                Effect::Send { envelope, .. } => match &envelope.message {
+                    Message::Alive { gossip, .. } => Some(gossip.clone()),
+                    _ => None,
+                },
+                _ => None,
+            });
+            gossip.expect("it is told at once")
+        };
+        let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+        of_two.me = machine(2);
+        of_two.present_mut().me = Some(1);
+        let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+        let (stalled, well) = (Health { stalled_ms: 1_500, load: 3 }, Health::default());
+        let mut effects = Vec::new();
+        two.on_health(&mut of_two, at(1_000), stalled, &mut effects);
+        // By way of 3, who passes it on at once.
+        let passed = told(&mut one, &mut of_one, at(1_010), 3, told_by(&effects));
+        assert!(told_by(&passed).news().iter().any(|news| news.said == Said::Health(stalled)), "{passed:?}");
+        assert_eq!(one.unwell(&of_one), [(machine(2).name, stalled, at(1_010))]);
+        assert!(!of_one.is_reachable(1));
+        assert_eq!((one.suspects(&of_one).len(), dead(&one, &of_one, 90_000).len()), (0, 0), "it lives");
+
+        // A view change does not make it well.
+        of_one.adopt(view(2, &[1, 2, 3, 4, 5]), Epoch::ZERO, &mut Vec::new());
+        pass(&mut one, &mut of_one, 1_020, 1_100, &[2, 3, 4, 5]);
+        assert!(!of_one.is_reachable(1));
+
+        let before = told_by(&effects);
+        effects.clear();
+        two.on_health(&mut of_two, at(2_000), well, &mut effects);
+        told(&mut one, &mut of_one, at(2_010), 3, told_by(&effects));
+        assert!(of_one.is_reachable(1) && one.unwell(&of_one).is_empty());
+        told(&mut one, &mut of_one, at(2_020), 4, before);
+        assert!(of_one.is_reachable(1), "an older word, late");
+    }
+
+    #[test]
+    fn a_word_that_is_not_said_again_runs_out() {
+        let (mut one, mut local) = of_machine_1(&[1, 2]);
+        let said = Said::Health(Health { stalled_ms: 900, load: 0 });
+        let gossip = Gossip::new([News { of: machine(2), refuted: 7, said }]);
+        told(&mut one, &mut local, at(1_000), 2, gossip);
+        assert_eq!(one.unwell(&local).len(), 1);
+        pass(&mut one, &mut local, 1_000, 12_000, &[2]);
+        assert!(one.unwell(&local).is_empty() && local.is_reachable(1));
     }
 }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bincode::{Decode, Encode};
 
+use crate::gossip::Health;
 use crate::key::Key;
 use crate::message::{Addr, Bound, Envelope};
 use crate::stamp::{Ballot, Hlc, Record};
@@ -81,6 +82,8 @@ pub enum Input {
         /// Whether.
         reachable: bool,
     },
+    /// How this machine finds itself: what its disk does, and how busy it is. Told now and then, and when it changes.
+    Health(Health),
     /// The time that [`wake_at`](crate::Node::wake_at) named has come.
     Wake,
 }
@@ -103,6 +106,8 @@ pub struct Account {
     pub settled: Epoch,
     /// The views, from that one on, in which it came to be synced for all that it owned.
     pub synced: Vec<Epoch>,
+    /// It handed its data over and left: it does not come back by itself.
+    pub left: bool,
 }
 
 /// A warden's memory of the decree on the view after `epoch` (V2); kept durably until that view is adopted.

@@ -18,6 +18,8 @@ use crate::view::{Machine, Name};
 pub const MAX_NEWS: usize = 8;
 /// Most pieces that wait to be told; above it the oldest are forgotten.
 const MAX_WAITING: usize = 128;
+/// Of these pieces, so many may be of health: who lives matters more.
+const MAX_HEALTH: usize = 2;
 
 /// What is said of one machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -25,6 +27,7 @@ pub struct News {
     /// Of whom.
     pub of: Machine,
     /// How many suspicions it had refuted when this was said. A suspicion of a lower number is refuted.
+    /// Of its [health](Said::Health), which of its own words this is: the highest is the last.
     pub refuted: u32,
     /// What.
     pub said: Said,
@@ -42,6 +45,24 @@ pub enum Said {
         /// Milliseconds since that probe.
         age: u32,
     },
+    /// It lives, and this is how it says it is.
+    Health(Health),
+}
+
+/// What a machine says of itself. It may answer every probe and be of no use: probes do not touch the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct Health {
+    /// Milliseconds that its disk has been busy with one fsync, or takes for one lately; 0 if the disk is well.
+    pub stalled_ms: u32,
+    /// How much of what it could do it is asked to do, in percent; 100 and above: it refuses work.
+    pub load: u8,
+}
+
+impl Health {
+    /// True if others should not count on its answers.
+    pub const fn is_unwell(self) -> bool {
+        self.stalled_ms > 0
+    }
 }
 
 /// A few pieces of news: never more than [`MAX_NEWS`], on the wire as here.
@@ -80,7 +101,20 @@ bincode::impl_borrow_decode!(Gossip);
 
 /// What waits to be told, newest first.
 #[derive(Debug, Default)]
-pub(crate) struct Rumours(VecDeque<Rumour>);
+pub(crate) struct Rumours {
+    lives: VecDeque<Rumour>,
+    /// At most one of each machine.
+    health: VecDeque<Word>,
+}
+
+/// A machine's own word of its health.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    of: Machine,
+    number: u32,
+    health: Health,
+    told: u32,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Rumour {
@@ -95,28 +129,48 @@ impl Rumours {
     /// Something new. What it makes untrue or says again is told no more.
     pub(crate) fn add(&mut self, of: Machine, refuted: u32, silent: Option<(Name, Mono)>) {
         let by = silent.map(|(by, _)| by);
-        self.0.retain(|r| {
+        self.lives.retain(|r| {
             r.of != of || r.refuted >= refuted && r.silent.map(|(by, _)| by) != by && r.silent.is_some()
         });
-        self.0.push_front(Rumour { of, refuted, silent, told: 0 });
-        self.0.truncate(MAX_WAITING);
+        self.lives.push_front(Rumour { of, refuted, silent, told: 0 });
+        self.lives.truncate(MAX_WAITING);
     }
 
     /// It has spoken: nothing bad is said of it any more.
     pub(crate) fn clear(&mut self, of: Machine) {
-        self.0.retain(|r| r.of != of || r.silent.is_none());
+        self.lives.retain(|r| r.of != of || r.silent.is_none());
+    }
+
+    /// A machine's last word of its health.
+    pub(crate) fn add_health(&mut self, of: Machine, number: u32, health: Health) {
+        self.health.retain(|word| word.of != of);
+        self.health.push_front(Word { of, number, health, told: 0 });
+        self.health.truncate(MAX_WAITING);
+    }
+
+    /// Only of these machines is anything told from now on.
+    pub(crate) fn keep(&mut self, of: impl Fn(Machine) -> bool) {
+        self.lives.retain(|rumour| of(rumour.of));
+        self.health.retain(|word| of(word.of));
     }
 
     /// What to tell next, among so many machines; `first` goes before all else.
     pub(crate) fn pick(&mut self, first: Option<News>, machines: usize, now: Mono) -> Gossip {
         let often = 3 * (usize::BITS - machines.leading_zeros());
-        let room = MAX_NEWS - usize::from(first.is_some());
         let mut news: Vec<News> = first.into_iter().collect();
-        for rumour in self.0.iter_mut().take(room) {
+        for word in self.health.iter_mut().take(MAX_HEALTH) {
+            word.told += 1;
+            news.push(News { of: word.of, refuted: word.number, said: Said::Health(word.health) });
+        }
+        self.health.retain(|word| word.told < often);
+        // Those not told yet go first next time.
+        self.health.make_contiguous().sort_by_key(|word| word.told);
+        let room = MAX_NEWS - news.len();
+        for rumour in self.lives.iter_mut().take(room) {
             rumour.told += 1;
             news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));
         }
-        self.0.retain(|rumour| rumour.told < often);
+        self.lives.retain(|rumour| rumour.told < often);
         Gossip(news)
     }
 }
