@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod client;
 pub mod cluster;
+mod farewell;
 pub mod node;
 pub mod plan;
 mod progress;

@@ -69,9 +69,9 @@ pub struct CheckStatus {
     pub keys: u64,
     /// Keys whose copies were not alike, or not all voted for.
     pub unlike: u64,
-    /// Of those, how many were made alike again.
+    /// Settling rounds that brought a key to all its slots, since it started.
     pub mended: u64,
-    /// Deleted keys forgotten everywhere (G2).
+    /// Deleted keys forgotten everywhere (G2), since it started.
     pub collected: u64,
 }
 

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ennead_ring::message::Envelope;
 use ennead_ring::view::{ClusterId, Machine};
 
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
 
 /// The version of the wire, as the handshake of a connection names it.
 pub const ALPN: &[u8] = b"ennead/1";
@@ -59,8 +59,8 @@ pub enum Frame {
     CheckTold {
         /// What was asked.
         ask: u64,
-        /// Rounds that had come to their end by then: one more, and every key has been looked at.
-        rounds: u64,
+        /// How it stood before.
+        before: CheckStatus,
         /// Why not, if not.
         refused: Option<String>,
     },

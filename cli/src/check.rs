@@ -58,8 +58,8 @@ pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict,
 
 /// What one machine found of the keys whose first slot it owns.
 struct Found {
-    /// Rounds before this one.
-    rounds: u64,
+    /// How it stood before this round.
+    before: CheckStatus,
     /// Why it looked at nothing, or not to the end.
     trouble: Option<String>,
     done: bool,
@@ -69,11 +69,11 @@ struct Found {
 
 impl Found {
     fn new(answer: CheckAnswer) -> Self {
-        let (rounds, trouble) = match answer {
-            CheckAnswer::Begun { rounds } => (rounds, None),
-            CheckAnswer::Refused(why) | CheckAnswer::Silent(why) => (0, Some(why)),
+        let (before, trouble) = match answer {
+            CheckAnswer::Begun(before) => (before, None),
+            CheckAnswer::Refused(why) | CheckAnswer::Silent(why) => (CheckStatus::default(), Some(why)),
         };
-        Self { rounds, trouble, done: false, told: CheckStatus::default(), waits_for: Vec::new() }
+        Self { before, trouble, done: false, told: CheckStatus::default(), waits_for: Vec::new() }
     }
 
     fn is_open(&self) -> bool {
@@ -90,10 +90,14 @@ impl Found {
         }
         match accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account) {
             // Begun again meanwhile, its counts too: what it looks at now it does to the end as well.
-            Some(Ok(account)) if account.check.rounds < self.rounds => self.rounds = account.check.rounds,
+            Some(Ok(account)) if account.check.rounds < self.before.rounds => self.before = CheckStatus::default(),
             Some(Ok(account)) => {
-                self.told = account.check;
-                self.done = account.check.rounds > self.rounds;
+                self.told = CheckStatus {
+                    mended: account.check.mended.saturating_sub(self.before.mended),
+                    collected: account.check.collected.saturating_sub(self.before.collected),
+                    ..account.check
+                };
+                self.done = account.check.rounds > self.before.rounds;
                 let checks = account.moves.iter().filter(|m| m.purpose == Purpose::Check);
                 self.waits_for = checks.flat_map(|m| m.waits_for.iter().copied()).collect();
             }

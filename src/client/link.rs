@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
 use crate::wire::{Frame, Role};
 
@@ -50,7 +50,7 @@ pub(super) enum Reply {
     Ring(Box<Envelope>),
     Status(Box<MachineStatus>),
     Check {
-        rounds: u64,
+        before: CheckStatus,
         refused: Option<String>,
     },
     /// This machine cannot be reached; whatever was sent to it may be lost.
@@ -468,7 +468,7 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                         (ask, Reply::Ring(envelope))
                     }
                     Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
-                    Frame::CheckTold { ask, rounds, refused } => (ask, Reply::Check { rounds, refused }),
+                    Frame::CheckTold { ask, before, refused } => (ask, Reply::Check { before, refused }),
                     _ => continue,
                 };
                 if let Some(waiting) = state.pending.get(&ask) {

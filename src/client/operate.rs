@@ -9,6 +9,7 @@ use ennead_ring::view::Name;
 
 use super::Error;
 use super::link::{Link, Reply};
+use crate::status::CheckStatus;
 use crate::transport::To;
 use crate::wire::Frame;
 
@@ -18,11 +19,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// A machine's answer to the request to compare its copies with everybody's.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CheckAnswer {
-    /// It does; so many rounds had come to their end before. After one more, every key has been looked at.
-    Begun {
-        /// How many.
-        rounds: u64,
-    },
+    /// It does; this is how it stood before. After one more round, every key has been looked at.
+    Begun(CheckStatus),
     /// It does not, for this reason.
     Refused(String),
     /// It could not be asked, or did not answer.
@@ -90,7 +88,7 @@ pub(super) async fn check(link: &Arc<Link>, deadline: Instant) -> Result<BTreeMa
         let Ok((name, reply)) = tokio::time::timeout_at(deadline.into(), replies.next()).await else { break };
         let answer = match reply {
             Reply::Check { refused: Some(reason), .. } => CheckAnswer::Refused(reason),
-            Reply::Check { rounds, refused: None } => CheckAnswer::Begun { rounds },
+            Reply::Check { before, refused: None } => CheckAnswer::Begun(before),
             Reply::Down(why) => CheckAnswer::Silent(why),
             Reply::Ring(_) | Reply::Status(_) => continue,
         };

@@ -211,7 +211,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
     let purpose = prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Check)];
     let names = || vec(name(), 0..4);
     let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    let one = (purpose, counts.clone(), names(), names()).prop_map(
+    let one = (purpose, counts, names(), names()).prop_map(
         |(purpose, (keys, bytes, looked, total, since_ms), from, waits_for)| MoveStatus {
             purpose,
             keys,
@@ -223,10 +223,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
             waits_for,
         },
     );
-    let check = (any::<bool>(), counts).prop_map(|(running, (rounds, keys, unlike, mended, collected))| {
-        CheckStatus { rounds, running, keys, unlike, mended, collected }
-    });
-    let work = (epoch(), vec(one, 0..4), check);
+    let work = (epoch(), vec(one, 0..4), check());
     (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers, work).prop_map(
         |(machine, cluster, epoch, version, peers, numbers, (settled, moves, check))| {
             let (uptime_ms, records, clients, part_restarts) = numbers;
@@ -250,6 +247,18 @@ fn status() -> impl Strategy<Value = MachineStatus> {
     )
 }
 
+fn check() -> impl Strategy<Value = CheckStatus> {
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (any::<bool>(), counts).prop_map(|(running, (rounds, keys, unlike, mended, collected))| CheckStatus {
+        rounds,
+        running,
+        keys,
+        unlike,
+        mended,
+        collected,
+    })
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     let role = prop_oneof![Just(Role::Client), machine().prop_map(Role::Machine)];
     prop_oneof![
@@ -263,8 +272,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         1 => (any::<u64>(), status())
             .prop_map(|(ask, status)| Frame::StatusTold { ask, status: Box::new(status) }),
         1 => any::<u64>().prop_map(|ask| Frame::CheckAsk { ask }),
-        1 => (any::<u64>(), any::<u64>(), option::of(".{0,20}"))
-            .prop_map(|(ask, rounds, refused)| Frame::CheckTold { ask, rounds, refused }),
+        1 => (any::<u64>(), check(), option::of(".{0,20}"))
+            .prop_map(|(ask, before, refused)| Frame::CheckTold { ask, before, refused }),
     ]
 }
 
