@@ -28,6 +28,10 @@ pub(crate) enum Stage {
         to: Vec<Name>,
         next: Mono,
     },
+    /// M3: it has left, and asks whether the view that it is not in is settled: nobody tells who is no member.
+    Departing {
+        next: Mono,
+    },
     /// It was dropped from the view, and offers itself again, under the same incarnation (V5).
     Returning {
         next: Mono,
@@ -62,13 +66,16 @@ impl Stage {
 
     /// Where a machine stands that has a view.
     pub(crate) fn in_view(local: &Local, now: Now) -> Self {
-        let back = local.present().me.is_none() && !local.account.left;
-        if back { Self::Returning { next: now.mono } } else { Self::Still }
+        match local.present().me {
+            Some(_) => Self::Still,
+            None if local.account.left => Self::Departing { next: now.mono.plus(RETURN_EVERY) },
+            None => Self::Returning { next: now.mono },
+        }
     }
 
     pub(crate) fn wake_at(&self) -> Option<Mono> {
         match self {
-            Self::Offering { next, .. } | Self::Returning { next } => Some(*next),
+            Self::Offering { next, .. } | Self::Returning { next } | Self::Departing { next } => Some(*next),
             Self::Gathering { due: true, .. } => Some(Mono::default()),
             _ => None,
         }
@@ -102,6 +109,13 @@ impl Stage {
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
             }
+            Self::Departing { .. } if local.is_settled() => *self = Self::Still,
+            Self::Departing { next } if *next <= now.mono => {
+                *next = now.mono.plus(RETURN_EVERY);
+                let members = local.present().view.members().len() as u64;
+                let (member, after) = (local.up_to(members - 1) as u32, local.epoch());
+                local.send_to(member, Message::ViewsAsk { after }, None, effects);
+            }
             Self::Gathering { due, .. } => {
                 *due = false;
                 self.bear(local, effects);
@@ -129,7 +143,7 @@ impl Stage {
                 local.send(Addr::Machine(from), Message::NotTaken { reason: reason.into() }, None, effects);
             }
             // Blank as well: it will hear from whoever initialises.
-            Self::Offering { .. } | Self::Returning { .. } | Self::Still => {}
+            Self::Offering { .. } | Self::Returning { .. } | Self::Departing { .. } | Self::Still => {}
         }
     }
 
