@@ -25,6 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Name;
 use crate::certs::{self, Who};
 use crate::client::{Client, ClientOptions};
+use crate::farewell;
 
 mod error;
 
@@ -34,6 +35,8 @@ pub use error::ClusterError;
 const CLIENT: &str = "local";
 /// Peers of a cluster where nobody said otherwise.
 const PEERS: usize = 9;
+/// Further peers that a cluster has certificates for, so that it can grow while it runs.
+const SPARE: usize = 3;
 /// Between two ports of a cluster that has one address only: each peer may want a second port later.
 const PORT_STEP: u16 = 10;
 /// How long a peer may take to shut down in order before it is killed.
@@ -107,6 +110,8 @@ pub enum Event {
     Restarted(Name),
     /// It could not be started again, for this reason; tried again later.
     NotRestarted(Name, String),
+    /// It has left the ring, and is not started again.
+    Left(Name),
 }
 
 /// One peer.
@@ -127,6 +132,8 @@ struct Peer {
 pub struct Cluster {
     options: Options,
     peers: Vec<Peer>,
+    /// Names for further peers, which have certificates, and are nobody's yet.
+    spare: Vec<Name>,
     /// True once the whole cluster has been seen up: its data directories belong to it from then on.
     born: bool,
 }
@@ -158,6 +165,9 @@ impl Cluster {
             _ if !born && dir.join("data").exists() => return Err(ClusterError::HalfMade(dir.clone())),
             _ => {}
         }
+        // A peer that has left its ring stays where it is: away.
+        let left = |name: &Name| farewell::is_written(&dir.join("data").join(name.to_string()));
+        let names: Vec<Name> = names.into_iter().filter(|name| !left(name)).collect();
         // Looked at before anything is made: a taken address is the likeliest mistake of all.
         for &name in &names {
             free(name)?;
@@ -168,6 +178,7 @@ impl Cluster {
         if !born {
             make_certificates(&dir.join("certs"), &names)?;
         }
+        let spare = spare(&options, &names)?;
         let now = Instant::now();
         let peer = |name| Peer {
             name,
@@ -177,7 +188,7 @@ impl Cluster {
             backoff: BACKOFF.0,
             retry_at: None,
         };
-        Ok(Self { peers: names.into_iter().map(peer).collect(), options, born })
+        Ok(Self { peers: names.into_iter().map(peer).collect(), options, spare, born })
     }
 
     /// Starts all peers; see [`wait_until_up`](Self::wait_until_up).
@@ -336,7 +347,13 @@ impl Cluster {
                 continue;
             }
             if let Some(how) = self.ended(index) {
+                let left = how == CLEAN && farewell::is_written(&self.data(index));
                 let peer = &mut self.peers[index];
+                if left {
+                    peer.wanted = false;
+                    events.push(Event::Left(peer.name));
+                    continue;
+                }
                 if now.duration_since(peer.started) > HEALTHY {
                     peer.backoff = BACKOFF.0;
                 }
@@ -439,6 +456,11 @@ impl Cluster {
         self.peers.iter().map(|p| p.name).collect()
     }
 
+    /// Names that further peers may come in under: their certificates are made.
+    pub fn spare(&self) -> &[Name] {
+        &self.spare
+    }
+
     /// The place of the peer of this name.
     pub fn index_of(&self, name: Name) -> Option<usize> {
         self.peers.iter().position(|p| p.name == name)
@@ -513,6 +535,19 @@ fn tail(path: &Path) -> String {
     let text = read.unwrap_or_else(|e| e.to_string());
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+/// Names for further peers, with their certificates. Where the authority's key has been taken away, there are none.
+fn spare(options: &Options, names: &[Name]) -> Result<Vec<Name>, ClusterError> {
+    let certs = options.dir.join("certs");
+    if !certs.join("ca.key").exists() {
+        return Ok(Vec::new());
+    }
+    let after = (0..).map_while(|i| options.base.name(i)).filter(|name| !names.contains(name));
+    let behind = |name: &Name| names.iter().all(|n| n < name);
+    let spare: Vec<Name> = after.filter(behind).take(SPARE).collect();
+    make_certificates(&certs, &spare)?;
+    Ok(spare)
 }
 
 /// An authority, a certificate for each peer and one for a client. What a run that was cut short has made

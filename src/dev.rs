@@ -103,16 +103,43 @@ fn greet(cluster: &Cluster, dir: &Path, took: Duration) {
         }
     }
     println!();
+    grow(cluster, &absolute(dir));
     println!("Kill some peers and see (their ids: {}); they are started again.", ids(cluster));
     println!("Ctrl-C stops the cluster.");
+}
+
+/// Says how a further peer comes in, and how one goes.
+fn grow(cluster: &Cluster, dir: &Path) {
+    let (Some(new), Some(member)) = (cluster.spare().first(), cluster.names().first().copied()) else {
+        return;
+    };
+    let program = std::env::current_exe().map_or_else(|_| PathBuf::from("ennead"), |path| shorter(path));
+    println!(
+        "To let a further peer in, and out again (certificates are there for {} of them):",
+        cluster.spare().len()
+    );
+    println!();
+    println!(
+        "  {} serve --listen {new} --data {}/data/{new} --certs {}/certs --join {member}",
+        program.display(),
+        dir.display(),
+        dir.display()
+    );
+    let kvctl = kvctl().unwrap_or_else(|| PathBuf::from("kvctl"));
+    println!("  {} leave {new} --plan", kvctl.display());
+    println!("  {} leave {new}", kvctl.display());
+    println!();
 }
 
 /// The command line tool beside this program, if it is built; relative to here where that is shorter.
 fn kvctl() -> Option<PathBuf> {
     let path = std::env::current_exe().ok()?.with_file_name("kvctl");
+    path.exists().then(|| shorter(path))
+}
+
+fn shorter(path: PathBuf) -> PathBuf {
     let here = std::env::current_dir().ok();
-    let short = here.and_then(|h| path.strip_prefix(h).map(Path::to_path_buf).ok());
-    path.exists().then(|| short.unwrap_or(path))
+    here.and_then(|h| path.strip_prefix(h).map(Path::to_path_buf).ok()).unwrap_or(path)
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -132,10 +159,11 @@ fn ids(cluster: &Cluster) -> String {
 fn report(event: Event) {
     match event {
         Event::Died(name, how, wait) => {
-            println!("{name} ended ({how}); it is started again in {}", show_duration(wait));
+            eprintln!("{name} ended ({how}); it is started again in {}", show_duration(wait));
         }
-        Event::Restarted(name) => println!("{name} is started again"),
-        Event::NotRestarted(name, why) => println!("{name} cannot be started again: {why}"),
+        Event::Restarted(name) => eprintln!("{name} is started again"),
+        Event::NotRestarted(name, why) => eprintln!("{name} cannot be started again: {why}"),
+        Event::Left(name) => eprintln!("{name} has left the ring, and is not started again"),
     }
 }
 

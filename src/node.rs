@@ -429,7 +429,9 @@ async fn live(
     };
     match &reason {
         StopReason::Shutdown(why) => tracing::info!(why, "shutting down"),
-        StopReason::Left(epoch) => tracing::info!(%epoch, "has left the ring; the others have all that it held"),
+        StopReason::Left(epoch) => {
+            tracing::info!(%epoch, "has left the ring; the others have all that it held")
+        }
         StopReason::Failed(why) => tracing::error!(why, "cannot go on"),
     }
     transport.close(&reason.to_string()).await;

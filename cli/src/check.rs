@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ennead::Name;
 use ennead::client::CheckAnswer;
-use ennead::status::CheckStatus;
+use ennead::status::{CheckStatus, PeerState};
 use ennead::units::show_duration;
 use ennead_ring::message::Purpose;
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::{Verdict, connect};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// Looks after a round in which what it found unlike may still be settled.
+const GRACE: u32 = 10;
 
 /// Runs it on all machines; "no" if copies were not alike, or not all could be looked at.
 pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
@@ -63,6 +65,8 @@ struct Found {
     /// Why it looked at nothing, or not to the end.
     trouble: Option<String>,
     done: bool,
+    /// Looks for which what was unlike may still be mended after the round.
+    grace: u32,
     told: CheckStatus,
     waits_for: Vec<Name>,
 }
@@ -73,7 +77,14 @@ impl Found {
             CheckAnswer::Begun(before) => (before, None),
             CheckAnswer::Refused(why) | CheckAnswer::Silent(why) => (CheckStatus::default(), Some(why)),
         };
-        Self { before, trouble, done: false, told: CheckStatus::default(), waits_for: Vec::new() }
+        Self {
+            before,
+            trouble,
+            done: false,
+            grace: GRACE,
+            told: CheckStatus::default(),
+            waits_for: Vec::new(),
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -90,16 +101,27 @@ impl Found {
         }
         match accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account) {
             // Begun again meanwhile, its counts too: what it looks at now it does to the end as well.
-            Some(Ok(account)) if account.check.rounds < self.before.rounds => self.before = CheckStatus::default(),
+            Some(Ok(account)) if account.check.rounds < self.before.rounds => {
+                self.before = CheckStatus::default()
+            }
             Some(Ok(account)) => {
                 self.told = CheckStatus {
                     mended: account.check.mended.saturating_sub(self.before.mended),
                     collected: account.check.collected.saturating_sub(self.before.collected),
                     ..account.check
                 };
-                self.done = account.check.rounds > self.before.rounds;
-                let checks = account.moves.iter().filter(|m| m.purpose == Purpose::Check);
-                self.waits_for = checks.flat_map(|m| m.waits_for.iter().copied()).collect();
+                // A round that was under way then is followed by a whole one.
+                let over = account.check.rounds > self.before.rounds + u64::from(self.before.running);
+                self.grace -= u32::from(over && self.grace > 0);
+                self.done = over && (self.told.mended >= self.told.unlike || self.grace == 0);
+                let checks: Vec<_> = account.moves.iter().filter(|m| m.purpose == Purpose::Check).collect();
+                if !over {
+                    self.told.keys = checks.iter().map(|m| m.keys).sum();
+                }
+                // Copies are compared while everybody is there: until then it waits for whom it misses.
+                let missed = account.peers.iter().filter(|p| p.state != PeerState::Up).map(|p| p.name);
+                self.waits_for =
+                    checks.iter().flat_map(|m| m.waits_for.iter().copied()).chain(missed).collect();
             }
             Some(Err(why)) => self.trouble = Some(why.clone()),
             None => self.trouble = Some("it is no member any more".to_string()),
