@@ -318,12 +318,21 @@ impl Cluster {
             if self.peers[index].wanted
                 && let Some(how) = self.ended(index)
             {
+                if self.has_left(index, &how) {
+                    self.peers[index].wanted = false;
+                    continue;
+                }
                 let log = self.log(index);
                 let tail = tail(&log);
                 return Err(ClusterError::Died { name: self.peers[index].name, how, log, tail });
             }
         }
         Ok(())
+    }
+
+    /// True if peer `index`, which ended so, is not to be started again: it has left the ring.
+    fn has_left(&self, index: usize, how: &str) -> bool {
+        how == CLEAN && farewell::is_written(&self.data(index))
     }
 
     /// How peer `index` ended, if it did since it was last asked.
@@ -347,7 +356,7 @@ impl Cluster {
                 continue;
             }
             if let Some(how) = self.ended(index) {
-                let left = how == CLEAN && farewell::is_written(&self.data(index));
+                let left = self.has_left(index, &how);
                 let peer = &mut self.peers[index];
                 if left {
                     peer.wanted = false;

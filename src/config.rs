@@ -49,7 +49,7 @@ const SETTINGS: [Setting; 14] = [
     Setting { name: "slots", value: "N", default: Some("9"),
         help: "With --init: copies of each key, odd, fixed for the cluster's life" },
     Setting { name: "join", value: "IP[:PORT],...", default: None,
-        help: "On an empty data directory: ask these machines, again and again, to be taken in" },
+        help: "On an empty data directory, or that of a machine that has left: ask these to be taken in" },
     Setting { name: "virtual-peers", value: "N", default: Some("64"),
         help: "Positions on the ring: this machine's share of the keys, against the others'" },
     Setting { name: "max-value", value: "SIZE", default: Some("8MiB"),

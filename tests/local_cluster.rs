@@ -93,3 +93,28 @@ async fn peers_end_with_the_cluster_and_in_order() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(cluster.stop().await, []);
 }
+
+#[test]
+fn a_peer_that_has_left_its_ring_is_not_started_again() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    // The second one leaves: exit code 0, and a note in its data directory.
+    let script = r#"case $4 in *.2*|*:19605) mkdir -p "$6"; echo gone > "$6/left"; exit 0;; esac; exec cat"#;
+    let mut cluster = Cluster::prepare(options(dir.path(), 75, script)).expect("a cluster");
+    let names = cluster.names();
+    cluster.start_all().expect("three processes");
+    assert!(supervise_until(&mut cluster, |e| *e == Event::Left(names[1])));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(cluster.supervise(), []);
+    assert!(!cluster.is_running(1));
+}
+
+#[test]
+fn a_cluster_has_certificates_for_further_peers() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let cluster = Cluster::prepare(options(dir.path(), 76, "exec cat")).expect("a cluster");
+    assert_eq!(cluster.spare().len(), 3);
+    for name in cluster.spare() {
+        assert!(!cluster.names().contains(name), "{name}");
+        assert!(cluster.certs().join(format!("peers/{name}.pem")).exists(), "{name}");
+    }
+}

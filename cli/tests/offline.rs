@@ -91,6 +91,11 @@ fn wrong_usage_is_exit_code_2() {
         &["certs", "issue", "--dir", "d"],
         &["certs", "issue", "--dir", "d", "--peer", "10.0.0.1", "--client", "me"],
         &["--timeout", "5", "status"],
+        &["leave"],
+        &["leave", "s3"],
+        &["leave", "10.0.0.1", "--plan", "--no-wait"],
+        &["remove", "10.0.0.1", "--machines", MACHINES],
+        &["ring", "--watch", "--machines", MACHINES],
         &["get", "k", "--copies", "--read", "one", "--certs", "nowhere"],
         &[],
     ] {
@@ -184,4 +189,58 @@ fn issuing_for_peers_with_ports_names_the_port() {
         .assert()
         .success()
         .stdout(contains("127.0.0.1:9605.pem"));
+}
+
+/// Five machines, three positions each: arcs that can be seen.
+const FIVE: &str = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4,127.0.0.5";
+
+#[test]
+fn ring_draws_the_circle_and_the_slots_of_a_key() {
+    let output = run(&["ring", "--machines", FIVE, "--virtual-peers", "3", "--key", "mail-23412"]);
+    assert!(output.status.success());
+    let drawn = String::from_utf8(output.stdout).expect("text");
+    let golden = include_str!("ring.txt");
+    assert_eq!(drawn, golden, "to take it over, write this to cli/tests/ring.txt:\n{drawn}");
+    assert!(golden.lines().all(|line| line.chars().count() <= 80) && golden.lines().count() <= 24);
+}
+
+#[test]
+fn ring_in_json_gives_the_arcs_in_order() {
+    let output = run(&["ring", "--machines", MACHINES, "--key", "mail-23412", "--json"]);
+    let ring: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let arc = |i: usize| (ring["arcs"][i]["from"].clone(), ring["arcs"][i]["owner"].clone());
+    assert_eq!(arc(0), ("099340C20A42E004716233AB216761C3".into(), "223.23.141.53".into()));
+    assert_eq!(arc(2), ("C82D4DB065065DBDCDADFBC5A727208E".into(), S1.into()));
+    let sum = |part: &str| {
+        let machines = ring["machines"].as_array().expect("machines");
+        machines.iter().map(|m| m[part].as_f64().expect("a number")).sum::<f64>()
+    };
+    assert!((sum("circle") - 1.0).abs() < 1e-9 && (sum("slots") - 1.0).abs() < 1e-9);
+    assert_eq!(ring["key"]["slots"][0]["owner"], "122.67.12.23");
+}
+
+#[test]
+fn a_plan_for_machines_imagined_shows_the_move_and_asks_nobody() {
+    let nine: Vec<String> = (1..=9).map(|n| format!("10.0.0.{n}")).collect();
+    let nine = nine.join(",");
+    let arguments = ["leave", "10.0.0.3", "--plan", "--machines", &nine, "--virtual-peers", "64"];
+    let output = run(&[&arguments[..], &["--json"]].concat());
+    assert!(output.status.success());
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&plan["machines"], &plan["machines_after"]), (&9.into(), &8.into()));
+    assert_eq!((&plan["tolerates"], &plan["tolerates_after"]), (&4.into(), &3.into()));
+    let flows = plan["flows"].as_array().expect("flows");
+    let moved: f64 = flows.iter().map(|f| f["slots"].as_f64().expect("a number")).sum();
+    assert!((moved - plan["slots_moved"].as_f64().expect("a number")).abs() < 1e-9);
+    kvctl(&arguments).assert().success().stdout(
+        starts_with("10.0.0.3 leaves: from 9 machines in the ring to 8").and(contains("may fail at once")),
+    );
+    kvctl(&["remove", "10.0.0.30", "--plan", "--machines", &nine])
+        .assert()
+        .code(1)
+        .stderr(contains("not a member"));
+    kvctl(&["leave", S1, "--plan", "--machines", S1])
+        .assert()
+        .code(2)
+        .stderr(contains("no machine would be left"));
 }
