@@ -37,24 +37,20 @@ pub(crate) fn to_text(plan: &Plan, change: &Change) -> String {
         text.push_str(&format!("{name} is {doing} already; this plan is for both together\n"));
     }
     let records = match (plan.records, plan.keys) {
-        (Some(0), _) => "; none to copy: who takes them over holds their keys already".to_string(),
+        (Some(0), _) => "; nothing to copy: their keys are there already".to_string(),
         (Some(records), Some(keys)) => format!("; about {records} records to copy, of {keys} keys"),
         _ => String::new(),
     };
     let lost = plan.tolerates.min(plan.tolerates_after);
+    let few = "fewer than five of their slots vote until synced";
     let paused = match plan.paused {
         0.0 => "no key".to_string(),
-        part if part < 0.001 => "fewer than 0.1 % of the keys".to_string(),
-        part => format!("{} of the keys", percent(part)),
+        part if part < 0.001 => format!("fewer than 0.1 % of the keys ({few})"),
+        part => format!("{} of the keys ({few})", percent(part)),
     };
     let facts = [
         ["slots that move", &format!("{} of all{records}", percent(plan.moved))],
-        [
-            "short pause",
-            &format!(
-                "{paused}: until their new owners have told what they hold, fewer than five of their slots vote"
-            ),
-        ],
+        ["short pause", &paused],
         [
             "may fail at once",
             &format!("{} now, {lost} meanwhile, {} afterwards", plan.tolerates, plan.tolerates_after),

@@ -1,6 +1,5 @@
 //! kvctl and the membership: a cluster of three in this process that takes a fourth in and lets it go.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
