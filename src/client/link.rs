@@ -249,6 +249,9 @@ impl Link {
                     Message::Outcome { outcome: Outcome::Refused(reason), .. } => {
                         why.insert(name, reason.into());
                     }
+                    Message::Outcome { outcome: Outcome::NotHere, .. } => {
+                        why.insert(name, "this machine belongs to no cluster yet".to_owned());
+                    }
                     _ => {}
                 },
                 Reply::Down(reason) => {

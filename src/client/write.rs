@@ -261,6 +261,11 @@ impl Tries<'_> {
                 self.overloaded = Some(Duration::from_millis(retry_after.into()));
                 Taken::Closed
             }
+            // In no view, or no longer in it: another one is. A newer view says who.
+            Outcome::NotHere => {
+                this.stands = Stands::Unchanged;
+                Taken::Closed
+            }
             Outcome::Refused(reason) => {
                 this.stands = Stands::Unchanged;
                 self.refused = Some(reason);
