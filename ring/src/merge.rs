@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
-use crate::history::{Concern, Telling, Verdict, judge};
+use crate::history::{Concern, Telling, Track, Verdict, judge};
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
@@ -155,6 +155,8 @@ struct Teller {
     machine: Machine,
     source: Source<Entry>,
     account: Option<Account>,
+    /// What the account says of the views since the last settled one.
+    track: Option<Track>,
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
@@ -195,6 +197,7 @@ impl Merge {
             machine,
             source: Source::from(None),
             account: None,
+            track: None,
             asked: None,
             out: false,
             looked: 0,
@@ -299,7 +302,10 @@ impl Merge {
         if page.account.settled > local.account.settled {
             acts.push(Act::Settled(page.account.settled));
         }
-        teller.account = Some(page.account);
+        if teller.account.as_ref() != Some(&page.account) {
+            teller.track = Some(local.history().track(from, &page.account));
+            teller.account = Some(page.account);
+        }
         self.promised = self.promised.max(page.promised);
         self.bound = self.bound.max(page.bound);
         local.see(page.promised.time);
@@ -377,6 +383,14 @@ impl Merge {
             }
         }
         true
+    }
+
+    /// T2: earlier views are forgotten, here too.
+    pub(crate) fn on_settled(&mut self, local: &Local) {
+        for teller in &mut self.tellers {
+            let history = local.history();
+            teller.track = teller.account.as_ref().map(|account| history.track(teller.machine, account));
+        }
     }
 
     /// One record has reached its cell.
@@ -585,13 +599,9 @@ impl Merge {
             asker: local.me,
             track: &track,
         };
-        let telling = |machine, account: &Account, record| {
-            let track = history.track(machine, account);
-            Telling { voted: history.voted(&track, &owners), track, record }
-        };
-        let mut others = Vec::new();
+        let mut others = Vec::with_capacity(self.tellers.len());
         for (i, teller) in self.tellers.iter().enumerate() {
-            let Some(account) = teller.account.as_ref().filter(|_| !teller.out) else { continue };
+            let Some(track) = teller.track.as_ref().filter(|_| !teller.out) else { continue };
             if mute.contains(&teller.machine) || !history.is_told(&concern, &chain, &owners, teller.machine) {
                 continue;
             }
@@ -599,9 +609,10 @@ impl Merge {
                 Held::Record { stamp, votes, .. } => Some((stamp, votes)),
                 Held::Unreadable => None,
             });
-            others.push(telling(teller.machine, account, record));
+            others.push(Telling { track, record });
         }
-        let mine = telling(local.me, &local.account, own);
+        let mine = history.track(local.me, &local.account);
+        let mine = Telling { track: &mine, record: own };
         match self.purpose {
             Purpose::Ahead => {
                 // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.

@@ -273,7 +273,7 @@ impl Node {
             Input::Scanned { scan, mut found, end, total } => {
                 let local = &mut self.local;
                 if local.newest().is_some()
-                    && !self.tellings.on_scanned(local, scan, &mut found, end, total, effects)
+                    && !self.tellings.on_scanned(local, now, scan, (&mut found, end, total), effects)
                 {
                     let mut wants = Vec::new();
                     self.sync.on_scanned(local, now, scan, &mut found, end, &mut wants);
@@ -618,7 +618,7 @@ impl Node {
     /// T1: this view is settled, somebody says.
     fn settle(&mut self, now: Now, epoch: Epoch, effects: &mut Vec<Effect>) {
         if self.local.note_settled(epoch, effects) {
-            self.sync.begin_sweep(&self.local, now);
+            self.sync.on_settled(&self.local, now);
         }
     }
 
@@ -640,7 +640,7 @@ impl Node {
         let mut wants = Vec::new();
         match message {
             Message::Tell { ask, request } if local.present().index_of(machine).is_some() => {
-                self.tellings.begin(local, machine, ask, request, effects);
+                self.tellings.begin(local, now, machine, ask, request, effects);
             }
             Message::Told { ask, page } => {
                 self.sync.on_page(local, now, machine, ask, *page, &mut wants);
@@ -953,7 +953,13 @@ impl Node {
 impl Cell {
     fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
         let voting = turn.local.voting(turn.key, turn.owners);
+        let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
         match message {
+            // No slot of the key is ours: who asks is behind, and hears so by the epoch of this.
+            Message::Prepare { ask, .. } | Message::Accept { ask, .. } if !owner => {
+                let message = Message::Answer { ask, votes: SlotSet::EMPTY, answer: Answer::Mute };
+                turn.local.send(from, message, None, turn.effects);
+            }
             Message::Prepare { ask, ballot, .. } => {
                 let (answer, votes) = self.acceptor.prepare(ballot, voting, &turn.local.limits);
                 let line = match &answer {
