@@ -488,10 +488,18 @@ impl Merge {
     /// S4: no key is decided while those who are left out may be needed for it.
     fn may_go_on(&self, local: &Local) -> bool {
         match self.purpose {
-            Purpose::Sync => local.history().is_covered_without(local.me, &self.without),
+            Purpose::Sync => self.is_covered_without(local, &self.without),
             Purpose::Ahead => true,
             Purpose::Check => self.without.is_empty(),
         }
+    }
+
+    fn is_covered_without(&self, local: &Local, without: &[Machine]) -> bool {
+        let synced = |machine, epoch| match self.tellers.iter().find(|t| t.machine == machine) {
+            Some(teller) => teller.account.as_ref().is_some_and(|account| account.synced.contains(&epoch)),
+            None => machine == local.me && local.account.synced.contains(&epoch),
+        };
+        local.history().is_covered_without(local.me, without, synced)
     }
 
     /// One key, of which all has been told. False if it cannot be decided yet.
@@ -519,7 +527,7 @@ impl Merge {
                 let mute: Vec<Machine> = mute.map(|(i, _)| self.tellers[*i].machine).collect();
                 let without: Vec<Machine> =
                     self.without.iter().copied().chain(mute.iter().copied()).collect();
-                if self.purpose == Purpose::Sync && !local.history().is_covered_without(local.me, &without) {
+                if self.purpose == Purpose::Sync && !self.is_covered_without(local, &without) {
                     let at = self.at.clone();
                     self.restart(at);
                     self.not_before = now.mono.plus(TRY_AGAIN);
