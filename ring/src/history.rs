@@ -133,9 +133,8 @@ impl History<'_> {
             return true;
         }
         let silent = |m: &Machine| *m != asker && without.contains(m);
-        let enough = |p: &Present, missing: usize| {
-            missing <= may_be_lost(p.ring_members().count(), p.view.slots())
-        };
+        let enough =
+            |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;

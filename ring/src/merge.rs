@@ -304,7 +304,12 @@ impl Merge {
         }
         if teller.account.as_ref() != Some(&page.account) {
             teller.track = Some(local.history().track(from, &page.account));
-            teller.account = Some(page.account);
+            // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
+            let mut account = page.account;
+            if teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch)) {
+                account.synced.retain(|epoch| *epoch != self.epoch);
+            }
+            teller.account = Some(account);
         }
         self.promised = self.promised.max(page.promised);
         self.bound = self.bound.max(page.bound);
@@ -406,6 +411,9 @@ impl Merge {
         for teller in &mut self.tellers {
             teller.source = Source::from(self.at.clone());
             teller.asked = None;
+            if self.at.is_none() {
+                teller.account = None;
+            }
         }
         if self.at.is_none() {
             self.wanted.clear();
