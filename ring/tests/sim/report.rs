@@ -232,9 +232,10 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 .collect();
             let account = &page.account;
             format!(
-                ", settled e{}, synced {:?}: {}{}",
+                ", settled e{}, synced {:?}, bound {}: {}{}",
                 account.settled,
                 account.synced,
+                page.bound.time,
                 entries.join("; "),
                 if page.upto.is_none() { "; the end" } else { "" }
             )
