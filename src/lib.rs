@@ -3,7 +3,10 @@
 pub mod certs;
 pub mod client;
 pub mod cluster;
+mod farewell;
 pub mod node;
+pub mod plan;
+mod progress;
 mod recovery;
 mod runtime;
 pub mod status;

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ennead_ring::message::Envelope;
 use ennead_ring::view::{ClusterId, Machine};
 
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
 
 /// The version of the wire, as the handshake of a connection names it.
 pub const ALPN: &[u8] = b"ennead/1";
@@ -50,6 +50,20 @@ pub enum Frame {
         /// The answer.
         status: Box<MachineStatus>,
     },
+    /// Compare your copies with everybody's, now and to the end.
+    CheckAsk {
+        /// Ties the answer to this.
+        ask: u64,
+    },
+    /// It is begun, if it was not under way; its status tells how it goes.
+    CheckTold {
+        /// What was asked.
+        ask: u64,
+        /// How it stood before.
+        before: CheckStatus,
+        /// Why not, if not.
+        refused: Option<String>,
+    },
 }
 
 impl Frame {
@@ -62,6 +76,8 @@ impl Frame {
             Self::Pong(_) => "pong",
             Self::StatusAsk { .. } => "status_ask",
             Self::StatusTold { .. } => "status_told",
+            Self::CheckAsk { .. } => "check_ask",
+            Self::CheckTold { .. } => "check_told",
         }
     }
 

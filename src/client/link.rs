@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
 use crate::wire::{Frame, Role};
 
@@ -49,6 +49,10 @@ impl Known {
 pub(super) enum Reply {
     Ring(Box<Envelope>),
     Status(Box<MachineStatus>),
+    Check {
+        before: CheckStatus,
+        refused: Option<String>,
+    },
     /// This machine cannot be reached; whatever was sent to it may be lost.
     Down(String),
 }
@@ -257,7 +261,7 @@ impl Link {
                 Reply::Down(reason) => {
                     why.insert(name, reason);
                 }
-                Reply::Status(_) => {}
+                Reply::Status(_) | Reply::Check { .. } => {}
             }
         }
         match newest {
@@ -460,12 +464,14 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                         let ask = match &envelope.message {
                             Message::Answer { ask, .. }
                             | Message::Outcome { ask, .. }
-                            | Message::ViewTold { ask, .. } => ask.0,
+                            | Message::ViewTold { ask, .. }
+                            | Message::Wished { ask, .. } => ask.0,
                             _ => continue,
                         };
                         (ask, Reply::Ring(envelope))
                     }
                     Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
+                    Frame::CheckTold { ask, before, refused } => (ask, Reply::Check { before, refused }),
                     _ => continue,
                 };
                 if let Some(waiting) = state.pending.get(&ask) {
