@@ -5,6 +5,8 @@
 //! DIR/ennead-data   the mark: format, incarnation, salt, checksum; text
 //! DIR/journal/      what was made durable last
 //! DIR/records/      everything else, in order
+//! DIR/run           which run of the program has it, and how that ended; not storage's own
+//! DIR/crashes/      crash reports; not storage's own
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -141,7 +143,8 @@ fn foreign(path: &Path) -> Result<Option<String>, StorageError> {
         match name.to_string_lossy().as_ref() {
             MARK | MARK_NEW => return Ok(None),
             // `lost+found`: the directory may be the root of a file system of its own.
-            LOCK | "lost+found" => {}
+            // What is left of a machine that ended before it had made anything.
+            LOCK | "lost+found" | "run" | "run.new" | "crashes" => {}
             other => strangers.push(other.to_owned()),
         }
     }
