@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use crate::effect::{Limits, Loaded, Ticket};
+use crate::merge::Take;
 use crate::message::{Answer, Copied};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::SlotSet;
@@ -110,6 +111,56 @@ impl Acceptor {
             Copied::Summary { stamp: record.stamp, version, bytes, expires, votes: record.votes }
         };
         (Answer::Copy(copied), votes)
+    }
+
+    /// What others told of the key, after S5 and S6: the record to be made durable, or that there is none any more.
+    /// `None` if nothing changes.
+    pub(crate) fn take(&mut self, take: Take) -> Option<Option<Record>> {
+        if self.mute {
+            return None;
+        }
+        let Take { stamp, state, gained, granted, void, .. } = take;
+        let own = self.record.as_ref().map(|r| r.stamp);
+        if let Some(record) = &mut self.record
+            && Some(record.stamp) == stamp
+        {
+            let votes = record.votes.minus(gained).union(granted);
+            if votes == record.votes {
+                return None;
+            }
+            record.votes = votes;
+            return Some(Some(record.clone()));
+        }
+        // What it holds is kept if it is the highest; unless it does not count, and is still what did not.
+        let is_void = own.is_some() && own == void;
+        match (stamp, state) {
+            (Some(stamp), Some(state)) if is_void || own.is_none_or(|own| own < stamp) => {
+                let record = Record { stamp, state, votes: granted };
+                self.promised = self.promised.max(stamp.ballot);
+                self.record = Some(record.clone());
+                Some(Some(record))
+            }
+            (None, _) if is_void => {
+                self.record = None;
+                Some(None)
+            }
+            _ => None,
+        }
+    }
+
+    /// The record; `None` if it cannot say (R3).
+    pub(crate) fn held(&self) -> Option<Option<Record>> {
+        (!self.mute).then(|| self.record.clone())
+    }
+
+    /// G2, T2: drops the record with this stamp. What was promised stays. Returns it.
+    pub(crate) fn forget(&mut self, stamp: Stamp) -> Option<Record> {
+        self.record.take_if(|r| r.stamp == stamp)
+    }
+
+    /// The tombstone with this stamp, if that is what it holds.
+    pub(crate) fn tombstone(&self, stamp: Stamp) -> Option<&Record> {
+        self.record.as_ref().filter(|r| r.stamp == stamp && r.state.value.is_none())
     }
 
     /// G3: an absent key may have been forgotten; a ballot from before that is refused.

@@ -1,7 +1,7 @@
-//! How machines come to their first view: `init`, and the blank machines that it takes along (F1).
+//! How machines come to a view: `init` and the blank machines that it takes along (F1), joining, coming back (V5).
 
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -15,6 +15,9 @@ use crate::view::{
 
 /// How often a blank machine offers itself.
 const OFFER_EVERY: u64 = 200_000_000;
+/// How often one that was dropped does, and to how many members.
+const RETURN_EVERY: u64 = 500_000_000;
+const ASKED: usize = 3;
 
 /// Where this machine stands.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ pub(crate) enum Stage {
     Still,
     Offering {
         to: Vec<Name>,
+        next: Mono,
+    },
+    /// It was dropped from the view, and offers itself again, under the same incarnation (V5).
+    Returning {
         next: Mono,
     },
     Gathering {
@@ -35,8 +42,8 @@ pub(crate) enum Stage {
 
 impl Stage {
     pub(crate) fn new(birth: &Birth, local: &Local, now: Now) -> Self {
-        if local.present.is_some() {
-            return Self::Still;
+        if local.newest().is_some() {
+            return Self::in_view(local, now);
         }
         match birth {
             Birth::None => Self::Still,
@@ -53,9 +60,15 @@ impl Stage {
         }
     }
 
+    /// Where a machine stands that has a view.
+    pub(crate) fn in_view(local: &Local, now: Now) -> Self {
+        let back = local.present().me.is_none() && !local.account.left;
+        if back { Self::Returning { next: now.mono } } else { Self::Still }
+    }
+
     pub(crate) fn wake_at(&self) -> Option<Mono> {
         match self {
-            Self::Offering { next, .. } => Some(*next),
+            Self::Offering { next, .. } | Self::Returning { next } => Some(*next),
             Self::Gathering { due: true, .. } => Some(Mono::default()),
             _ => None,
         }
@@ -72,6 +85,15 @@ impl Stage {
                 }
                 *next = now.mono.plus(OFFER_EVERY);
             }
+            Self::Returning { next } if *next <= now.mono => {
+                *next = now.mono.plus(RETURN_EVERY);
+                let members = local.present().view.members().len() as u64;
+                for _ in 0..ASKED {
+                    let member = local.up_to(members - 1) as u32;
+                    let message = Message::Blank { weight: local.weight };
+                    local.send_to(member, message, None, effects);
+                }
+            }
             Self::Gathering { due, .. } => {
                 *due = false;
                 self.bear(local, effects);
@@ -80,7 +102,7 @@ impl Stage {
         }
     }
 
-    /// A blank machine offers itself.
+    /// A blank machine offers itself to one that has no view either.
     pub(crate) fn on_blank(
         &mut self,
         local: &mut Local,
@@ -88,17 +110,6 @@ impl Stage {
         weight: u32,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(present) = &local.present {
-            let view = &present.view;
-            let message = if view.has(from) {
-                // It was taken along, and has not heard or has lost the word.
-                Message::Birth { view: view.clone() }
-            } else {
-                Message::NotTaken { reason: not_taken(view, from) }
-            };
-            local.send(Addr::Machine(from), message, None, effects);
-            return;
-        }
         match self {
             Self::Gathering { with, offers, .. } if with.contains(&from.name) => {
                 offers.insert(from.name, (from.incarnation, weight));
@@ -110,7 +121,7 @@ impl Stage {
                 local.send(Addr::Machine(from), Message::NotTaken { reason: reason.into() }, None, effects);
             }
             // Blank as well: it will hear from whoever initialises.
-            Self::Offering { .. } | Self::Still => {}
+            Self::Offering { .. } | Self::Returning { .. } | Self::Still => {}
         }
     }
 
@@ -144,7 +155,7 @@ impl Stage {
         };
         let told: Vec<Machine> =
             view.members().iter().map(|m| m.machine).filter(|m| *m != local.me).collect();
-        local.adopt(view.clone(), effects);
+        local.adopt(view.clone(), Epoch::FIRST, effects);
         for machine in told {
             local.send(Addr::Machine(machine), Message::Birth { view: view.clone() }, None, effects);
         }
@@ -161,11 +172,22 @@ impl Stage {
         }
     }
 
-    /// View 1 takes us along. A machine adopts one cluster id, once, and refuses every other.
-    pub(crate) fn on_birth(&mut self, local: &mut Local, view: Arc<View>, effects: &mut Vec<Effect>) {
+    /// View 1 takes us along, or later views do. A machine adopts one cluster id, once, and refuses every other.
+    pub(crate) fn on_views(
+        &mut self,
+        local: &mut Local,
+        views: &[Arc<View>],
+        settled: Epoch,
+        effects: &mut Vec<Effect>,
+    ) {
         let blank = matches!(self, Self::Offering { .. });
-        if blank && view.epoch() == Epoch::FIRST && view.has(local.me) {
-            local.adopt(view, effects);
+        let member = views.last().is_some_and(|view| view.has(local.me));
+        let chain = views.windows(2).all(|w| w[0].is_before(&w[1]));
+        let whole = views.first().is_some_and(|v| v.epoch() == Epoch::FIRST || v.epoch() == settled);
+        if blank && member && chain && whole {
+            for view in views {
+                local.adopt(view.clone(), settled, effects);
+            }
             *self = Self::Still;
         }
     }
@@ -174,20 +196,4 @@ impl Stage {
 fn member(machine: Machine, weight: u32) -> Member {
     let weight = weight.clamp(1, MAX_WEIGHT);
     Member { machine, weight, next_weight: weight, state: MemberState::Up }
-}
-
-fn not_taken(view: &View, from: Machine) -> String {
-    let cluster = view.cluster();
-    if view.index_of(from.name).is_some() {
-        alloc::format!(
-            "cluster {cluster} knows {} under another incarnation: its data directory was emptied or replaced, \
-             so it may not vote under the old name; joining a running cluster is not built yet",
-            from.name
-        )
-    } else {
-        alloc::format!(
-            "cluster {cluster} was initialised without {}; joining a running cluster is not built yet",
-            from.name
-        )
-    }
 }

@@ -280,6 +280,20 @@ impl Coordinator {
         }
     }
 
+    /// A view was adopted: the owners may be others. What is under way begins anew; a lead is worth one round trip.
+    pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
+        self.stand_down(turn);
+        self.favourite = None;
+        for Handed { ask, mut waiting, .. } in mem::take(&mut self.handed) {
+            turn.local.forget(ask);
+            // It may have been proposed.
+            waiting.handed = true;
+            waiting.mark_sent();
+            self.waiting.push_back(waiting);
+        }
+        self.advance(turn);
+    }
+
     // -- other coordinators --------------------------------------------------------------------------
 
     fn hand_over(&mut self, turn: &mut Turn<'_>, to: u32, waiting: Waiting) {
@@ -448,6 +462,8 @@ impl Preparing {
         self.bound = self.bound.max(bound);
         let machine = turn.local.present().machine(by).name;
         match record {
+            // Who votes for nothing is not one of the five: what it holds may be from before the last settled view.
+            Some(_) if slots.is_empty() && !turn.local.rules.broken(Mutant::C1Stranger) => {}
             Some(record) => {
                 let own = record.votes.intersection(slots);
                 self.told.hear(machine, epoch, own, Copied::Whole(record.clone()));

@@ -174,8 +174,8 @@ impl Stage {
 
 impl Detector {
     /// Begins, or goes on in a view that has been adopted. False if there is nobody to probe.
-    fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
-        let Some(present) = &local.present else { return false };
+    pub(crate) fn is_on(&mut self, local: &mut Local, now: Now) -> bool {
+        let Some(present) = local.newest() else { return false };
         let (epoch, members) = (present.view.epoch(), present.view.members().len());
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
             // Who does not listen knows nothing, and remembers nothing when it begins again.
@@ -242,7 +242,7 @@ impl Detector {
 
     /// When it wants to be woken; at once, to begin.
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
-        let present = local.present.as_ref()?;
+        let present = local.newest()?;
         if local.tuning.probe_every == 0 || present.me.is_none() || present.view.members().len() < 2 {
             return None;
         }
@@ -258,7 +258,7 @@ impl Detector {
 
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
-        let Some(present) = &local.present else { return Vec::new() };
+        let Some(present) = local.newest() else { return Vec::new() };
         let suspect = self.peers.iter().filter_map(|peer| {
             let Doubt { since, by, down } = peer.doubt.as_ref()?;
             // Until it has gone on in a new view, it may know machines that have left.
@@ -275,7 +275,7 @@ impl Detector {
     /// off from another drops nobody. Empty for a moment after this machine stood still itself: what it knew
     /// before may have been refuted while it did not listen.
     pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
-        let Some(present) = &local.present else { return Vec::new() };
+        let Some(present) = local.newest() else { return Vec::new() };
         if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
             return Vec::new();
         }
@@ -296,7 +296,7 @@ impl Detector {
 
     /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
     pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
-        let Some(present) = &local.present else { return Vec::new() };
+        let Some(present) = local.newest() else { return Vec::new() };
         let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
         unwell.filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell?.0))).collect()
     }

@@ -106,6 +106,8 @@ pub struct Account {
     pub settled: Epoch,
     /// The views, from that one on, in which it came to be synced for all that it owned.
     pub synced: Vec<Epoch>,
+    /// It handed its data over and left: it does not come back by itself.
+    pub left: bool,
 }
 
 /// A warden's memory of the decree on the view after `epoch` (V2); kept durably until that view is adopted.

@@ -9,49 +9,17 @@ use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::effect::{Change, Effect, Limits, Now, Ticket};
+use crate::effect::{Account, Change, Effect, Limits, Now, Ticket};
+use crate::history::{Concern, History, Present, Track};
 use crate::key::Key;
-use crate::message::{Addr, Ask, Envelope, Message};
+use crate::message::{Addr, Ask, Bound, Envelope, Message};
 use crate::mutant::{Mutant, Rules};
-use crate::node::{Setup, Tuning};
-use crate::placement::{Owners, Ring};
-use crate::position::Chain;
+use crate::node::{Birth, Setup, Tuning};
+use crate::placement::Owners;
 use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::reader::Reader;
 use crate::stamp::{Ballot, Hlc};
-use crate::sync::Synced;
-use crate::view::{Epoch, Incarnation, Machine, Name, View};
-
-/// A view and what follows from it.
-#[derive(Debug)]
-pub(crate) struct Present {
-    pub(crate) view: Arc<View>,
-    pub(crate) ring: Ring,
-    /// This machine's place among the members; `None` once it is not one of them (V5).
-    pub(crate) me: Option<u32>,
-}
-
-impl Present {
-    fn new(view: Arc<View>, me: Machine) -> Self {
-        let index = view.has(me).then(|| view.index_of(me.name)).flatten();
-        Self { ring: Ring::of(&view), me: index.map(|i| i as u32), view }
-    }
-
-    pub(crate) fn machine(&self, member: u32) -> Machine {
-        self.view.members()[member as usize].machine
-    }
-
-    /// The place of exactly this incarnation.
-    pub(crate) fn index_of(&self, machine: Machine) -> Option<u32> {
-        let index = self.view.index_of(machine.name)?;
-        (self.machine(index as u32) == machine).then_some(index as u32)
-    }
-
-    /// The place of the member that took this ballot.
-    pub(crate) fn proposer(&self, by: Incarnation) -> Option<u32> {
-        self.view.members().iter().position(|m| m.machine.incarnation == by).map(|i| i as u32)
-    }
-}
+use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 
 /// See the module's caption.
 #[derive(Debug)]
@@ -59,9 +27,13 @@ pub(crate) struct Local {
     pub(crate) me: Machine,
     pub(crate) weight: u32,
     pub(crate) tuning: Tuning,
-    pub(crate) present: Option<Present>,
-    pub(crate) synced: Synced,
+    /// The views since the last settled one, the present one last; none on a blank machine.
+    views: Vec<Present>,
+    /// What it can tell of them.
+    pub(crate) account: Account,
     pub(crate) limits: Limits,
+    /// The highest ballot promised or accepted in this life; those before are at or below the floor (A4).
+    promised: Ballot,
     /// Raised ceilings and the ticket that makes each durable, lowest first. Invariant: the last is
     /// `limits.ceiling`.
     ceilings: VecDeque<(Hlc, Option<Ticket>)>,
@@ -98,9 +70,14 @@ impl Local {
             me: setup.me,
             weight: setup.weight,
             tuning: setup.tuning.clone(),
-            present: None,
-            synced: Synced::default(),
+            views: Vec::new(),
+            // Told to join again, it does.
+            account: Account {
+                left: setup.account.left && !matches!(setup.birth, Birth::Join(_)),
+                ..setup.account.clone()
+            },
             limits,
+            promised: Ballot::ZERO,
             ceilings: VecDeque::from([(limits.ceiling, None)]),
             // The HLC is never behind a time on disk.
             clock: limits.ceiling.max(limits.bound.time),
@@ -120,36 +97,140 @@ impl Local {
             local.clock = Hlc::ZERO;
         }
         local.see_wall(now);
-        if let Some(view) = setup.views.last() {
-            local.stand_in(view.clone());
-        }
+        local.restore(&setup.views);
         local
     }
 
     // -- views ---------------------------------------------------------------------------------------
 
-    /// V3: adopts a view: durable before anything more is said.
-    pub(crate) fn adopt(&mut self, view: Arc<View>, effects: &mut Vec<Effect>) {
-        let ticket = self.persist(Change::View(view.clone()), effects);
+    /// The views found on disk. Only a jump to a settled view (V3) leaves a gap, and what was before it counts no more:
+    /// the account that says so may not have made it to the disk.
+    fn restore(&mut self, views: &[Arc<View>]) {
+        let from = views.windows(2).rposition(|w| !w[0].is_before(&w[1])).map_or(0, |gap| gap + 1);
+        let views = &views[from..];
+        let Some(first) = views.first() else { return };
+        let first = first.epoch();
+        self.account.settled = self.account.settled.max(first);
+        self.account.synced.retain(|epoch| *epoch >= first);
+        self.views = views.iter().map(|view| Present::new(view.clone(), self.me)).collect();
+        let settled = self.account.settled;
+        self.views.retain(|p| p.epoch() >= settled);
+    }
+
+    /// V3: adopts a view: durable before anything more is said. In order: it is the one after the present view, or a
+    /// settled one that this machine was not in the ring of, or the first there is.
+    pub(crate) fn adopt(&mut self, view: Arc<View>, settled: Epoch, effects: &mut Vec<Effect>) {
+        let follows = self.newest().is_some_and(|p| p.view.is_before(&view));
+        let present = Present::new(view.clone(), self.me);
+        let was_leaving = self.newest().is_some_and(|p| {
+            p.me.is_some_and(|me| p.view.members()[me as usize].state == MemberState::Leaving)
+        });
+        let mut account = self.account.clone();
+        account.left = present.me.is_none() && (account.left || was_leaving);
+        if !follows {
+            // What it was synced for is past: it begins from here, synced for nothing.
+            self.views.clear();
+            let born = view.epoch() == Epoch::FIRST;
+            account.synced = if born { Vec::from([Epoch::FIRST]) } else { Vec::new() };
+            account.settled = if born { Epoch::FIRST } else { settled };
+        }
+        let mut ticket = self.persist(Change::View(view), effects);
+        if account != self.account {
+            // After the view: a settled view that is not on disk would leave the machine without any.
+            self.account = account;
+            ticket = self.persist(Change::Account(self.account.clone()), effects);
+        }
         self.barrier = Some(ticket);
         if self.rules.broken(Mutant::F1TellFirst) {
             self.barrier = None;
         }
-        self.stand_in(view);
+        self.views.push(present);
+        self.stay_synced(effects);
     }
 
-    fn stand_in(&mut self, view: Arc<View>) {
-        self.synced = Synced::at_birth(&view);
-        self.present = Some(Present::new(view, self.me));
+    /// S1: synced in the view before, and owning nothing more in this one: synced.
+    pub(crate) fn stay_synced(&mut self, effects: &mut Vec<Effect>) {
+        let [.., before, present] = &self.views[..] else { return };
+        let was = self.account.synced.last() == Some(&before.epoch());
+        if was && present.me.is_some() && before.view.same_ring(&present.view) {
+            self.account.synced.push(present.epoch());
+            let ticket = self.persist(Change::Account(self.account.clone()), effects);
+            self.barrier = Some(ticket);
+        }
+    }
+
+    /// S7: all that this machine owns in the present view is here. It votes for it once that is durable.
+    pub(crate) fn become_synced(&mut self, promised: Ballot, bound: Bound, effects: &mut Vec<Effect>) {
+        if !self.rules.broken(Mutant::S5NoFloor) {
+            self.raise_floor_to(promised.time);
+        }
+        if !self.rules.broken(Mutant::S5NoBound) {
+            self.limits.bound = self.limits.bound.max(bound);
+        }
+        self.persist_limits(effects);
+        let epoch = self.epoch();
+        if self.account.synced.last() != Some(&epoch) {
+            self.account.synced.push(epoch);
+        }
+        let ticket = self.persist(Change::Account(self.account.clone()), effects);
+        if !self.rules.broken(Mutant::S7Early) {
+            self.barrier = Some(ticket);
+        }
+    }
+
+    /// T1, T2: a view is settled. What was told of earlier ones is forgotten. False if that is nothing new.
+    pub(crate) fn note_settled(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) -> bool {
+        if epoch <= self.account.settled || epoch > self.epoch() {
+            return false;
+        }
+        self.account.settled = epoch;
+        self.account.synced.retain(|e| *e >= epoch);
+        self.views.retain(|p| p.epoch() >= epoch);
+        let ticket = self.persist(Change::Account(self.account.clone()), effects);
+        self.barrier = self.barrier.max(Some(ticket));
+        true
+    }
+
+    /// True if the present view is settled, as far as is known here.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.account.settled == self.epoch()
+    }
+
+    /// True if it votes for all that it owns in the present view.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.account.synced.last() == Some(&self.epoch()) && self.newest().is_some_and(|p| p.me.is_some())
+    }
+
+    pub(crate) fn history(&self) -> History<'_> {
+        History { views: &self.views, rules: self.rules }
+    }
+
+    /// Another machine's places in the views, where it was last synced for all it owned in the view `since`.
+    pub(crate) fn tracks_of(&self, machine: Machine, since: Option<Epoch>) -> Track {
+        let account = Account { synced: since.into_iter().collect(), ..Account::default() };
+        self.history().track(machine, &account)
+    }
+
+    /// True if this machine is to tell of a key.
+    pub(crate) fn tells(&self, concern: &Concern<'_>, key: &Key) -> bool {
+        let history = self.history();
+        let chain = self.present().chain(key);
+        let owners = history.owners(&chain);
+        history.is_told(concern, &chain, &owners, self.me)
+    }
+
+    /// The present view, if there is any.
+    pub(crate) fn newest(&self) -> Option<&Present> {
+        self.views.last()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.present.as_ref().map_or(Epoch::ZERO, |p| p.view.epoch())
+        self.newest().map_or(Epoch::ZERO, Present::epoch)
     }
 
     /// The view that this machine takes part in; only called where there is one.
     pub(crate) fn present(&self) -> &Present {
-        self.present.as_ref().expect("a machine without a view routes nothing to a key")
+        self.newest().expect("a machine without a view routes nothing to a key")
     }
 
     pub(crate) fn slots(&self) -> u8 {
@@ -162,16 +243,20 @@ impl Local {
     }
 
     pub(crate) fn owners_of(&self, key: &Key) -> Owners {
-        let present = self.present();
-        present.ring.owners(&Chain::of(key.as_bytes(), present.view.slots()))
+        self.present().owners(key)
     }
 
-    /// Q1: the slots of a key that this machine votes for.
-    pub(crate) fn voting(&self, owners: &Owners) -> SlotSet {
-        match self.present().me {
-            Some(me) => self.synced.voting(owners.slots_of(me)),
-            None => SlotSet::EMPTY,
+    /// Q1: the slots of a key that this machine votes for: those that it has owned in every view since the last one
+    /// in which it was synced for all it owned (S1).
+    pub(crate) fn voting(&self, key: &Key, owners: &Owners) -> SlotSet {
+        let Some(me) = self.present().me else { return SlotSet::EMPTY };
+        if self.account.synced.last() == Some(&self.epoch()) {
+            return owners.slots_of(me);
         }
+        let history = self.history();
+        let owners = history.owners(&self.present().chain(key));
+        let track = history.track(self.me, &self.account);
+        history.voted(&track, &owners).last().copied().unwrap_or(SlotSet::EMPTY)
     }
 
     // -- clock and ceiling ---------------------------------------------------------------------------
@@ -229,6 +314,38 @@ impl Local {
         self.persist(Change::Limits(self.limits), effects);
     }
 
+    /// S5: takes part in nothing at or below this time. Raising the floor raises the ceiling (A4).
+    fn raise_floor_to(&mut self, time: Hlc) {
+        self.limits.floor = self.limits.floor.max(time);
+        self.limits.ceiling = self.limits.ceiling.max(self.limits.floor);
+        self.see(time);
+    }
+
+    fn persist_limits(&mut self, effects: &mut Vec<Effect>) {
+        let ticket = self.persist(Change::Limits(self.limits), effects);
+        if self.ceilings.back().is_some_and(|(ceiling, _)| *ceiling != self.limits.ceiling) {
+            self.ceilings.push_back((self.limits.ceiling, Some(ticket)));
+        }
+    }
+
+    /// G3: this is about to be forgotten.
+    pub(crate) fn raise_bound(&mut self, bound: Bound, effects: &mut Vec<Effect>) {
+        if !self.rules.broken(Mutant::G3NoBound) {
+            self.limits.bound = self.limits.bound.max(bound);
+            self.persist(Change::Limits(self.limits), effects);
+        }
+    }
+
+    /// This ballot was promised or accepted.
+    pub(crate) fn note_promised(&mut self, ballot: Ballot) {
+        self.promised = self.promised.max(ballot);
+    }
+
+    /// S3: at or above every ballot that this machine may have promised.
+    pub(crate) fn highest_promised(&self) -> Ballot {
+        self.promised.max(Ballot { time: self.limits.floor, by: Incarnation::new(u64::MAX) })
+    }
+
     /// Refuses every ballot that some forgotten promise may have been above (see `Node::rotate`).
     pub(crate) fn raise_floor_in_memory(&mut self, promised: Hlc) {
         debug_assert!(promised <= self.limits.ceiling, "a promise above the ceiling");
@@ -251,11 +368,8 @@ impl Local {
         after: Option<Ticket>,
         effects: &mut Vec<Effect>,
     ) {
-        let envelope = Envelope {
-            cluster: self.present.as_ref().map(|p| p.view.cluster()),
-            epoch: self.epoch(),
-            message,
-        };
+        let envelope =
+            Envelope { cluster: self.newest().map(|p| p.view.cluster()), epoch: self.epoch(), message };
         let after = after.max(self.barrier);
         effects.push(Effect::Send { to, envelope: Box::new(envelope), after });
     }
@@ -319,6 +433,11 @@ impl Local {
         if !reachable {
             self.unreachable.push(name);
         }
+    }
+
+    /// What the detector believes; never evidence.
+    pub(crate) fn is_alive(&self, member: u32) -> bool {
+        !self.doubted.contains(&self.present().machine(member).name)
     }
 
     /// A hint for choosing coordinators; never evidence.

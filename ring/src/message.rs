@@ -275,6 +275,8 @@ pub enum Op {
     Read,
     /// A change, applied at most once under its id (I1 to I4).
     Write(Write),
+    /// No change, and yet a new stamp: what some slots lack or hold as hearsay becomes a vote of all (S6).
+    Settle,
 }
 
 /// A change that a client asks for.

@@ -82,6 +82,38 @@ pub enum Mutant {
     I3Failure,
     /// V4: obeys messages of another cluster.
     V4Cluster,
+    /// V2: a view is decided by a minority of the wardens.
+    V2NoQuorum,
+    /// V2: a restarted warden has forgotten what it accepted.
+    V2Forgets,
+    /// V2: a warden answers about a decree that it has passed.
+    V2Stale,
+    /// V5: a machine that is no member takes part in rounds.
+    V5Stranger,
+    /// S1: ownership that was broken counts as synced again.
+    S1Unbroken,
+    /// S4: a slot is synced from whoever tells, covered or not.
+    S4NoCover,
+    /// S5: the lowest-stamped record told is taken.
+    S5Lowest,
+    /// S5: the floor does not rise to the ballot promised.
+    S5NoFloor,
+    /// S5: the bound does not rise to the bound told.
+    S5NoBound,
+    /// S5: what a machine holds from before the last settled view counts.
+    S5OwnVoid,
+    /// S6: every record taken is a vote.
+    S6CopyIsVote,
+    /// S7: votes before what it took is durable.
+    S7Early,
+    /// G2: a tombstone that five slots hold is collected.
+    G2Five,
+    /// G2: holders count, whether they voted or not.
+    G2Hearsay,
+    /// G3: a tombstone is dropped and leaves no bound.
+    G3NoBound,
+    /// C1: the record of a machine that votes for nothing is a base.
+    C1Stranger,
 }
 
 impl Mutant {
@@ -112,5 +144,21 @@ impl Mutant {
         Self::D3Later,
         Self::I3Failure,
         Self::V4Cluster,
+        Self::V2NoQuorum,
+        Self::V2Forgets,
+        Self::V2Stale,
+        Self::V5Stranger,
+        Self::S1Unbroken,
+        Self::S4NoCover,
+        Self::S5Lowest,
+        Self::S5NoFloor,
+        Self::S5NoBound,
+        Self::S5OwnVoid,
+        Self::S6CopyIsVote,
+        Self::S7Early,
+        Self::G2Five,
+        Self::G2Hearsay,
+        Self::G3NoBound,
+        Self::C1Stranger,
     ];
 }

@@ -15,17 +15,22 @@ use crate::birth::Stage;
 use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
 use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
+use crate::fetching::Fetchings;
 use crate::gossip::Health;
 use crate::key::Key;
 use crate::local::Local;
-use crate::message::{self, Addr, Answer, Ask, Envelope, Message, Op, Outcome, Write};
+use crate::merge::{Act, Move, Take};
+use crate::message::{self, Addr, Answer, Bound, Envelope, Message, Op, Outcome, Write};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
-use crate::quorum::{MAX_SLOTS, SlotSet};
+use crate::quorum::SlotSet;
 use crate::reading::Readings;
-use crate::stamp::{Ballot, State};
+use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
+use crate::sync::{CheckProgress, Sync, Want};
+use crate::telling::Tellings;
 use crate::turn::{Turn, Vote, Waiting};
 use crate::view::{Epoch, Machine, Name, View};
+use crate::warden::Warden;
 
 /// How a machine without a cluster comes to one (F1).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +79,15 @@ pub struct Tuning {
     pub probe_every: u64,
     /// How long a machine is suspected before it counts as down. Default 2 s.
     pub down_after: u64,
+    /// How long a machine is down before it is dropped from the view (V7). Default 30 s: longer than a restart. Shorter
+    /// restores nine copies sooner, and moves data for machines that would have come back.
+    pub patience: u64,
+    /// Bytes a second that one machine takes in ahead of a move, or for the comparison of copies. Default 32 MiB.
+    pub move_rate: u64,
+    /// How long after one comparison of all copies the next begins. Default 10 minutes. 0: only when asked for.
+    pub check_every: u64,
+    /// How old a tombstone is before it may be collected (G2). Default 5 minutes.
+    pub collect_after: u64,
 }
 
 /// How often a machine probes another where nobody said otherwise: 250 ms.
@@ -95,6 +109,10 @@ impl Default for Tuning {
             max_value: 8 << 20,
             probe_every: 0,
             down_after: 2_000 * MS,
+            patience: 30_000 * MS,
+            move_rate: 32 << 20,
+            check_every: 600_000 * MS,
+            collect_after: 300_000 * MS,
         }
     }
 }
@@ -133,6 +151,10 @@ pub enum Why {
     Birth,
     /// Another machine is to be probed, or should have answered by now.
     Probe,
+    /// The wardens are to be told something, or to be asked again.
+    Warden,
+    /// A page or a value has not come, or the next one is due.
+    Sync,
 }
 
 /// Longest that a request may wait, whatever its sender says: 10 minutes.
@@ -146,6 +168,10 @@ pub struct Node {
     local: Local,
     birth: Stage,
     detector: Detector,
+    warden: Warden,
+    sync: Sync,
+    tellings: Tellings,
+    fetchings: Fetchings,
     /// Keys used lately. When they are many they become `old`, and the former `old` ones are dropped, as far
     /// as nothing would be forgotten: a cache of two generations.
     young: Table<Entry>,
@@ -161,9 +187,22 @@ pub struct Node {
 /// What is in memory of a key.
 #[derive(Debug)]
 enum Entry {
-    /// Storage is being asked; messages wait for it in order.
-    Loading(Vec<(Addr, Epoch, Message)>),
+    /// Storage is being asked; what is to be done waits for it in order.
+    Loading(Vec<Work>),
     Here(Box<Cell>),
+}
+
+/// Something to be done at a key.
+#[derive(Debug)]
+enum Work {
+    /// Somebody says something.
+    Message { from: Addr, message: Message },
+    /// S5, S6, M1: a pass has brought this.
+    Take(Take),
+    /// T2: this record is for nothing.
+    Forget(Stamp),
+    /// Another machine asked for what is held here, under this number.
+    Give(u64),
 }
 
 impl Entry {
@@ -195,6 +234,10 @@ impl Node {
         Self {
             birth: Stage::new(&setup.birth, &local, now),
             detector: Detector::default(),
+            warden: Warden::new(setup.decree.clone(), now),
+            sync: Sync::new(&local, now),
+            tellings: Tellings::default(),
+            fetchings: Fetchings::default(),
             local,
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
@@ -212,8 +255,7 @@ impl Node {
             Input::Loaded { key, found } => self.on_loaded(now, key, found, effects),
             Input::Reachable { name, reachable } => {
                 self.local.note_reachable(name, reachable);
-                let member =
-                    self.local.present.as_ref().and_then(|p| p.view.index_of(name)).map(|i| i as u32);
+                let member = self.local.newest().and_then(|p| p.view.index_of(name)).map(|i| i as u32);
                 match member {
                     Some(member) if reachable => self.detector.heard(&mut self.local, now, member),
                     Some(member) => {
@@ -225,13 +267,23 @@ impl Node {
                     self.take_back(now, effects);
                 }
             }
-            Input::Scanned { .. } => {}
+            Input::Scanned { scan, mut found, end, total } => {
+                let local = &mut self.local;
+                if local.newest().is_some()
+                    && !self.tellings.on_scanned(local, scan, &mut found, end, total, effects)
+                {
+                    let mut wants = Vec::new();
+                    self.sync.on_scanned(local, now, scan, &mut found, end, &mut wants);
+                    self.carry_out(now, wants, effects);
+                }
+            }
             Input::Health(health) => self.detector.on_health(&mut self.local, now, health, effects),
             Input::Wake => self.on_time(now, effects),
         }
         if self.detector.take_lost() {
             self.take_back(now, effects);
         }
+        self.go_on(now, effects);
     }
 
     /// When to send [`Input::Wake`], and why; `None` if nothing is due ever.
@@ -239,12 +291,14 @@ impl Node {
         let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
         let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
         let probe = self.detector.wake_at(&self.local).map(|at| (at, Why::Probe));
-        [round, birth, probe].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let warden = self.warden.wake_at(&self.local).map(|at| (at, Why::Warden));
+        let sync = self.sync.wake_at(&self.local).map(|at| (at, Why::Sync));
+        [round, birth, probe, warden, sync].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The newest view adopted.
     pub fn view(&self) -> Option<&Arc<View>> {
-        self.local.present.as_ref().map(|p| &p.view)
+        self.local.newest().map(|p| &p.view)
     }
 
     /// The limits last persisted.
@@ -254,8 +308,51 @@ impl Node {
 
     /// True if it votes for all the slots it owns (section 6).
     pub fn is_synced(&self) -> bool {
-        let all = SlotSet::all(MAX_SLOTS as u8);
-        self.local.present.as_ref().is_some_and(|p| p.me.is_some()) && self.local.synced.voting(all) == all
+        self.local.is_synced()
+    }
+
+    /// The views since the last settled one, newest last.
+    pub fn history(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.local.history().views.iter().map(|p| &p.view)
+    }
+
+    /// What it can tell of its views.
+    pub fn account(&self) -> &Account {
+        &self.local.account
+    }
+
+    /// True if the present view is settled, as far as this machine knows (T1).
+    pub fn is_settled(&self) -> bool {
+        self.local.newest().is_some() && self.local.is_settled()
+    }
+
+    /// True if it handed its data over and is needed no more (M3): the view that it is not in is settled.
+    pub fn has_left(&self) -> bool {
+        self.local.account.left && self.local.is_settled()
+    }
+
+    /// Q1: the slots of a key that it votes for now.
+    pub fn votes_for(&self, key: &Key) -> SlotSet {
+        match self.local.newest() {
+            Some(_) => self.local.voting(key, &self.local.owners_of(key)),
+            None => SlotSet::EMPTY,
+        }
+    }
+
+    /// What it is taking in at present.
+    pub fn moves(&self) -> Vec<Move> {
+        self.sync.moves()
+    }
+
+    /// Compares all copies of the keys that it is the first owner of, as soon as nothing moves.
+    pub fn start_check(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.sync.check_now();
+        self.go_on(now, effects);
+    }
+
+    /// How far that is.
+    pub fn check_progress(&self) -> CheckProgress {
+        self.sync.progress()
     }
 
     /// Machines that `--init --with` still waits for.
@@ -282,8 +379,8 @@ impl Node {
 
     fn on_message(&mut self, now: Now, from: Addr, envelope: Envelope, effects: &mut Vec<Effect>) {
         let Envelope { cluster, epoch, message } = envelope;
-        let Some(present) = &self.local.present else {
-            self.on_message_to_blank(from, message, effects);
+        let Some(present) = self.local.newest() else {
+            self.on_message_to_blank(now, from, message, effects);
             return;
         };
         // V4: another cluster's word is nothing to us. The transport has refused it already.
@@ -298,64 +395,315 @@ impl Node {
         if let Some(member) = member {
             self.detector.heard(&mut self.local, now, member);
         }
-        let Some(present) = &self.local.present else { return };
+        let Addr::Machine(machine) = from else {
+            self.on_client(now, from, message, effects);
+            return;
+        };
         match message {
-            Message::Blank { weight } => {
-                if let Addr::Machine(machine) = from {
-                    self.birth.on_blank(&mut self.local, machine, weight, effects);
+            Message::Blank { weight } => self.on_offer(now, machine, epoch, weight, effects),
+            Message::ViewAsk { .. } => self.on_client(now, from, message, effects),
+            Message::ViewsAsk { after } => self.tell_views(machine, after, effects),
+            Message::ViewsTold { views, settled } => self.on_views(now, &views, settled, effects),
+            // V4: who is behind fetches the missing views before it answers. Until then it is silent.
+            _ if epoch > self.local.epoch() => {
+                if cluster.is_some() {
+                    let after = self.local.epoch();
+                    self.local.send(from, Message::ViewsAsk { after }, None, effects);
                 }
             }
-            Message::ViewAsk { ask } => {
-                let view = present.view.clone();
-                self.local.send(from, Message::ViewTold { ask, view }, None, effects);
+            // V4: who is not a member of our view should know it.
+            _ if member.is_none() && epoch < self.local.epoch() && cluster.is_some() => {
+                self.tell_views(machine, epoch, effects);
             }
-            // V4: who is behind fetches the missing views before it answers. Until then it is silent.
-            _ if member.is_some() && epoch > present.view.epoch() => {
-                self.local.send(from, Message::ViewAsk { ask: Ask(0) }, None, effects);
+            // Between members and those who were members (S2).
+            Message::Tell { .. } | Message::Told { .. } | Message::Fetch { .. } | Message::Fetched { .. } => {
+                self.on_telling(now, machine, epoch, message, effects);
             }
+            Message::Settled { epoch: settled } if member.is_some() => self.settle(now, settled, effects),
             // Only members take part in rounds, under the incarnation that the view names (V5, V6).
+            message => match member {
+                Some(member) => self.on_member(now, machine, member, epoch, message, effects),
+                None if self.local.rules.broken(Mutant::V5Stranger) => {
+                    if let Message::Prepare { ref key, .. } | Message::Accept { ref key, .. } = message {
+                        let key = key.clone();
+                        self.route(now, key, Work::Message { from, message }, effects);
+                    }
+                }
+                None => {}
+            },
+        }
+    }
+
+    /// A member of the present view speaks, of this epoch or of an earlier one.
+    fn on_member(
+        &mut self,
+        now: Now,
+        machine: Machine,
+        member: u32,
+        epoch: Epoch,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        let from = Addr::Machine(machine);
+        let current = epoch == self.local.epoch();
+        match message {
             Message::Answer { ask, votes, answer } => {
-                if let (Some(member), Some(key)) = (member, self.local.asked.get(&ask).cloned()) {
+                if let Some(key) = self.local.asked.get(&ask).cloned() {
                     let vote = Vote { by: member, epoch, ask, slots: votes };
                     self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, vote, answer));
                 }
             }
             Message::Outcome { ask, outcome } => {
-                if let (Some(_), Some(key)) = (member, self.local.asked.get(&ask).cloned()) {
+                if let Some(key) = self.local.asked.get(&ask).cloned() {
                     self.at(now, &key, effects, |cell, turn| cell.coordinator.on_outcome(turn, ask, outcome));
+                } else {
+                    self.sync.on_outcome(ask, &outcome);
                 }
             }
-            Message::Prepare { ref key, .. } | Message::Accept { ref key, .. } if member.is_some() => {
+            Message::Prepare { ref key, .. }
+            | Message::Accept { ref key, .. }
+            | Message::Read { ref key, .. }
+            | Message::Request { ref key, .. } => {
                 let key = key.clone();
-                self.route(now, key, from, epoch, message, effects);
+                self.route(now, key, Work::Message { from, message }, effects);
+            }
+            Message::Collect { ref key, epoch: settled, .. } => {
+                let key = key.clone();
+                // G2: whoever has adopted that view notes that it is settled.
+                if settled <= self.local.epoch() {
+                    self.settle(now, settled, effects);
+                    self.route(now, key, Work::Message { from, message }, effects);
+                }
+            }
+            Message::Probe { .. } | Message::ProbeFor { .. } | Message::Alive { .. } => {
+                self.detector.on_message(&mut self.local, now, member, message, effects);
+            }
+            Message::Wish { ask, wish } => {
+                self.warden.on_wish(&mut self.local, now, from, ask, wish, effects);
+            }
+            Message::Word { synced, warm } if current => {
+                let settled = self.warden.on_word(&mut self.local, machine, synced, warm, effects);
+                if settled {
+                    let epoch = self.local.epoch();
+                    self.settle(now, epoch, effects);
+                    self.warden.tell_settled(&mut self.local, effects);
+                }
+            }
+            // V2: a warden answers about the next view only while this is its own, and who asks has to be in it.
+            Message::DecreePrepare { .. } | Message::DecreeAccept { .. }
+                if current || self.local.rules.broken(Mutant::V2Stale) =>
+            {
+                self.warden.decrees.on_question(&mut self.local, machine, message, effects);
+            }
+            Message::DecreePrepare { .. } | Message::DecreeAccept { .. } | Message::Word { .. } => {
+                self.tell_views(machine, epoch, effects);
+            }
+            Message::DecreeAnswer { ask, answer } if current => {
+                let local = &mut self.local;
+                if let Some(view) = self.warden.decrees.on_answer(local, now, member, ask, answer, effects) {
+                    self.decided(now, view, effects);
+                }
+            }
+            // F1 is over for this machine, and the rest has its own road.
+            _ => {}
+        }
+    }
+
+    /// A client asks; so does whoever offers nothing but a question.
+    fn on_client(&mut self, now: Now, from: Addr, message: Message, effects: &mut Vec<Effect>) {
+        match message {
+            Message::ViewAsk { ask } => {
+                let view = self.local.present().view.clone();
+                self.local.send(from, Message::ViewTold { ask, view }, None, effects);
             }
             Message::Read { ref key, .. } | Message::Request { ref key, .. } => {
                 let key = key.clone();
-                self.route(now, key, from, epoch, message, effects);
+                self.route(now, key, Work::Message { from, message }, effects);
             }
-            Message::Probe { .. } | Message::ProbeFor { .. } | Message::Alive { .. } => {
-                if let Some(member) = member {
-                    self.detector.on_message(&mut self.local, now, member, message, effects);
+            Message::Wish { ask, wish } => {
+                // What is told to the wardens under number 0 is told by machines.
+                self.warden.on_wish(&mut self.local, now, from, ask, wish, effects);
+            }
+            _ => {}
+        }
+    }
+
+    // -- views ---------------------------------------------------------------------------------------
+
+    /// A machine offers itself: it has no view, or was dropped from one.
+    fn on_offer(&mut self, now: Now, machine: Machine, epoch: Epoch, weight: u32, effects: &mut Vec<Effect>) {
+        if self.local.present().view.has(machine) {
+            // It was taken along, and has not heard or has lost the word.
+            self.tell_views(machine, epoch, effects);
+            return;
+        }
+        if epoch > Epoch::ZERO && epoch < self.local.epoch() {
+            self.tell_views(machine, epoch, effects);
+        }
+        let refused = self.warden.on_offer(&mut self.local, now, machine, weight, effects);
+        if let Some(reason) = refused {
+            self.local.send(Addr::Machine(machine), Message::NotTaken { reason }, None, effects);
+        }
+    }
+
+    /// V4: the views after that one, or where that is too old, all since the last settled one.
+    fn tell_views(&mut self, to: Machine, after: Epoch, effects: &mut Vec<Effect>) {
+        let all = || self.local.history().views.iter().map(|p| p.view.clone());
+        let known = self.local.history().views.iter().any(|p| p.epoch() == after);
+        let views = if known { all().filter(|v| v.epoch() > after).collect() } else { all().collect() };
+        let settled = self.local.account.settled;
+        self.local.send(Addr::Machine(to), Message::ViewsTold { views, settled }, None, effects);
+    }
+
+    /// V3: adopts the views told, one by one and in order.
+    fn on_views(&mut self, now: Now, views: &[Arc<View>], settled: Epoch, effects: &mut Vec<Effect>) {
+        let mut adopted = false;
+        for view in views {
+            let present = self.local.present();
+            let follows = present.view.is_before(view);
+            // Behind even the last settled view: it was not in that one's ring, and begins from it.
+            let jump = view.cluster() == present.view.cluster()
+                && view.slots() == present.view.slots()
+                && view.epoch() > present.epoch()
+                && view.epoch() == settled
+                && !adopted;
+            if follows || jump {
+                self.local.adopt(view.clone(), settled, effects);
+                adopted = true;
+            }
+        }
+        if adopted {
+            self.begin_anew(now, effects);
+        }
+        self.settle(now, settled, effects);
+    }
+
+    /// V2: the wardens have decided. Everybody concerned is told; who does not hear it, hears of the epoch.
+    fn decided(&mut self, now: Now, view: Arc<View>, effects: &mut Vec<Effect>) {
+        let present = self.local.present();
+        if !present.view.is_before(&view) {
+            return;
+        }
+        let all: BTreeSet<Machine> =
+            present.view.members().iter().chain(view.members()).map(|m| m.machine).collect();
+        let before = present.epoch();
+        self.local.adopt(view, Epoch::ZERO, effects);
+        let me = self.local.me;
+        for machine in all.into_iter().filter(|m| *m != me) {
+            self.tell_views(machine, before, effects);
+        }
+        self.begin_anew(now, effects);
+    }
+
+    /// A view was adopted: everything under way in the one before begins anew in this one.
+    fn begin_anew(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.birth = Stage::in_view(&self.local, now);
+        // Its members are numbered as those of the present view are.
+        self.detector.is_on(&mut self.local, now);
+        self.warden.begin_anew(&self.local, now);
+        self.tellings.forget();
+        self.fetchings.forget();
+        self.sync.begin_anew(&self.local, now);
+        let keys: Vec<Key> = self.young.keys().chain(self.old.keys()).cloned().collect();
+        for key in keys {
+            let owners = self.local.owners_of(&key);
+            if let Some(Entry::Here(cell)) = self.young.get_mut(&key).or_else(|| self.old.get_mut(&key)) {
+                cell.owners = owners;
+            }
+            self.at(now, &key, effects, |cell, turn| {
+                cell.coordinator.on_view(turn);
+                cell.readings.on_view(turn);
+            });
+        }
+    }
+
+    /// T1: this view is settled, somebody says.
+    fn settle(&mut self, now: Now, epoch: Epoch, effects: &mut Vec<Effect>) {
+        if self.local.note_settled(epoch, effects) {
+            self.sync.begin_sweep(&self.local, now);
+        }
+    }
+
+    // -- sync ----------------------------------------------------------------------------------------
+
+    fn on_telling(
+        &mut self,
+        now: Now,
+        machine: Machine,
+        epoch: Epoch,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        let local = &mut self.local;
+        // S3: told at the asker's view or later, and for no other.
+        if epoch != local.epoch() {
+            return;
+        }
+        let mut wants = Vec::new();
+        match message {
+            Message::Tell { ask, request } if local.present().index_of(machine).is_some() => {
+                self.tellings.begin(local, machine, ask, request, effects);
+            }
+            Message::Told { ask, page } => {
+                self.sync.on_page(local, now, machine, ask, *page, &mut wants);
+            }
+            Message::Fetch { ask, keys } if local.present().index_of(machine).is_some() => {
+                let (number, keys) = self.fetchings.begin(machine, ask, keys);
+                for key in keys {
+                    self.route(now, key, Work::Give(number), effects);
                 }
             }
-            // F1 is over for this machine, V3 has its own road, and strangers may not take part.
-            Message::Birth { .. }
-            | Message::NotTaken { .. }
-            | Message::ViewTold { .. }
-            | Message::Prepare { .. }
-            | Message::Accept { .. }
-            | _ => {}
+            Message::Fetched { ask, records } => {
+                self.sync.on_fetched(machine, ask, records, &mut wants);
+            }
+            _ => {}
+        }
+        self.carry_out(now, wants, effects);
+    }
+
+    /// Whatever can go on without waiting goes on.
+    fn go_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut wants = Vec::new();
+        self.sync.advance(&mut self.local, now, effects, &mut wants);
+        if !wants.is_empty() {
+            self.carry_out(now, wants, effects);
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, wants: Vec<Want>, effects: &mut Vec<Effect>) {
+        for want in wants {
+            match want {
+                Want::Pass(Act::Take(key, take)) => self.route(now, key, Work::Take(take), effects),
+                Want::Pass(Act::Collect(key, stamp)) => {
+                    let owners = self.local.owners_of(&key);
+                    let epoch = self.local.epoch();
+                    for member in owners.machines() {
+                        let message = Message::Collect { key: key.clone(), stamp, epoch };
+                        self.local.send_to(member, message, None, effects);
+                    }
+                }
+                Want::Pass(Act::Settled(epoch)) => self.settle(now, epoch, effects),
+                Want::Pass(Act::Settle(_)) => {}
+                Want::Forget(key, stamp) => self.route(now, key, Work::Forget(stamp), effects),
+                Want::Synced => {}
+            }
         }
     }
 
     /// F1: a blank machine knows nothing and votes for nothing.
-    fn on_message_to_blank(&mut self, from: Addr, message: Message, effects: &mut Vec<Effect>) {
+    fn on_message_to_blank(&mut self, now: Now, from: Addr, message: Message, effects: &mut Vec<Effect>) {
         match (from, message) {
             (Addr::Machine(machine), Message::Blank { weight }) => {
                 self.birth.on_blank(&mut self.local, machine, weight, effects);
+                self.born(now, effects);
             }
             (Addr::Machine(_), Message::Birth { view }) => {
-                self.birth.on_birth(&mut self.local, view, effects);
+                self.birth.on_views(&mut self.local, &[view], Epoch::FIRST, effects);
+                self.born(now, effects);
+            }
+            (Addr::Machine(_), Message::ViewsTold { views, settled }) => {
+                self.birth.on_views(&mut self.local, &views, settled, effects);
+                self.born(now, effects);
             }
             (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
                 let reason = "this machine belongs to no cluster yet";
@@ -366,18 +714,17 @@ impl Node {
         }
     }
 
+    /// It may have come to its first view.
+    fn born(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.local.newest().is_some() {
+            self.begin_anew(now, effects);
+        }
+    }
+
     // -- keys ----------------------------------------------------------------------------------------
 
-    /// Brings a message to its key's cell, through storage if it is not in memory.
-    fn route(
-        &mut self,
-        now: Now,
-        key: Key,
-        from: Addr,
-        epoch: Epoch,
-        message: Message,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Brings something to be done to its key's cell, through storage if it is not in memory.
+    fn route(&mut self, now: Now, key: Key, work: Work, effects: &mut Vec<Effect>) {
         if !self.young.contains_key(&key)
             && let Some(entry) = self.old.remove(&key)
         {
@@ -386,19 +733,44 @@ impl Node {
         }
         match self.young.get_mut(&key) {
             Some(Entry::Here(_)) => {
-                self.at(now, &key, effects, |cell, turn| cell.on_message(turn, from, message));
+                self.work(now, &key, work, effects);
             }
             Some(Entry::Loading(waiting)) => {
                 // What does not fit is lost like any message: whoever asked asks again.
-                if waiting.len() < self.local.tuning.waiting_per_key {
-                    waiting.push((from, epoch, message));
+                if waiting.len() < self.local.tuning.waiting_per_key || !matches!(work, Work::Message { .. })
+                {
+                    waiting.push(work);
                 }
             }
             None => {
                 self.rotate(now);
                 effects.push(Effect::Load { key: key.clone() });
-                self.young.insert(key, Entry::Loading(vec![(from, epoch, message)]));
+                self.young.insert(key, Entry::Loading(vec![work]));
             }
+        }
+    }
+
+    /// Does it at a key that is in memory.
+    fn work(&mut self, now: Now, key: &Key, work: Work, effects: &mut Vec<Effect>) {
+        match work {
+            Work::Message { from, message } => {
+                self.at(now, key, effects, |cell, turn| cell.on_message(turn, from, message));
+            }
+            Work::Take(take) => {
+                // Decided in another view: the pass of this one decides it anew.
+                if take.epoch == self.local.epoch() {
+                    let purpose = take.purpose;
+                    self.at(now, key, effects, |cell, turn| cell.on_take(turn, take));
+                    self.sync.taken(purpose);
+                }
+            }
+            Work::Give(number) => {
+                let entry = self.young.get(key).or_else(|| self.old.get(key));
+                let Some(Entry::Here(cell)) = entry else { return };
+                let held = cell.acceptor.held();
+                self.fetchings.give(&mut self.local, number, key.clone(), held, effects);
+            }
+            Work::Forget(stamp) => self.at(now, key, effects, |cell, turn| cell.on_forget(turn, stamp)),
         }
     }
 
@@ -432,8 +804,8 @@ impl Node {
         let Some(Entry::Loading(waiting)) = table.insert(key.clone(), Entry::Here(Box::new(cell))) else {
             return;
         };
-        for (from, _, message) in waiting {
-            self.at(now, &key, effects, |cell, turn| cell.on_message(turn, from, message));
+        for work in waiting {
+            self.work(now, &key, work, effects);
         }
     }
 
@@ -522,8 +894,20 @@ impl Node {
     // -- time ----------------------------------------------------------------------------------------
 
     fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let blank = self.local.newest().is_none();
         self.birth.on_time(&mut self.local, now, effects);
+        if blank {
+            self.born(now, effects);
+        }
         self.detector.on_time(&mut self.local, now, effects);
+        if self.local.newest().is_some() {
+            let patience = self.local.tuning.patience;
+            let dead = self.detector.dead(&self.local, now, patience);
+            let dead: Vec<Machine> =
+                dead.into_iter().map(|(member, _)| self.local.present().machine(member)).collect();
+            let standing = self.sync.standing(&self.local);
+            self.warden.on_time(&mut self.local, now, standing, &dead, effects);
+        }
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now.mono {
                 break;
@@ -570,13 +954,16 @@ impl Node {
 
 impl Cell {
     fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
-        let voting = turn.local.voting(turn.owners);
+        let voting = turn.local.voting(turn.key, turn.owners);
         match message {
             Message::Prepare { ask, ballot, .. } => {
                 let (answer, votes) = self.acceptor.prepare(ballot, voting, &turn.local.limits);
                 let line = match &answer {
                     // A1: durable is the ceiling, so that the promise need not be.
-                    Answer::Promised { .. } => turn.local.cover(ballot.time, turn.effects),
+                    Answer::Promised { .. } => {
+                        turn.local.note_promised(ballot);
+                        turn.local.cover(ballot.time, turn.effects)
+                    }
                     _ => None,
                 };
                 let line = if turn.local.rules.broken(Mutant::A1Unsynced) { None } else { line };
@@ -590,6 +977,7 @@ impl Cell {
                         Accepted::Now(record) => {
                             // The ceiling first: a record above it must never be found after a restart (A4).
                             let line = turn.local.cover(stamp.ballot.time, turn.effects);
+                            turn.local.note_promised(stamp.ballot);
                             let votes = record.votes;
                             let change = Change::Record { key: turn.key.clone(), record };
                             let ticket = turn.local.persist(change, turn.effects);
@@ -614,11 +1002,50 @@ impl Cell {
                 let waiting = Waiting { from, ask, op, deadline, handed, sent: false, seq: 0 };
                 self.on_request(turn, waiting);
             }
+            Message::Collect { stamp, .. } => self.on_collect(turn, stamp),
             // `Node::on_message` routes nothing else here.
             _ => {}
         }
         // A vote of our own may have ended our lead.
         turn.promised = self.acceptor.promised();
+    }
+
+    /// S5, S6, M1: what others told of the key.
+    fn on_take(&mut self, turn: &mut Turn<'_>, take: Take) {
+        let Some(record) = self.acceptor.take(take) else { return };
+        let change = match record {
+            Some(record) => {
+                // The ceiling first: a record above it must never be found after a restart (A4).
+                turn.local.cover(record.stamp.ballot.time, turn.effects);
+                Change::Record { key: turn.key.clone(), record }
+            }
+            None => Change::Forget { key: turn.key.clone() },
+        };
+        let ticket = turn.local.persist(change, turn.effects);
+        self.acceptor.set_ticket(ticket);
+        turn.promised = self.acceptor.promised();
+    }
+
+    /// T2: nobody needs the record here any more.
+    fn on_forget(&mut self, turn: &mut Turn<'_>, stamp: Stamp) {
+        // It may have come to own the key since.
+        let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
+        if !owner && self.acceptor.forget(stamp).is_some() {
+            let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
+            self.acceptor.set_ticket(ticket);
+        }
+    }
+
+    /// G2, G3: all slots voted for this tombstone: it goes, and leaves the bound.
+    fn on_collect(&mut self, turn: &mut Turn<'_>, stamp: Stamp) {
+        let Some(Record { state, .. }) = self.acceptor.tombstone(stamp) else { return };
+        let ids = state.recent.iter().map(|applied| applied.id.time);
+        let time = ids.chain([stamp.ballot.time, state.horizon]).fold(Hlc::ZERO, Hlc::max);
+        let bound = Bound { time, version: state.version };
+        turn.local.raise_bound(bound, turn.effects);
+        self.acceptor.forget(stamp);
+        let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
+        self.acceptor.set_ticket(ticket);
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {

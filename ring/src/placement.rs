@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::position::{Chain, Position};
 use crate::quorum::{MAX_SLOTS, SlotSet};
-use crate::view::{Member, View};
+use crate::view::{Member, MemberState, View};
 
 /// The ring of a view: every position of its members, in order.
 ///
@@ -54,6 +54,18 @@ impl Ring {
     pub fn of(view: &View) -> Self {
         let members = view.members().iter().enumerate().filter(|(_, m)| m.in_ring());
         Self::build(members.map(|(i, m)| (i as u32, m, m.weight)), view.slots())
+    }
+
+    /// The ring towards which data is copied ahead (M1): up and joining members with their next weights. `None` where
+    /// that is the ring there is, or where nobody would be left in it.
+    pub fn next_of(view: &View) -> Option<Self> {
+        let moves = |m: &Member| m.state != MemberState::Up || m.weight != m.next_weight;
+        let stays = |m: &Member| m.state != MemberState::Leaving;
+        if !view.members().iter().any(moves) || !view.members().iter().any(stays) {
+            return None;
+        }
+        let members = view.members().iter().enumerate().filter(|(_, m)| stays(m));
+        Some(Self::build(members.map(|(i, m)| (i as u32, m, m.next_weight)), view.slots()))
     }
 
     fn build<'a>(members: impl Iterator<Item = (u32, &'a Member, u32)> + Clone, slots: u8) -> Self {

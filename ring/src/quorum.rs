@@ -55,6 +55,11 @@ impl SlotSet {
         Self(self.0 & other.0)
     }
 
+    /// Slots of this set that are not in `other`.
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// True if every slot of this set is in `other`.
     pub const fn is_subset(self, other: Self) -> bool {
         self.0 & !other.0 == 0

@@ -64,6 +64,16 @@ impl Readings {
         self.start(turn);
     }
 
+    /// A view was adopted: the owners may be others. The reads under way begin anew.
+    pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
+        if let Some(reading) = &mut self.current {
+            for waiting in mem::take(&mut reading.waiting).into_iter().rev() {
+                self.next.push_front(waiting);
+            }
+            self.end(turn);
+        }
+    }
+
     fn start(&mut self, turn: &mut Turn<'_>) {
         if self.current.is_some() || self.next.is_empty() {
             return;

@@ -49,6 +49,11 @@ impl Draft {
         }
         match op {
             Op::Read => Outcome::Value(self.found()),
+            Op::Settle => {
+                // The same state under a new stamp; of a key that nobody knows of there is nothing to write.
+                self.changed |= self.state != State::default();
+                Outcome::Done { version: self.state.version, votes: 0 }
+            }
             Op::Write(write) => self.write(write, wall),
         }
     }

@@ -1,25 +1,346 @@
-//! Which slots this machine may vote for.
-//!
-//! On one settled view it is every slot it owns: nobody voted before view 1, so its owners are synced from
-//! birth (PROTOCOL section 6). A machine that comes to own a slot in a later view is not, until S4 to S7 say so.
+//! What this machine takes in: the records of slots it has come to own (S1 to S7), those it will own (M1), and the
+//! comparison of copies that mends what is left. Each is a pass over the keys (`merge`); here is when it begins and
+//! what its end means.
 
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::effect::{Effect, Loaded, Mono, Now, Scan};
+use crate::key::Key;
+use crate::local::Local;
+use crate::merge::{Act, Merge, Move};
+use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
-use crate::view::{Epoch, View};
+use crate::stamp::{Record, Stamp};
+use crate::view::Machine;
+use crate::warden::Standing;
 
-/// What this machine is synced for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Synced {
-    whole_view: bool,
+const SEC: u64 = 1_000_000_000;
+/// Settling rounds under way at once for the comparison.
+const SETTLING: usize = 8;
+/// How long a settling round may take, in milliseconds.
+const SETTLE_WITHIN: u32 = 5_000;
+/// Keys of one scan of the sweep, and its bytes; and the pause between two.
+const SWEEP: (usize, usize) = (512, 1 << 20);
+const SWEEP_PAUSE: u64 = SEC / 50;
+
+/// How far the comparison of copies is, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CheckProgress {
+    /// Passes brought to an end.
+    pub rounds: u64,
+    /// One is under way.
+    pub running: bool,
+    /// Keys compared in the present pass, or in the last one.
+    pub looked: u64,
+    /// Of those, keys whose copies were not alike, or not all voted for.
+    pub unlike: u64,
+    /// Settling rounds that brought a key to all its slots, ever.
+    pub mended: u64,
+    /// Tombstones that were collected, ever.
+    pub collected: u64,
 }
 
-impl Synced {
-    /// Synced for all it owns in view 1, and in no later view: that is for S1 to S7 to establish.
-    pub(crate) fn at_birth(view: &View) -> Self {
-        Self { whole_view: view.epoch() == Epoch::FIRST }
+/// See the module's caption.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    /// The passes under way: for what this machine owns, for what it will own, for comparison.
+    passes: Vec<Merge>,
+    /// This machine has copied ahead for the present view, or has nothing to.
+    warm: bool,
+    /// Settling rounds under way, by the number of the request.
+    settling: BTreeSet<Ask>,
+    to_settle: Vec<Key>,
+    check_at: Mono,
+    asked_to_check: bool,
+    progress: CheckProgress,
+    sweep: Option<Sweep>,
+}
+
+/// T2: records for none of whose slots this machine voted since the last settled view go.
+#[derive(Debug)]
+struct Sweep {
+    after: Option<Key>,
+    scan: Option<Scan>,
+    not_before: Mono,
+}
+
+/// What the passes want of the node.
+#[derive(Debug)]
+pub(crate) enum Want {
+    /// From a pass.
+    Pass(Act),
+    /// T2: forget this record, if it is still this one.
+    Forget(Key, Stamp),
+    /// S7: what the machine owns is here.
+    Synced,
+}
+
+impl Sync {
+    pub(crate) fn new(local: &Local, now: Now) -> Self {
+        let mut sync = Self {
+            passes: Vec::new(),
+            warm: false,
+            settling: BTreeSet::new(),
+            to_settle: Vec::new(),
+            check_at: now.mono.plus(local.tuning.check_every),
+            asked_to_check: false,
+            progress: CheckProgress::default(),
+            sweep: None,
+        };
+        if local.newest().is_some() {
+            sync.begin_anew(local, now);
+        }
+        sync
     }
 
-    /// Those of the slots owned that it votes for (Q1).
-    pub(crate) fn voting(self, owned: SlotSet) -> SlotSet {
-        if self.whole_view { owned } else { SlotSet::EMPTY }
+    /// A view has been adopted, or the machine has started: what is to be taken in now?
+    pub(crate) fn begin_anew(&mut self, local: &Local, now: Now) {
+        self.passes.clear();
+        self.settling.clear();
+        self.to_settle.clear();
+        self.progress.running = false;
+        self.warm = false;
+        let present = local.present();
+        let Some(me) = present.me else { return };
+        if present.view.members()[me as usize].in_ring() && !local.is_synced() {
+            self.passes.push(Merge::begin(local, now, Purpose::Sync, everyone(local)));
+        }
+        match &present.next {
+            Some(_) => {
+                let ring = present.ring_members().filter(|m| *m != local.me).collect();
+                self.passes.push(Merge::begin(local, now, Purpose::Ahead, ring));
+            }
+            None => self.warm = true,
+        }
+        if local.is_settled() {
+            self.begin_sweep(local, now);
+        }
     }
+
+    /// T2: a view is settled; what was kept for earlier ones may go.
+    pub(crate) fn begin_sweep(&mut self, local: &Local, now: Now) {
+        // Who wants to come back keeps what it has: it need not be copied again.
+        if local.present().me.is_some() || local.account.left {
+            self.sweep = Some(Sweep { after: None, scan: None, not_before: now.mono });
+        }
+    }
+
+    pub(crate) fn standing(&self, local: &Local) -> Standing {
+        let syncing = self.passes.iter().any(|p| p.purpose == Purpose::Sync);
+        Standing { synced: !syncing && local.is_synced(), warm: self.warm }
+    }
+
+    pub(crate) fn moves(&self) -> Vec<Move> {
+        self.passes.iter().map(Merge::progress).collect()
+    }
+
+    pub(crate) fn progress(&self) -> CheckProgress {
+        self.progress
+    }
+
+    /// Somebody wants all copies compared now.
+    pub(crate) fn check_now(&mut self) {
+        self.asked_to_check = true;
+    }
+
+    // -- what comes in -------------------------------------------------------------------------------
+
+    pub(crate) fn on_page(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: Machine,
+        ask: Ask,
+        page: Page,
+        wants: &mut Vec<Want>,
+    ) {
+        let mut acts = Vec::new();
+        let epoch = local.epoch();
+        let mut page = Some(page);
+        for pass in self.passes.iter_mut().filter(|p| p.epoch == epoch) {
+            if pass.asked_of(from, ask)
+                && let Some(page) = page.take()
+            {
+                pass.on_page(local, now, from, ask, page, &mut acts);
+            }
+        }
+        wants.extend(acts.into_iter().map(Want::Pass));
+    }
+
+    pub(crate) fn on_fetched(
+        &mut self,
+        from: Machine,
+        ask: Ask,
+        records: Vec<(Key, Option<Record>)>,
+        wants: &mut Vec<Want>,
+    ) {
+        let mut acts = Vec::new();
+        if let Some(pass) = self.passes.iter_mut().find(|p| p.has_fetched(from, ask)) {
+            pass.on_fetched(from, ask, records, &mut acts);
+        }
+        wants.extend(acts.into_iter().map(Want::Pass));
+    }
+
+    pub(crate) fn on_scanned(
+        &mut self,
+        local: &Local,
+        now: Now,
+        scan: Scan,
+        found: &mut Vec<(Key, Loaded)>,
+        end: bool,
+        wants: &mut Vec<Want>,
+    ) {
+        if self.passes.iter_mut().any(|pass| pass.on_scanned(scan, found, end)) {
+            return;
+        }
+        let Some(sweep) = self.sweep.as_mut().filter(|s| s.scan == Some(scan)) else { return };
+        sweep.scan = None;
+        sweep.not_before = now.mono.plus(SWEEP_PAUSE);
+        for (key, loaded) in core::mem::take(found) {
+            if let Loaded::Record(record) = &loaded
+                && is_for_nothing(local, &key)
+            {
+                wants.push(Want::Forget(key.clone(), record.stamp));
+            }
+            sweep.after = Some(key);
+        }
+        if end {
+            self.sweep = None;
+        }
+    }
+
+    /// A record has reached its cell. Which pass it was from does not matter: both counts end at none.
+    pub(crate) fn taken(&mut self, purpose: Purpose) {
+        if let Some(pass) = self.passes.iter_mut().find(|p| p.purpose == purpose) {
+            pass.taken();
+        }
+    }
+
+    /// What came of a settling round. False if it was none.
+    pub(crate) fn on_outcome(&mut self, ask: Ask, outcome: &Outcome) -> bool {
+        if !self.settling.remove(&ask) {
+            return false;
+        }
+        self.progress.mended += u64::from(matches!(outcome, Outcome::Done { .. }));
+        true
+    }
+
+    // -- going on ------------------------------------------------------------------------------------
+
+    pub(crate) fn advance(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        wants: &mut Vec<Want>,
+    ) {
+        if local.newest().is_none() {
+            return;
+        }
+        self.begin_check(local, now);
+        let mut acts = Vec::new();
+        for pass in &mut self.passes {
+            // The comparison waits while there is enough to mend.
+            if pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING {
+                continue;
+            }
+            pass.advance(local, now, effects, &mut acts);
+        }
+        for act in acts {
+            match act {
+                Act::Settle(key) => self.to_settle.push(key),
+                act => {
+                    self.progress.collected += u64::from(matches!(act, Act::Collect(..)));
+                    wants.push(Want::Pass(act));
+                }
+            }
+        }
+        self.settle(local, effects);
+        self.sweep_on(local, now, effects);
+        let Some(at) = self.passes.iter().position(Merge::is_done) else { return };
+        let pass = self.passes.swap_remove(at);
+        match pass.purpose {
+            Purpose::Sync => {
+                local.become_synced(pass.promised, pass.bound, effects);
+                wants.push(Want::Synced);
+            }
+            Purpose::Ahead => self.warm = true,
+            Purpose::Check => {
+                let progress = pass.progress();
+                (self.progress.looked, self.progress.unlike) = (progress.keys, pass.unlike);
+                self.progress.rounds += 1;
+                self.progress.running = false;
+                self.check_at = now.mono.plus(local.tuning.check_every);
+            }
+        }
+    }
+
+    /// Copies are compared while nothing moves and everybody is there: else it would mend what mends itself.
+    fn begin_check(&mut self, local: &Local, now: Now) {
+        let every = local.tuning.check_every;
+        let due = self.asked_to_check || every > 0 && self.check_at <= now.mono;
+        if due && self.may_check(local) {
+            self.asked_to_check = false;
+            self.progress.running = true;
+            let ring = local.present().ring_members().filter(|m| *m != local.me).collect();
+            self.passes.push(Merge::begin(local, now, Purpose::Check, ring));
+        }
+    }
+
+    fn may_check(&self, local: &Local) -> bool {
+        let quiet = local.is_settled() && local.is_synced() && local.doubted.is_empty();
+        quiet && self.passes.is_empty() && local.present().ring_members().any(|m| m == local.me)
+    }
+
+    /// The next settling rounds: requests to this machine itself, on the road of any other.
+    fn settle(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
+        while self.settling.len() < SETTLING
+            && let Some(key) = self.to_settle.pop()
+        {
+            let ask = local.number();
+            self.settling.insert(ask);
+            let message = Message::Request { ask, key, op: Op::Settle, within: SETTLE_WITHIN, handed: true };
+            local.send(Addr::Machine(local.me), message, None, effects);
+        }
+    }
+
+    fn sweep_on(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        let Some(sweep) = &mut self.sweep else { return };
+        if sweep.scan.is_none() && sweep.not_before <= now.mono {
+            let scan = Scan(local.number().0);
+            sweep.scan = Some(scan);
+            effects.push(Effect::Scan { scan, after: sweep.after.clone(), keys: SWEEP.0, bytes: SWEEP.1 });
+        }
+    }
+
+    pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
+        local.newest()?;
+        let passes = self.passes.iter().filter_map(Merge::wake_at);
+        let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
+        let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);
+        passes.chain(sweep).chain(check).min()
+    }
+}
+
+/// S2: the members, and whoever else owned slots in views not yet settled.
+fn everyone(local: &Local) -> Vec<Machine> {
+    let all: BTreeSet<Machine> = local.history().views.iter().flat_map(|p| p.ring_members()).collect();
+    all.into_iter().filter(|m| *m != local.me).collect()
+}
+
+/// T2: no slot of the key is this machine's, now or in the next ring, nor did it vote for one since the last settled
+/// view.
+fn is_for_nothing(local: &Local, key: &Key) -> bool {
+    let history = local.history();
+    let present = local.present();
+    let chain = present.chain(key);
+    let owners = history.owners(&chain);
+    let track = history.track(local.me, &local.account);
+    let voted = history.voted(&track, &owners).into_iter().fold(SlotSet::EMPTY, SlotSet::union);
+    let mine =
+        |owners: &crate::placement::Owners| present.me.map_or(SlotSet::EMPTY, |me| owners.slots_of(me));
+    let now = owners.last().map_or(SlotSet::EMPTY, mine);
+    let next = present.next.as_ref().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
+    voted.is_empty() && now.is_empty() && next.is_empty()
 }

@@ -355,6 +355,33 @@ impl View {
         Ok(Self { cluster, epoch, slots, members, forced_out })
     }
 
+    /// The view after this one, with these members.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the last number of an epoch has none after it.
+    pub fn successor(&self, members: Vec<Member>, forced_out: Vec<Incarnation>) -> Result<Self, ViewError> {
+        let number = self.epoch.number.checked_add(1).ok_or(ViewError::Empty)?;
+        let epoch = Epoch { number, ..self.epoch };
+        Self::new(self.cluster, epoch, self.slots, members, forced_out)
+    }
+
+    /// True if `other` can be the view decided after this one (V2): of the same cluster, with the next number.
+    pub fn is_before(&self, other: &Self) -> bool {
+        let (a, b) = (self.epoch, other.epoch);
+        self.cluster == other.cluster
+            && self.slots == other.slots
+            && (a.generation, a.fork) == (b.generation, b.fork)
+            && a.number.checked_add(1) == Some(b.number)
+    }
+
+    /// True if the rings of the two are the same: nobody gains a slot between them.
+    pub fn same_ring(&self, other: &Self) -> bool {
+        let ring = |v: &Self| -> Vec<(Machine, u32)> {
+            v.members.iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.weight)).collect()
+        };
+        ring(self) == ring(other)
+    }
+
     /// Which cluster's.
     pub fn cluster(&self) -> ClusterId {
         self.cluster

@@ -5,10 +5,12 @@
 //! | command (before it, the variable) | what |
 //! |---|---|
 //! | `SIM_SEED=8841 ... one_seed -- --nocapture` | one seed, with its trace if it fails |
+//! | `SIM_SEED=m8841 ...` | the same with machines that come and go |
+//! | `SIM_LINES=500 ...` | so many lines of the trace of a failure; 40 if nobody says |
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
 //! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
-//! | `SIM_SEEDS=1000..9000 ... soak -- --nocapture` | these |
-//! | `SIM_SECONDS=600 SIM_FROM=1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
+//! | `SIM_SEEDS=1000..9000 ... soak -- --nocapture` | these; `m1000..9000` with machines that come and go |
+//! | `SIM_SECONDS=600 SIM_FROM=m1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
 #![allow(clippy::print_stdout, reason = "a soak tells how far it is")]
 
 #[path = "sim/mod.rs"]
@@ -20,13 +22,34 @@ use std::time::{Duration, Instant};
 use sim::report::{Failure, Report};
 use sim::{MS, Profile, run};
 
-fn swarm(seed: u64) -> Result<Report, Failure> {
-    run(seed, Profile::draw, false)
+/// Whether membership changes in a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Still,
+    Moving,
+}
+
+impl Kind {
+    fn run(self, seed: u64, trace: bool) -> Result<Report, Failure> {
+        match self {
+            Self::Still => run(seed, Profile::draw, trace),
+            Self::Moving => run(seed, Profile::moving, trace),
+        }
+    }
+
+    /// `m` before a number stands for moving.
+    fn parse(text: &str) -> (Self, &str) {
+        match text.strip_prefix('m') {
+            Some(rest) => (Self::Moving, rest),
+            None => (Self::Still, text),
+        }
+    }
 }
 
 /// Runs it again, with its trace, and tells.
-fn explain(seed: u64, failure: &Failure) -> String {
-    let again = run(seed, Profile::draw, true);
+fn explain(failure: &Failure) -> String {
+    let kind = if failure.moving { Kind::Moving } else { Kind::Still };
+    let again = kind.run(failure.seed, true);
     let trace = match &again {
         Ok(report) => &report.trace,
         Err(failure) => &failure.trace,
@@ -36,23 +59,25 @@ fn explain(seed: u64, failure: &Failure) -> String {
             println!("{line}");
         }
     }
-    let last = trace.iter().rev().take(40).rev().map(|l| format!("  {l}\n")).collect::<String>();
+    let lines = std::env::var("SIM_LINES").ok().and_then(|s| s.parse().ok()).unwrap_or(40);
+    let last = trace.iter().rev().take(lines).rev().map(|l| format!("  {l}\n")).collect::<String>();
     format!("{last}{failure}")
 }
 
-fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'static str, u64> {
+fn all(kind: Kind, seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'static str, u64> {
     let begun = Instant::now();
     let slow = std::env::var("SIM_SLOW").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000);
     let (mut runs, mut steps, mut time, mut answered, mut unknown, mut crashes) =
         (0u64, 0u64, 0u64, 0u64, 0u64, 0u64);
     let mut failures = Vec::new();
     let (mut probes, mut slowest) = (BTreeMap::<&'static str, u64>::new(), 0);
+    let (mut views, mut rest, mut even) = (0, 0, 0);
     for seed in seeds {
         if limit.is_some_and(|limit| begun.elapsed() > limit) {
             break;
         }
         runs += 1;
-        match swarm(seed) {
+        match kind.run(seed, false) {
             Ok(report) => {
                 steps += report.steps;
                 time += report.virtual_time;
@@ -60,6 +85,9 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'
                 unknown += report.counts.unknown;
                 crashes += report.counts.crashes;
                 slowest = slowest.max(report.counts.slowest);
+                views += report.counts.views;
+                rest = rest.max(report.counts.rest);
+                even = even.max(report.counts.even);
                 if report.counts.slowest > slow * MS {
                     println!("seed {seed}: slowest {} ms after healing", report.counts.slowest / MS);
                 }
@@ -85,9 +113,16 @@ fn all(seeds: impl Iterator<Item = u64>, limit: Option<Duration>) -> BTreeMap<&'
         failures.len()
     );
     println!("slowest call after healing: {} ms", slowest / MS);
+    if kind == Kind::Moving {
+        println!(
+            "{views} views; at rest at most {} ms after healing, all alike after {} more",
+            rest / MS,
+            even / MS
+        );
+    }
     println!("{probes:?}");
     if let Some(failure) = failures.first() {
-        panic!("{}", explain(failure.seed, failure));
+        panic!("{}", explain(failure));
     }
     probes
 }
@@ -121,10 +156,46 @@ const PROBES: &[&str] = &[
     "wake",
 ];
 
+/// What a few hundred seeds with changing membership must have met.
+const MOVING_PROBES: &[&str] = &[
+    "answered without a vote",
+    "checks",
+    "copies ahead",
+    "decree contention",
+    "died for good",
+    "dropped",
+    "hearsay made a vote",
+    "hearsay taken",
+    "joined",
+    "left",
+    "more lost than promised",
+    "not taken",
+    "rejoined with data",
+    "restored from a backup",
+    "scanned",
+    "skipped to a settled view",
+    "sync by handoff",
+    "sync by recovery",
+    "sync over several views",
+    "tombstone collected",
+    "view after an unsettled one",
+    "view settled",
+    "voted before all was synced",
+    "wiped",
+    "wiped and taken in again",
+];
+
 #[test]
 fn every_key_is_linearizable_through_any_faults() {
-    let met = all(0..6_000, None);
+    let met = all(Kind::Still, 0..6_000, None);
     let missed: Vec<_> = PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
+    assert!(missed.is_empty(), "no seed met {missed:?}");
+}
+
+#[test]
+fn every_key_is_linearizable_while_machines_come_and_go() {
+    let met = all(Kind::Moving, 0..1_000, None);
+    let missed: Vec<_> = MOVING_PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
     assert!(missed.is_empty(), "no seed met {missed:?}");
 }
 
@@ -161,38 +232,41 @@ fn the_end_of_time_loses_nothing() {
 
 #[test]
 fn one_seed_is_one_history() {
-    for seed in [1, 17, 39] {
-        let digest = |trace| {
-            run(seed, Profile::draw, trace).map(|r| (r.digest, r.steps)).map_err(|f| (f.step, f.what))
-        };
+    for (kind, seed) in [(Kind::Still, 1), (Kind::Still, 17), (Kind::Still, 39), (Kind::Moving, 5)] {
+        let digest = |trace| kind.run(seed, trace).map(|r| (r.digest, r.steps)).map_err(|f| (f.step, f.what));
         assert_eq!(digest(false), digest(true), "seed {seed} ran differently the second time");
     }
 }
 
 #[test]
 fn one_seed() {
-    let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()) else { return };
-    if let Err(failure) = swarm(seed) {
-        panic!("{}", explain(seed, &failure));
-    }
-    if std::env::var_os("SIM_TRACE").is_some()
-        && let Ok(report) = run(seed, Profile::draw, true)
-    {
-        for line in report.trace {
-            println!("{line}");
+    let Ok(text) = std::env::var("SIM_SEED") else { return };
+    let (kind, number) = Kind::parse(&text);
+    let Ok(seed) = number.parse() else { return };
+    match kind.run(seed, std::env::var_os("SIM_TRACE").is_some()) {
+        Err(failure) => panic!("{}", explain(&failure)),
+        Ok(report) => {
+            for line in &report.trace {
+                println!("{line}");
+            }
+            println!("{:?}\n{:?}", report.counts, report.probes);
         }
     }
 }
 
 #[test]
 fn soak() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
-    if let Some((from, to)) = std::env::var("SIM_SEEDS").ok().as_deref().and_then(|s| s.split_once(".."))
-        && let (Ok(from), Ok(to)) = (from.parse(), to.parse())
-    {
-        all(from..to, None);
-    } else if let Some(seconds) = number("SIM_SECONDS") {
-        let from = number("SIM_FROM").unwrap_or(1_000_000);
-        all(from.., Some(Duration::from_secs(seconds)));
+    let text = |name: &str| std::env::var(name).ok();
+    if let Some(range) = text("SIM_SEEDS") {
+        let (kind, range) = Kind::parse(&range);
+        if let Some((from, to)) = range.split_once("..")
+            && let (Ok(from), Ok(to)) = (from.parse(), to.parse())
+        {
+            all(kind, from..to, None);
+        }
+    } else if let Some(seconds) = text("SIM_SECONDS").and_then(|s| s.parse().ok()) {
+        let from = text("SIM_FROM").unwrap_or("1000000".to_string());
+        let (kind, from) = Kind::parse(&from);
+        all(kind, from.parse().unwrap_or(1_000_000).., Some(Duration::from_secs(seconds)));
     }
 }

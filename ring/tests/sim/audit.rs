@@ -3,11 +3,17 @@
 use ennead_ring::node::Birth;
 use rand::RngExt;
 
-use super::SEC;
 use super::checker::{Call, If, Op, Reply};
 use super::client::{Client, Script};
+use super::computer::Role;
 use super::events::{Event, Fault};
 use super::world::World;
+use super::{MS, SEC};
+
+/// How long it may take until membership is as wanted and settled, besides the patience of the machines.
+const REST: u64 = 60 * SEC;
+/// How long it may take until all copies are alike.
+const EVEN: u64 = 60 * SEC;
 
 impl World {
     /// Faults stop. Everybody is back, or all but as many as may be missing.
@@ -15,8 +21,8 @@ impl World {
         self.note(|| "healed".to_string());
         self.faulty = false;
         self.uncut();
-        let away: Vec<usize> =
-            if self.profile.stay_down && self.born() { self.may_be_missing() } else { Vec::new() };
+        let stay = self.profile.stay_down && self.born() && !self.profile.moves();
+        let away: Vec<usize> = if stay { self.may_be_missing() } else { Vec::new() };
         for m in 0..self.computers.len() {
             self.computers[m].paused_until = 0;
             if away.contains(&m) {
@@ -24,14 +30,50 @@ impl World {
                 // Not to come back: the restart under way finds another life.
                 self.computers[m].birth = Birth::None;
                 self.queue_without_restart(m);
-            } else if self.computers[m].node.is_none() {
+            } else if matches!(self.computers[m].role, Role::In | Role::Going)
+                && self.computers[m].node.is_none()
+            {
                 self.start(m);
             }
+        }
+        if self.profile.moves() {
+            self.bring_back();
         }
         for m in 0..self.computers.len() {
             let up = self.computers[m].node.is_some();
             self.tell_reachable(m, up);
         }
+    }
+
+    /// Views change until every machine that is wanted is a member, and nobody else; and the last one is settled.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
+        let begun = self.now;
+        let within = REST + 20 * self.profile.tuning.patience;
+        while let Some(missing) = self.unsettled() {
+            if self.views.overdrawn() {
+                self.met("more lost than promised");
+                return Ok(());
+            }
+            if self.now > begun + within {
+                return Err(format!("claim 4: {} s after healing, {missing}", (self.now - begun) / SEC));
+            }
+            self.run_while(100 * MS, |_| true)?;
+        }
+        self.counts.rest = self.now - begun;
+        Ok(())
+    }
+
+    /// Copies are compared and settled until all of a key are alike and voted for.
+    pub(super) fn even_out(&mut self) -> Result<(), String> {
+        let begun = self.now;
+        while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
+            if self.now > begun + EVEN {
+                return Err(format!("repair: {} s after nobody does anything any more, {uneven}", EVEN / SEC));
+            }
+            self.run_while(200 * MS, |_| true)?;
+        }
+        self.counts.even = self.counts.even.max(self.now - begun);
+        Ok(())
     }
 
     fn queue_without_restart(&mut self, m: usize) {

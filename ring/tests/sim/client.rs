@@ -1,6 +1,10 @@
 //! Who calls: one call at a time, the same request id in every retry, and a note of what was told.
+//!
+//! Like the real one (`src/client/`) it computes owners by the newest view that it knows, and asks for a newer one when
+//! an answer bears a higher epoch or two tries fail (section 12).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ennead_ring::message::{
@@ -13,8 +17,12 @@ use super::checker::{Call, If, Op, Reply};
 use super::events::Event;
 use super::faults::log_uniform;
 use super::report::said;
+use super::views::Seen;
 use super::world::World;
 use super::{MS, SEC};
+
+/// How long until a view that nobody told is asked for again.
+const ASK_AGAIN: u64 = 300 * MS;
 
 /// One client.
 pub(crate) struct Client {
@@ -29,7 +37,11 @@ pub(crate) struct Client {
     token: u64,
     doing: Option<Doing>,
     /// The last version it was told of each key: what it compares with.
-    known: Vec<u64>,
+    versions: Vec<u64>,
+    /// The newest view it knows.
+    known: Option<Rc<Seen>>,
+    /// It asked for a newer one then.
+    refreshing: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +91,9 @@ impl Client {
             last_time: Hlc::ZERO,
             token: 0,
             doing: None,
-            known: vec![0; keys],
+            versions: vec![0; keys],
+            known: None,
+            refreshing: None,
         }
     }
 
@@ -106,6 +120,36 @@ impl World {
         Ask(self.last_ask)
     }
 
+    /// The machines that own a key's slots, as far as this client knows: one entry a slot, the lowest first.
+    fn owners_known(&self, c: usize, key: usize) -> Vec<usize> {
+        match &self.clients[c].known {
+            Some(seen) => seen.owners(key).map(|machine| self.by_name[&machine.name]).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether or not somebody says so, there may be a newer view: asks all that it knows of, and one more.
+    fn refresh(&mut self, c: usize) {
+        if self.clients[c].refreshing.is_some_and(|at| at + ASK_AGAIN > self.now) {
+            return;
+        }
+        self.clients[c].refreshing = Some(self.now);
+        let mut to: Vec<usize> = match &self.clients[c].known {
+            Some(seen) => seen.view.members().iter().map(|m| self.by_name[&m.machine.name]).collect(),
+            None => Vec::new(),
+        };
+        // One that it was told of when it was set up.
+        let other = self.rng.random_range(0..self.profile.machines);
+        let other = self.someone_up(other);
+        if !to.contains(&other) {
+            to.push(other);
+        }
+        for m in to {
+            let ask = self.new_ask();
+            self.client_sends(c, m, Message::ViewAsk { ask });
+        }
+    }
+
     fn client_timer(&mut self, c: usize, after: u64) {
         self.clients[c].token += 1;
         let token = self.clients[c].token;
@@ -115,6 +159,9 @@ impl World {
     /// Lets a client begin, after a pause.
     pub(crate) fn client_start(&mut self, c: usize) {
         let pause = self.rng.random_range(0..=self.profile.think);
+        if self.clients[c].known.is_none() {
+            self.clients[c].known.clone_from(&self.views.newest);
+        }
         self.client_timer(c, pause);
     }
 
@@ -122,6 +169,9 @@ impl World {
     pub(crate) fn client_wakes(&mut self, c: usize, token: u64) {
         if self.clients[c].token != token {
             return;
+        }
+        if self.clients[c].known.is_none() {
+            self.clients[c].known.clone_from(&self.views.newest);
         }
         let Some(doing) = &mut self.clients[c].doing else { return self.next_call(c) };
         if self.now >= doing.deadline {
@@ -133,7 +183,7 @@ impl World {
                 direct.wide = true;
                 let quorum = usize::from(self.profile.slots / 2 + 1);
                 let (ask, key) = (direct.ask, doing.key);
-                for owner in self.owners[key].clone().into_iter().skip(quorum) {
+                for owner in self.owners_known(c, key).into_iter().skip(quorum) {
                     self.direct_ask(c, key, owner, ask);
                 }
                 let most = if self.clients[c].scripted { 100 * MS } else { self.profile.patience };
@@ -143,6 +193,9 @@ impl World {
             doing.direct = None;
         }
         doing.slot += 1;
+        if doing.slot >= 2 {
+            self.refresh(c);
+        }
         self.try_once(c);
     }
 
@@ -164,7 +217,7 @@ impl World {
         } else if self.clients[c].left > 0 {
             self.clients[c].left -= 1;
             key = self.rng.random_range(0..self.profile.keys);
-            let known = self.clients[c].known[key];
+            let known = self.clients[c].versions[key];
             let condition = if !self.rng.random_bool(f64::from(self.profile.compares) / 100.0) {
                 If::Any
             } else if known == 0 || self.rng.random_bool(0.3) {
@@ -224,7 +277,7 @@ impl World {
                 doing.direct = Some(Direct { ask, reader: Reader::new(self.profile.slots), wide: false });
             }
             let quorum = usize::from(self.profile.slots / 2 + 1);
-            for owner in self.owners[key].clone().into_iter().take(quorum) {
+            for owner in self.owners_known(c, key).into_iter().take(quorum) {
                 self.direct_ask(c, key, owner, ask);
             }
             let most = if self.clients[c].scripted { 50 * MS } else { self.profile.patience / 2 };
@@ -243,8 +296,8 @@ impl World {
     fn client_sends(&mut self, c: usize, to: usize, message: Message) {
         // A client that has fetched no view names none.
         let blind = self.rng.random_bool(0.2);
-        let (cluster, epoch) = match &self.view {
-            Some(view) if !blind => (Some(view.cluster()), view.epoch()),
+        let (cluster, epoch) = match &self.clients[c].known {
+            Some(seen) if !blind => (Some(seen.view.cluster()), seen.epoch()),
             _ => (None, Epoch::ZERO),
         };
         self.send_from_client(c, to, Envelope { cluster, epoch, message });
@@ -279,12 +332,10 @@ impl World {
         };
         // Less than it will in truth wait, so that it often hears what came of it.
         let within = (patience * 3 / 4 / MS).max(1) as u32;
-        let stray = self.owners[key].is_empty() || self.rng.random_bool(self.profile.stray);
-        let to = if stray {
-            self.rng.random_range(0..self.profile.machines)
-        } else {
-            self.owners[key][slot % self.owners[key].len()]
-        };
+        let owners = self.owners_known(c, key);
+        let stray = owners.is_empty() || self.rng.random_bool(self.profile.stray);
+        let to =
+            if stray { self.rng.random_range(0..self.profile.machines) } else { owners[slot % owners.len()] };
         // An auditor measures the cluster, not its own luck in finding who is up.
         let to = if self.clients[c].scripted { self.someone_up(to) } else { to };
         let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
@@ -343,17 +394,36 @@ impl World {
             _ => None,
         };
         if let Some(version) = told {
-            self.clients[c].known[doing.key] = version;
+            self.clients[c].versions[doing.key] = version;
         }
         self.client_start(c);
     }
 
     /// Something arrived for a client.
     pub(crate) fn client_hears(&mut self, c: usize, from: Name, envelope: Envelope) {
-        let Some(doing) = &mut self.clients[c].doing else { return };
+        if self.clients[c].known.as_ref().is_some_and(|known| known.epoch() < envelope.epoch) {
+            self.refresh(c);
+        }
+        let client = &mut self.clients[c];
+        if let Message::ViewTold { view, .. } = &envelope.message {
+            if client.known.as_ref().is_none_or(|known| known.epoch() < view.epoch()) {
+                // Who tells a view has it on disk.
+                client.known = self.views.get(view.epoch()).cloned();
+                client.refreshing = None;
+            }
+            return;
+        }
+        let Some(doing) = &mut client.doing else { return };
         match envelope.message {
             Message::Answer { ask, votes, answer: Answer::Copy(copied) } => {
                 let Some(direct) = doing.direct.as_mut().filter(|d| d.ask == ask) else { return };
+                // Nobody votes for slots that are not his, whatever he says.
+                let votes = match &client.known {
+                    Some(seen) if seen.epoch() == envelope.epoch => {
+                        votes.intersection(seen.owned_by(from, doing.key))
+                    }
+                    _ => votes,
+                };
                 direct.reader.hear(from, envelope.epoch, votes, copied);
                 let Some(stamp) = direct.reader.settled() else { return };
                 let reply = match direct.reader.copy_of(stamp) {

@@ -1,28 +1,45 @@
 //! One computer: a node's process, from its start to its crash, over the disk that outlives it.
 
-use std::sync::Arc;
-
-use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
-use ennead_ring::message::{Addr, Envelope};
+use ennead_ring::effect::{Change, Effect, Input, Mono, Now, Ticket};
+use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
-use ennead_ring::placement::Ring;
-use ennead_ring::{Chain, Machine, Node, View};
+use ennead_ring::{Epoch, Machine, Node};
 use rand::RngExt;
 
 use super::disk::Disk;
 use super::events::{Event, Fault};
 use super::faults::log_uniform;
-use super::report::describe;
+use super::report;
 use super::world::{PROGRESS, World};
 use super::{MS, SEC, US};
 
+/// What becomes of a computer, as its operators want it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// It does not run, and belongs to no cluster: not bought yet, or decommissioned.
+    Out,
+    /// It is wanted as a member.
+    In,
+    /// It was told to leave, and runs until it is no longer needed.
+    Going,
+    /// It will never run again.
+    Dead,
+}
+
 /// One computer: what is on its disk, and the process on it while it runs.
-pub(super) struct Computer {
-    pub(super) me: Machine,
+pub(crate) struct Computer {
+    pub(crate) me: Machine,
+    pub(super) role: Role,
+    /// It is to begin anew: from a backup, if there is one.
+    pub(super) reborn: Option<bool>,
     pub(super) birth: Birth,
-    pub(super) disk: Disk,
-    pub(super) node: Option<Node>,
+    pub(crate) disk: Disk,
+    /// A backup that may be restored one day.
+    pub(super) image: Option<Disk>,
+    /// The newest view handed to storage in this life: V3 counts from there.
+    pub(super) stands: Epoch,
+    pub(crate) node: Option<Node>,
     pub(super) life: u32,
     /// What its timers' clock showed when virtual time was zero.
     pub(super) mono: u64,
@@ -48,19 +65,31 @@ impl World {
         computer.mono = mono;
         computer.wake = None;
         computer.restless = 0;
+        computer.stands = computer.disk.epoch();
         let setup = Setup {
             me: computer.me,
             weight: self.profile.weight,
             limits: computer.disk.limits,
             views: computer.disk.views.clone(),
-            birth: if computer.disk.views.is_empty() { computer.birth.clone() } else { Birth::None },
+            account: computer.disk.account.clone(),
+            decree: computer.disk.decree.clone(),
+            // Whoever belongs to a cluster needs neither; told to join again after it left, it does.
+            birth: match &computer.birth {
+                Birth::Join(seeds) if computer.role == Role::In => Birth::Join(seeds.clone()),
+                birth if computer.disk.views.is_empty() => birth.clone(),
+                _ => Birth::None,
+            },
             tuning: self.profile.tuning.clone(),
             seed,
             rules: Rules::without(self.profile.mutant),
         };
         let now = Now { mono: Mono(mono + self.now), wall };
+        let stands = computer.stands;
         computer.node = Some(Node::new(setup, now));
-        self.note(|| format!("s{} starts{}", m + 1, if rotten > 0 { ", a record unreadable" } else { "" }));
+        self.note(|| {
+            let rot = if rotten > 0 { ", a record unreadable" } else { "" };
+            format!("s{} starts, at e{stands}{rot}", m + 1)
+        });
         self.set_wake(m);
         self.tell_reachable(m, true);
     }
@@ -75,7 +104,9 @@ impl World {
             if !self.rng.random_bool(self.profile.rot) {
                 continue;
             }
-            let held = self.slots_where(key, |w, i| i != m && !w.computers[i].disk.is_rotten(&w.keys[key]));
+            let held = self.slots_where(key, |w, i| {
+                i != m && w.computers[i].role != Role::Dead && !w.computers[i].disk.is_rotten(&w.keys[key])
+            });
             if held > self.profile.slots / 2 && self.computers[m].disk.rot(&self.keys[key].clone()) {
                 rotten += 1;
                 self.counts.rotten += 1;
@@ -94,8 +125,8 @@ impl World {
         let unsynced = computer.disk.unsynced();
         let survive =
             if self.rng.random_bool(self.profile.survive) { self.rng.random_range(0..=unsynced) } else { 0 };
-        let views = self.computers[m].disk.crash(survive);
-        self.durable_views(views);
+        let notes = self.computers[m].disk.crash(survive);
+        self.durable(m, notes);
         self.counts.crashes += 1;
         self.note(|| format!("s{} crashes; {survive} of {unsynced} unsynced changes survive", m + 1));
         let down = log_uniform(&mut self.rng, MS, self.profile.down_for.max(MS));
@@ -116,16 +147,23 @@ impl World {
         if self.trace.is_some() {
             let line = match &input {
                 Input::Message { from, envelope } => {
-                    format!("s{} <- {} {}", m + 1, self.label(*from), describe(envelope))
+                    format!("s{} <- {} {}", m + 1, self.label(*from), report::describe(envelope))
                 }
-                other => format!("s{} <- {other:?}", m + 1),
+                other => format!("s{} <- {}", m + 1, report::happened(other)),
             };
             self.note(|| line);
         }
         let computer = &self.computers[m];
         let now = Now { mono: Mono(computer.mono + self.now), wall: self.wall(computer.skew) };
         let mut effects = std::mem::take(&mut self.effects);
+        let collecting = matches!(&input, Input::Message { envelope, .. }
+            if matches!(envelope.message, Message::Collect { .. }));
         node.handle(now, input, &mut effects);
+        if collecting
+            && effects.iter().any(|e| matches!(e, Effect::Persist { change: Change::Forget { .. }, .. }))
+        {
+            self.met("tombstone collected");
+        }
         node.check();
         self.computers[m].node = Some(node);
         let dies = self.faulty
@@ -147,7 +185,11 @@ impl World {
     fn carry_out(&mut self, m: usize, effect: Effect) {
         match effect {
             Effect::Persist { ticket, change } => {
-                self.note(|| format!("s{} persists {ticket:?}", m + 1));
+                if self.trace.is_some() {
+                    let line = format!("s{} persists {} as {}", m + 1, report::written(&change), ticket.0);
+                    self.note(|| line);
+                }
+                self.writes(m, &change);
                 if self.computers[m].disk.write(ticket, change) {
                     self.start_sync(m);
                 }
@@ -167,6 +209,13 @@ impl World {
                 let life = self.computers[m].life;
                 self.schedule(after, Event::Inside { machine: m, life, input: Input::Loaded { key, found } });
             }
+            Effect::Scan { scan, after, keys, bytes } => {
+                let (found, end, total) = self.computers[m].disk.scan(after.as_ref(), keys, bytes);
+                let wait = log_uniform(&mut self.rng, US, self.profile.load * 4);
+                let life = self.computers[m].life;
+                let input = Input::Scanned { scan, found, end, total };
+                self.schedule(wait, Event::Inside { machine: m, life, input });
+            }
         }
     }
 
@@ -182,8 +231,8 @@ impl World {
         if self.computers[m].life != life || self.computers[m].node.is_none() {
             return;
         }
-        let views = self.computers[m].disk.sync_done();
-        self.durable_views(views);
+        let notes = self.computers[m].disk.sync_done();
+        self.durable(m, notes);
         let computer = &mut self.computers[m];
         let mut free = Vec::new();
         for (ticket, to, envelope) in std::mem::take(&mut computer.waiting) {
@@ -198,26 +247,6 @@ impl World {
         }
         if self.computers[m].disk.start_sync() {
             self.start_sync(m);
-        }
-    }
-
-    /// F1: there is one cluster, whoever crashed while it was born.
-    fn durable_views(&mut self, views: Vec<Arc<View>>) {
-        for view in views {
-            if *self.cluster.get_or_insert(view.cluster()) != view.cluster() {
-                self.fail("F1: machines of one birth belong to two clusters".to_string());
-            }
-            if self.view.is_none() {
-                let ring = Ring::of(&view);
-                for (key, owners) in self.keys.iter().zip(&mut self.owners) {
-                    let slots = ring.owners(&Chain::of(key.as_bytes(), view.slots()));
-                    // One entry a slot: a machine with two slots is asked twice as often.
-                    *owners = (1..=view.slots())
-                        .map(|s| self.by_name[&view.members()[slots.owner(s) as usize].machine.name])
-                        .collect();
-                }
-                self.view = Some(view);
-            }
         }
     }
 

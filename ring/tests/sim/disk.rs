@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use ennead_ring::effect::Change;
-use ennead_ring::{Key, Limits, Loaded, Record, Ticket, View};
+use ennead_ring::effect::{Account, Change, Decree};
+use ennead_ring::{Epoch, Key, Limits, Loaded, Record, Ticket, View};
 
 /// One machine's disk.
 #[derive(Default)]
 pub(crate) struct Disk {
     durable: BTreeMap<Key, Kept>,
     pub(crate) limits: Limits,
+    /// Since the last settled one that the account names, newest last.
     pub(crate) views: Vec<Arc<View>>,
+    pub(crate) account: Account,
+    pub(crate) decree: Decree,
     /// Written, not yet durable; tickets rise by one.
     pending: VecDeque<(Ticket, Change)>,
     last: Option<Ticket>,
@@ -21,6 +24,7 @@ pub(crate) struct Disk {
     synced: Option<Ticket>,
 }
 
+#[derive(Clone)]
 struct Kept {
     record: Record,
     /// False: its checksum fails.
@@ -47,30 +51,45 @@ impl Disk {
         true
     }
 
-    /// The sync under way is complete. The views that it made durable.
-    pub(crate) fn sync_done(&mut self) -> Vec<Arc<View>> {
+    /// The sync under way is complete. What it made durable besides records.
+    pub(crate) fn sync_done(&mut self) -> Vec<Change> {
         let upto = self.syncing.take().expect("a sync was under way");
-        let mut views = Vec::new();
+        let mut notes = Vec::new();
         while let Some((ticket, _)) = self.pending.front()
             && *ticket <= upto
         {
             let (_, change) = self.pending.pop_front().expect("it was there");
-            if let Change::View(view) = &change {
-                views.push(view.clone());
-            }
-            self.apply(change);
+            self.apply(change, &mut notes);
         }
         self.synced = Some(upto);
-        views
+        notes
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change, notes: &mut Vec<Change>) {
         match change {
             Change::Record { key, record } => {
                 self.durable.insert(key, Kept { record, readable: true });
             }
+            Change::Forget { ref key } => {
+                self.durable.remove(key);
+                notes.push(change);
+            }
             Change::Limits(limits) => self.limits = limits,
-            Change::View(view) => self.views.push(view),
+            Change::View(ref view) => {
+                self.views.push(view.clone());
+                notes.push(change);
+            }
+            Change::Account(ref account) => {
+                self.account = account.clone();
+                // T2: what may be forgotten is. The view that it stands in stays in any case.
+                let newest = self.views.last().map(|v| v.epoch());
+                self.views.retain(|v| v.epoch() >= account.settled || Some(v.epoch()) == newest);
+                notes.push(change);
+            }
+            Change::Decree(ref decree) => {
+                self.decree = decree.clone();
+                notes.push(change);
+            }
         }
     }
 
@@ -88,33 +107,89 @@ impl Disk {
         self.pending.len()
     }
 
-    /// The process is gone. The first `survive` unsynced changes made it to the disk all the same. The views among them.
-    pub(crate) fn crash(&mut self, survive: usize) -> Vec<Arc<View>> {
-        let mut views = Vec::new();
+    /// The process is gone. The first `survive` unsynced changes made it to the disk all the same: what they were
+    /// besides records.
+    pub(crate) fn crash(&mut self, survive: usize) -> Vec<Change> {
+        let mut notes = Vec::new();
         for (_, change) in std::mem::take(&mut self.pending).into_iter().take(survive) {
-            if let Change::View(view) = &change {
-                views.push(view.clone());
-            }
-            self.apply(change);
+            self.apply(change, &mut notes);
         }
         (self.last, self.syncing, self.synced) = (None, None, None);
-        views
+        notes
+    }
+
+    /// What a backup made now would hold, once it is restored under a new incarnation: data, and no claims. What
+    /// its former self could tell of its views is not this one's to tell.
+    pub(crate) fn image(&self) -> Self {
+        Self {
+            durable: self.durable.clone(),
+            limits: self.limits,
+            views: self.views.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The epoch of the newest durable view.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.views.last().map_or(Epoch::ZERO, |v| v.epoch())
     }
 
     /// As of all that was written, durable or not.
     pub(crate) fn load(&self, key: &Key) -> Loaded {
-        let written = self.pending.iter().rev().find_map(|(_, change)| match change {
-            Change::Record { key: k, record } if k == key => Some(record.clone()),
+        self.unsynced_of(key).unwrap_or_else(|| self.durable_of(key))
+    }
+
+    fn unsynced_of(&self, key: &Key) -> Option<Loaded> {
+        self.pending.iter().rev().find_map(|(_, change)| match change {
+            Change::Record { key: k, record } if k == key => Some(Loaded::Record(record.clone())),
+            Change::Forget { key: k } if k == key => Some(Loaded::Nothing),
             _ => None,
-        });
-        if let Some(record) = written {
-            return Loaded::Record(record);
-        }
+        })
+    }
+
+    fn durable_of(&self, key: &Key) -> Loaded {
         match self.durable.get(key) {
             None => Loaded::Nothing,
             Some(kept) if kept.readable => Loaded::Record(kept.record.clone()),
             Some(_) => Loaded::Unreadable,
         }
+    }
+
+    /// What a crash would not lose.
+    pub(crate) fn durable_record(&self, key: &Key) -> Option<&Record> {
+        self.durable.get(key).map(|kept| &kept.record)
+    }
+
+    /// The keys after `after` in order, as of all that was written: at most so many, and no further one once so many
+    /// bytes have come together. Then whether these are the last, and how many keys there are in all.
+    pub(crate) fn scan(
+        &self,
+        after: Option<&Key>,
+        keys: usize,
+        bytes: usize,
+    ) -> (Vec<(Key, Loaded)>, bool, u64) {
+        let written = self.pending.iter().filter_map(|(_, change)| match change {
+            Change::Record { key, .. } => Some(key),
+            _ => None,
+        });
+        let all: std::collections::BTreeSet<&Key> = self.durable.keys().chain(written).collect();
+        let total = all.len() as u64;
+        let (mut found, mut size) = (Vec::new(), 0);
+        for key in all.into_iter().filter(|key| after.is_none_or(|after| *key > after)) {
+            let loaded = match self.load(key) {
+                Loaded::Nothing => continue,
+                loaded => loaded,
+            };
+            if found.len() >= keys || size >= bytes {
+                return (found, false, total);
+            }
+            size += key.as_bytes().len();
+            if let Loaded::Record(record) = &loaded {
+                size += record.state.value.as_ref().map_or(0, |v| v.len());
+            }
+            found.push((key.clone(), loaded));
+        }
+        (found, true, total)
     }
 
     /// Spoils the record of a key: its checksum fails until it is written again. False if there is none.

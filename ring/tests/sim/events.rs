@@ -36,6 +36,8 @@ pub(crate) enum Event {
         client: usize,
         token: u64,
     },
+    /// The operator looks after the cluster.
+    Operator,
     Fault(Fault),
 }
 
@@ -49,6 +51,22 @@ pub(crate) enum Fault {
     Pause,
     Jump,
     Lie,
+    /// A machine joins.
+    Join,
+    /// One is told to leave.
+    Leave,
+    /// One never runs again.
+    Die,
+    /// One loses its disk.
+    Wipe,
+    /// It begins anew.
+    Reborn(usize),
+    /// A backup is made.
+    BackUp,
+    /// One stands still for longer than the others wait.
+    Freeze,
+    /// Some are cut off for longer than that.
+    Split,
 }
 
 pub(super) struct Scheduled {

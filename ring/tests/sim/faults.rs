@@ -11,7 +11,9 @@ use super::{MS, SEC, US};
 /// One run's cluster, load and faults.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
+    /// All that there ever are, and those that are view 1 where membership changes; the others may join later.
     pub(crate) machines: usize,
+    pub(crate) founders: usize,
     pub(crate) slots: u8,
     pub(crate) weight: u32,
     pub(crate) tuning: Tuning,
@@ -88,6 +90,26 @@ pub(crate) struct Profile {
     pub(crate) doomed: bool,
     /// Some machines stay down when the rest is healed.
     pub(crate) stay_down: bool,
+
+    /// Membership changes; the faults of this kind go on for at least so long.
+    pub(crate) span: u64,
+    pub(crate) join_every: u64,
+    /// How often all that are out join at once.
+    pub(crate) together: f64,
+    pub(crate) leave_every: u64,
+    /// Fewer machines than this are never wanted.
+    pub(crate) fewest: usize,
+    pub(crate) die_every: u64,
+    /// How often the operator says that a dead machine is gone; else the others find out.
+    pub(crate) remove: f64,
+    pub(crate) wipe_every: u64,
+    /// How often what comes back is a backup.
+    pub(crate) restore: f64,
+    /// Pauses and cuts longer than the machines' patience.
+    pub(crate) freeze_every: u64,
+    pub(crate) split_every: u64,
+    /// More machines are lost for good than claim 4 allows: then only safety is promised.
+    pub(crate) overdraw: bool,
 }
 
 /// Between `low` and `high`, each order of magnitude as likely as another.
@@ -104,6 +126,7 @@ impl Profile {
     pub(crate) fn calm() -> Self {
         Self {
             machines: 9,
+            founders: 9,
             slots: 9,
             weight: 4,
             tuning: Tuning::default(),
@@ -151,7 +174,24 @@ impl Profile {
             dirty_birth: false,
             doomed: false,
             stay_down: false,
+            span: 0,
+            join_every: 0,
+            together: 0.2,
+            leave_every: 0,
+            fewest: 1,
+            die_every: 0,
+            remove: 0.3,
+            wipe_every: 0,
+            restore: 0.0,
+            freeze_every: 0,
+            split_every: 0,
+            overdraw: false,
         }
+    }
+
+    /// True if membership may change.
+    pub(crate) fn moves(&self) -> bool {
+        self.span > 0
     }
 
     /// What this seed draws.
@@ -272,6 +312,60 @@ impl Profile {
         }
         p.dirty_birth = rng.random_bool(0.1);
         p.stay_down = p.rot == 0.0 && rng.random_bool(0.2);
+        p
+    }
+
+    /// What this seed draws where membership changes: fewer faults of the other kinds, for longer.
+    pub(crate) fn moving(rng: &mut StdRng) -> Self {
+        let mut p = Self::draw(rng);
+        (p.dirty_birth, p.stay_down, p.rot) = (false, false, 0.0);
+        p.slots = [9, 9, 9, 9, 5, 3][rng.random_range(0..6)];
+        (p.founders, p.machines) = [
+            (1, 3),
+            (1, 5),
+            (2, 4),
+            (3, 3),
+            (3, 4),
+            (3, 5),
+            (3, 9),
+            (4, 6),
+            (5, 5),
+            (5, 7),
+            (7, 9),
+            (9, 9),
+            (9, 10),
+            (9, 12),
+            (1, 9),
+            (11, 13),
+        ][rng.random_range(0..16)];
+        p.fewest = rng.random_range(1..=p.founders);
+        p.span = rng.random_range(8..25) * SEC;
+        p.tuning.probe_every = log_uniform(rng, 50 * MS, 300 * MS);
+        p.tuning.down_after = log_uniform(rng, 100 * MS, SEC);
+        p.tuning.patience = log_uniform(rng, 500 * MS, 4 * SEC);
+        p.tuning.check_every = log_uniform(rng, 500 * MS, 5 * SEC);
+        p.tuning.collect_after = log_uniform(rng, 100 * MS, 5 * SEC);
+        p.clients = rng.random_range(1..=4);
+        p.think = log_uniform(rng, 50 * MS, SEC);
+        p.calls = ((2 * p.span / p.think) as u32 + 5).min(100);
+        // Membership is what is tried here: the rest goes wrong less often.
+        p.crash_every *= 4;
+        p.cut_every *= 4;
+        p.pause_every *= 4;
+        p.crash_in_handle /= 10.0;
+        let mut some = |odds: f64, low: u64, high: u64| {
+            if rng.random_bool(odds) { log_uniform(rng, low, high) } else { 0 }
+        };
+        p.join_every = some(0.8, SEC, 8 * SEC);
+        p.leave_every = some(0.5, SEC, 10 * SEC);
+        p.die_every = some(0.4, 2 * SEC, 15 * SEC);
+        p.wipe_every = some(0.5, SEC, 15 * SEC);
+        p.freeze_every = some(0.25, 2 * SEC, 20 * SEC);
+        p.split_every = some(0.25, 2 * SEC, 20 * SEC);
+        p.restore = [0.0, 0.5][rng.random_range(0..2)];
+        p.together = [0.1, 0.5, 1.0][rng.random_range(0..3)];
+        p.remove = [0.0, 0.3, 1.0][rng.random_range(0..3)];
+        p.overdraw = rng.random_bool(0.03);
         p
     }
 }

@@ -9,22 +9,30 @@
 //! | `network` | what becomes of a message on its way |
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
 //! | `strike` | faults as they strike |
+//! | `members` | machines that come, go, die and come back |
+//! | `views` | the views there were, which are settled, who is lost |
+//! | `claims` | what must be true at every moment |
+//! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker` | was the key one register? |
 //! | `report` | what a run tells |
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 mod audit;
 pub(crate) mod checker;
+pub(crate) mod chosen;
+mod claims;
 pub(crate) mod client;
 mod computer;
 pub(crate) mod disk;
 mod events;
 pub(crate) mod faults;
+mod members;
 mod network;
 pub(crate) mod report;
 mod strike;
+pub(crate) mod views;
 pub(crate) mod world;
 
 pub(crate) use faults::Profile;

@@ -20,6 +20,7 @@ impl World {
             let line = format!("s{} -> {} {}", m + 1, self.label(to), describe(&envelope));
             self.note(|| line);
         }
+        self.speaks(m, to, &envelope);
         match to {
             Addr::Machine(machine) => {
                 let Some(&i) = self.by_name.get(&machine.name) else { return };

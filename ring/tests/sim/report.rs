@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ennead_ring::Loaded;
-use ennead_ring::effect::Input;
-use ennead_ring::message::{Addr, Envelope, Message, Outcome};
+use ennead_ring::effect::{Change, Input};
+use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome};
+use ennead_ring::{Loaded, View};
 
 use super::checker::Op;
+use super::views::brief;
 use super::world::World;
 use super::{MS, SEC};
 
@@ -22,6 +23,11 @@ pub(crate) struct Counts {
     pub(crate) rotten: u64,
     /// Of the audit: its longest call, in nanoseconds.
     pub(crate) slowest: u64,
+    /// Views after the first.
+    pub(crate) views: u64,
+    /// After healing: until membership was as wanted; then, after the audit, until all copies were alike.
+    pub(crate) rest: u64,
+    pub(crate) even: u64,
 }
 
 /// A run that went well.
@@ -42,6 +48,8 @@ pub(crate) struct Report {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) seed: u64,
+    /// Membership changed: the seed's profile is another one.
+    pub(crate) moving: bool,
     pub(crate) step: u64,
     pub(crate) at: u64,
     pub(crate) what: String,
@@ -50,8 +58,9 @@ pub(crate) struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, step, at, what, .. } = self;
+        let Self { seed, moving, step, at, what, .. } = self;
         let (s, ms) = (at / SEC, at % SEC / MS);
+        let seed = format!("{}{seed}", if *moving { "m" } else { "" });
         writeln!(f, "seed {seed}, step {step}, {s}.{ms:03} s: {what}")?;
         write!(f, "again: SIM_SEED={seed} cargo test -p ennead-ring --test sim one_seed -- --nocapture")
     }
@@ -88,7 +97,10 @@ impl World {
             Input::Loaded { found: Loaded::Unreadable, .. } => "unreadable",
             Input::Loaded { .. } => "loaded",
             Input::Reachable { .. } => "hint",
+            Input::Scanned { .. } => "scanned",
+            Input::Health(_) => "health",
             Input::Wake => "wake",
+            Input::Health(_) => "health",
         };
         *self.probes.entry(what).or_default() += 1;
     }
@@ -117,21 +129,126 @@ impl World {
             }
             Input::Loaded { .. } => self.mix(1),
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
-            Input::Wake => self.mix(4),
+            Input::Wake | Input::Health(_) => self.mix(4),
+            Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
+            Input::Health(_) => self.mix(6),
         }
     }
 }
 
+/// What is handed to storage, in a few words.
+pub(super) fn written(change: &Change) -> String {
+    match change {
+        Change::Record { key, record } => {
+            let (stamp, votes) = (record.stamp, record.votes);
+            format!("record {} {stamp} votes {votes:?}{}", key.digest(), grave(record.state.value.is_none()))
+        }
+        Change::Forget { key } => format!("that it forgets {}", key.digest()),
+        Change::Limits(limits) => {
+            format!("floor {}, ceiling {}, bound {}", limits.floor, limits.ceiling, limits.bound.time)
+        }
+        Change::View(view) => brief(view),
+        Change::Account(account) => {
+            let left = if account.left { ", left" } else { "" };
+            format!("that e{} is settled, synced in {:?}{left}", account.settled, account.synced)
+        }
+        Change::Decree(decree) => {
+            let accepted = decree.accepted.as_ref().map(|(ballot, view)| format!("{ballot} {}", brief(view)));
+            format!("decree after e{}: promised {}, accepted {accepted:?}", decree.epoch, decree.promised)
+        }
+    }
+}
+
+fn grave(is: bool) -> &'static str {
+    if is { " tombstone" } else { "" }
+}
+
+/// An input that is no message, in a few words.
+pub(super) fn happened(input: &Input) -> String {
+    let found = |found: &Loaded| match found {
+        Loaded::Nothing => "nothing".to_string(),
+        Loaded::Record(record) => format!("{} votes {:?}", record.stamp, record.votes),
+        Loaded::Unreadable => "unreadable".to_string(),
+    };
+    match input {
+        Input::Loaded { key, found: f } => format!("loaded {}: {}", key.digest(), found(f)),
+        Input::Scanned { scan, found: all, end, .. } => {
+            let all: Vec<String> =
+                all.iter().map(|(key, f)| format!("{}: {}", key.digest(), found(f))).collect();
+            format!("scan {}: {}{}", scan.0, all.join(", "), if *end { "; the end" } else { "" })
+        }
+        Input::Reachable { name, reachable } => {
+            format!("{name} {}", if *reachable { "can be reached" } else { "cannot be reached" })
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 pub(super) fn describe(envelope: &Envelope) -> String {
+    let views = |views: &[std::sync::Arc<View>]| views.iter().map(|v| brief(v)).collect::<Vec<_>>().join(" ");
     let extra = match &envelope.message {
         Message::Request { op, handed, .. } => format!(" {op:?}{}", if *handed { " handed" } else { "" }),
         Message::Outcome { outcome, .. } => format!(" {outcome:?}"),
         Message::Accept { state, .. } => format!(" version {}", state.version),
         Message::Answer { answer, .. } => format!(" {answer:?}"),
+        Message::NotTaken { reason } => format!(" {reason}"),
+        Message::Birth { view } | Message::ViewTold { view, .. } => format!(" {}", brief(view)),
+        Message::ViewsAsk { after } => format!(" after e{after}"),
+        Message::ViewsTold { views: all, settled } => format!(" {}, settled e{settled}", views(all)),
+        Message::DecreeAccept { view, .. } => format!(" {}", brief(view)),
+        Message::DecreeAnswer { answer, .. } => match answer {
+            DecreeAnswer::Promised { accepted, .. } => {
+                let accepted = accepted.as_ref().map(|(ballot, view)| format!("{ballot} {}", brief(view)));
+                format!(" promised, accepted {accepted:?}")
+            }
+            DecreeAnswer::Accepted { .. } => " accepted".to_string(),
+            DecreeAnswer::Refused { .. } => " refused".to_string(),
+        },
+        Message::Wish { wish, .. } => format!(" {wish:?}"),
+        Message::Wished { refused, .. } => format!(" {refused:?}"),
+        Message::Word { synced, warm } => format!(" synced {synced}, warm {warm}"),
+        Message::Settled { epoch } | Message::Collect { epoch, .. } => format!(" e{epoch}"),
+        Message::Tell { request, .. } => {
+            let after = request.after.as_ref().map(|key| key.digest());
+            format!(
+                " for {:?} after {after:?}{}, since {:?}{}, without {:?}",
+                request.purpose,
+                if request.whole { " whole" } else { "" },
+                request.since,
+                if request.handoff { ", handoff" } else { "" },
+                request.without
+            )
+        }
+        Message::Told { page, .. } => {
+            let entries: Vec<String> = page
+                .entries
+                .iter()
+                .map(|entry| match &entry.held {
+                    Held::Record { stamp, votes, tombstone, state } => {
+                        let state = if state.is_some() { " whole" } else { "" };
+                        format!("{}: {stamp} votes {votes:?}{}{state}", entry.key.digest(), grave(*tombstone))
+                    }
+                    Held::Unreadable => format!("{}: unreadable", entry.key.digest()),
+                })
+                .collect();
+            let account = &page.account;
+            format!(
+                ", settled e{}, synced {:?}: {}{}",
+                account.settled,
+                account.synced,
+                entries.join("; "),
+                if page.upto.is_none() { "; the end" } else { "" }
+            )
+        }
+        Message::Fetch { keys, .. } => format!(" {} keys", keys.len()),
+        Message::Fetched { records, .. } => format!(" {} records", records.len()),
         _ => String::new(),
     };
-    let mut line = format!("{}{extra}", envelope.message);
-    line.truncate(300);
+    let mut line = format!("{}{extra} [e{}]", envelope.message, envelope.epoch);
+    if line.len() > 400 {
+        let cut = (0..=400).rev().find(|&i| line.is_char_boundary(i)).unwrap_or(0);
+        line.truncate(cut);
+    }
     line
 }
 

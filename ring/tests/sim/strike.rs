@@ -3,6 +3,7 @@
 use ennead_ring::effect::Input;
 use rand::RngExt;
 
+use super::computer::Role;
 use super::events::{Event, Fault};
 use super::faults::log_uniform;
 use super::world::World;
@@ -10,11 +11,25 @@ use super::{MS, SEC};
 
 impl World {
     pub(super) fn start_faults(&mut self) {
-        self.next_fault(Fault::Cut);
-        self.next_fault(Fault::Crash);
-        self.next_fault(Fault::Pause);
-        self.next_fault(Fault::Jump);
-        self.next_fault(Fault::Lie);
+        for fault in [
+            Fault::Cut,
+            Fault::Crash,
+            Fault::Pause,
+            Fault::Jump,
+            Fault::Lie,
+            Fault::Join,
+            Fault::Leave,
+            Fault::Die,
+            Fault::Wipe,
+            Fault::BackUp,
+            Fault::Freeze,
+            Fault::Split,
+        ] {
+            self.next_fault(fault);
+        }
+        if self.profile.moves() {
+            self.schedule(SEC, Event::Operator);
+        }
     }
 
     fn next_fault(&mut self, fault: Fault) {
@@ -24,7 +39,14 @@ impl World {
             Fault::Pause => self.profile.pause_every,
             Fault::Jump => self.profile.jump_every,
             Fault::Lie => self.profile.lie_every,
-            Fault::Uncut | Fault::Restart(_) => return,
+            Fault::Join => self.profile.join_every,
+            Fault::Leave => self.profile.leave_every,
+            Fault::Die => self.profile.die_every,
+            Fault::Wipe => self.profile.wipe_every,
+            Fault::BackUp if self.profile.restore > 0.0 => self.profile.wipe_every / 4,
+            Fault::Freeze => self.profile.freeze_every,
+            Fault::Split => self.profile.split_every,
+            Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
         };
         if every > 0 {
             let after = self.rng.random_range(0..=2 * every);
@@ -42,30 +64,10 @@ impl World {
         let m = self.rng.random_range(0..machines);
         self.next_fault(fault);
         match fault {
-            Fault::Cut => {
-                self.counts.cuts += 1;
-                let ends = self.cut.len();
-                let kind = self.rng.random_range(0..5);
-                let odds = self.rng.random_range(0.05..0.6);
-                let side: Vec<bool> = (0..ends).map(|_| self.rng.random_bool(0.5)).collect();
-                for from in 0..ends {
-                    for to in 0..ends {
-                        let cut = match kind {
-                            // One machine, from everybody; or only what it says, or only what it hears.
-                            0 => from == m || to == m,
-                            1 => from == m,
-                            2 => to == m,
-                            // Two camps.
-                            3 => side[from] != side[to],
-                            // Any links.
-                            _ => self.rng.random_bool(odds),
-                        };
-                        self.cut[from][to] |= cut && from != to;
-                    }
-                }
-                self.note(|| format!("cut: kind {kind}, s{}", m + 1));
-                let after = log_uniform(&mut self.rng, 10 * MS, self.profile.cut_for);
-                self.schedule(after, Event::Fault(Fault::Uncut));
+            Fault::Cut => self.sever(m, self.profile.cut_for),
+            Fault::Split => {
+                let patience = self.profile.tuning.patience;
+                self.sever(m, patience * 3);
             }
             Fault::Uncut => {
                 self.note(|| "all links mended".to_string());
@@ -81,9 +83,22 @@ impl World {
                 }
             }
             Fault::Restart(m) => {
-                if self.computers[m].node.is_none() {
+                let runs = matches!(self.computers[m].role, Role::In | Role::Going);
+                if runs && self.computers[m].node.is_none() {
                     self.start(m);
                 }
+            }
+            Fault::Join => self.let_in(),
+            Fault::Leave => self.let_go(),
+            Fault::Die => self.let_die(),
+            Fault::Wipe => self.wipe(),
+            Fault::Reborn(m) => self.reborn(m),
+            Fault::BackUp => self.back_up(m),
+            Fault::Freeze => {
+                let patience = self.profile.tuning.patience;
+                let pause = self.rng.random_range(patience / 2..=patience * 3);
+                self.computers[m].paused_until = self.now + pause;
+                self.note(|| format!("s{} stands still for {} ms", m + 1, pause / MS));
             }
             Fault::Pause => {
                 let pause = log_uniform(&mut self.rng, 10 * MS, 3 * SEC);
@@ -106,6 +121,33 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Cuts some links, for up to so long.
+    fn sever(&mut self, m: usize, longest: u64) {
+        self.counts.cuts += 1;
+        let ends = self.cut.len();
+        let kind = self.rng.random_range(0..5);
+        let odds = self.rng.random_range(0.05..0.6);
+        let side: Vec<bool> = (0..ends).map(|_| self.rng.random_bool(0.5)).collect();
+        for from in 0..ends {
+            for to in 0..ends {
+                let cut = match kind {
+                    // One machine, from everybody; or only what it says, or only what it hears.
+                    0 => from == m || to == m,
+                    1 => from == m,
+                    2 => to == m,
+                    // Two camps.
+                    3 => side[from] != side[to],
+                    // Any links.
+                    _ => self.rng.random_bool(odds),
+                };
+                self.cut[from][to] |= cut && from != to;
+            }
+        }
+        let after = log_uniform(&mut self.rng, 10 * MS, longest);
+        self.note(|| format!("cut: kind {kind}, s{}, for {} ms", m + 1, after / MS));
+        self.schedule(after, Event::Fault(Fault::Uncut));
     }
 
     pub(super) fn uncut(&mut self) {

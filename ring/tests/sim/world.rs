@@ -1,24 +1,25 @@
 //! The world around the nodes: one queue of events in virtual time, one random generator, nothing else.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use ennead_ring::effect::{Effect, Input};
 use ennead_ring::node::Birth;
-use ennead_ring::{ClusterId, Incarnation, Key, Machine, Name, View};
+use ennead_ring::{Epoch, Incarnation, Key, Machine, Name};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::SEC;
 use super::checker::{self, Op};
+use super::chosen::Chosen;
 use super::client::Client;
-use super::computer::Computer;
+use super::computer::{Computer, Role};
 use super::disk::Disk;
 use super::events::{Event, Fault, Scheduled};
 use super::faults::Profile;
 use super::report::{Counts, Failure, Report};
+use super::views::Views;
 
 /// November 2026: where the wall clocks start.
 const BIRTH: i128 = 1_795_000_000_000_000_000;
@@ -32,9 +33,16 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) keys: Vec<Key>,
-    /// The machines that own each key, by lowest slot; empty until there is a view.
-    pub(crate) owners: Vec<Vec<usize>>,
-    pub(crate) view: Option<Arc<View>>,
+    pub(crate) views: Views,
+    pub(super) chosen: Vec<Chosen>,
+    /// The founders are members all.
+    founded: bool,
+    /// Machines that were members once and then were not.
+    pub(super) ever: HashSet<Machine>,
+    /// Dead machines that the operator wants removed.
+    pub(super) removals: Vec<Machine>,
+    /// The key of each question that a machine asked another.
+    pub(super) asked: HashMap<u64, u8, foldhash::fast::FixedState>,
     pub(crate) histories: Vec<Vec<Op>>,
     /// Puts with an expiry: key, value, start.
     pub(crate) expiring: Vec<(usize, u64, u64)>,
@@ -53,7 +61,6 @@ pub(crate) struct World {
     pub(super) cut: Vec<Vec<bool>>,
     pub(super) faulty: bool,
     failure: Option<String>,
-    pub(super) cluster: Option<ClusterId>,
     pub(super) effects: Vec<Effect>,
     pub(super) trace: Option<Vec<String>>,
 }
@@ -74,6 +81,7 @@ pub(crate) fn run(
 ) -> Result<Report, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
+    let moving = profile.moves();
     let lines = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let kept = lines.clone();
     PROGRESS.set((0, 0));
@@ -85,7 +93,7 @@ pub(crate) fn run(
             digest: world.digest,
             steps: world.steps,
             virtual_time: world.now,
-            counts: world.counts,
+            counts: Counts { views: world.views.count().saturating_sub(1), ..world.counts },
             probes: std::mem::take(&mut world.probes),
             trace: Vec::new(),
             histories: std::mem::take(&mut world.histories),
@@ -102,11 +110,14 @@ pub(crate) fn run(
         }
     };
     let (step, at) = PROGRESS.get();
-    Err(Failure { seed, step, at, what, trace })
+    Err(Failure { seed, moving, step, at, what, trace })
 }
 
 impl World {
-    fn new(mut rng: StdRng, profile: Profile, trace: bool) -> Self {
+    fn new(mut rng: StdRng, mut profile: Profile, trace: bool) -> Self {
+        if !profile.moves() {
+            profile.founders = profile.machines;
+        }
         let names: Vec<Name> =
             (1..=profile.machines).map(|i| format!("10.0.0.{i}").parse().expect("a name")).collect();
         let skew = |rng: &mut StdRng, most: u64| {
@@ -117,11 +128,15 @@ impl World {
             .enumerate()
             .map(|(i, &name)| Computer {
                 me: Machine { name, incarnation: Incarnation::new(rng.random_range(1..u64::MAX)) },
+                role: if i < profile.founders { Role::In } else { Role::Out },
+                reborn: None,
                 birth: match i {
-                    0 => Birth::Init { with: names[1..].to_vec(), slots: profile.slots },
+                    0 => Birth::Init { with: names[1..profile.founders].to_vec(), slots: profile.slots },
                     _ => Birth::Join(vec![names[0]]),
                 },
                 disk: Disk::default(),
+                image: None,
+                stands: Epoch::ZERO,
                 node: None,
                 life: 0,
                 mono: 0,
@@ -142,10 +157,14 @@ impl World {
         Self {
             now: 0,
             clients,
-            owners: vec![Vec::new(); keys.len()],
+            views: Views::default(),
+            chosen: keys.iter().map(|_| Chosen::default()).collect(),
+            founded: false,
+            ever: HashSet::new(),
+            removals: Vec::new(),
+            asked: HashMap::default(),
             histories: vec![Vec::new(); keys.len()],
             keys,
-            view: None,
             expiring: Vec::new(),
             last_ask: 0,
             probes: BTreeMap::new(),
@@ -161,7 +180,6 @@ impl World {
             cut: vec![vec![false; ends]; ends],
             faulty: profile.dirty_birth,
             failure: None,
-            cluster: None,
             effects: Vec::new(),
             trace: trace.then(Vec::new),
             profile,
@@ -171,7 +189,7 @@ impl World {
 
     /// One life of the world: birth, load and faults, healing, audit, judgement.
     fn live(&mut self) -> Result<(), String> {
-        for m in 0..self.computers.len() {
+        for m in 0..self.profile.founders {
             self.start(m);
         }
         if self.faulty {
@@ -181,13 +199,15 @@ impl World {
             if !self.born() {
                 return Err("no cluster was born within 10 s".to_string());
             }
+            self.founded = true;
             self.faulty = true;
             self.start_faults();
         }
         for c in 0..self.clients.len() {
             self.client_start(c);
         }
-        self.run_while(LONGEST, |w| !w.clients.iter().all(Client::idle))?;
+        let span = self.now + self.profile.span;
+        self.run_while(LONGEST, |w| w.now < span || !w.clients.iter().all(Client::idle))?;
         self.heal();
         // Whoever had not finished may do so now; then the audit.
         for client in &mut self.clients {
@@ -201,12 +221,20 @@ impl World {
         // A sync that was slow when all was healed is slow to its end.
         let hung = self.profile.slow_sync_for;
         self.run_while(hung, |_| true)?;
-        if !self.profile.doomed {
+        if self.profile.moves() {
+            self.come_to_rest()?;
+            // Nobody writes: the comparison of copies alone mends what is left.
+            self.even_out()?;
+        }
+        if !self.profile.doomed && !self.views.overdrawn() {
             self.audit();
         }
         self.run_while(300 * SEC, |w| !w.clients.iter().all(Client::idle))?;
         if !self.clients.iter().all(Client::idle) {
             return Err("claim 3: the audit did not end".to_string());
+        }
+        if self.profile.moves() {
+            self.even_out()?;
         }
         self.expire();
         for (key, history) in self.histories.iter_mut().enumerate() {
@@ -218,7 +246,11 @@ impl World {
         Ok(())
     }
 
-    fn run_while(&mut self, at_most: u64, mut wanted: impl FnMut(&Self) -> bool) -> Result<(), String> {
+    pub(super) fn run_while(
+        &mut self,
+        at_most: u64,
+        mut wanted: impl FnMut(&Self) -> bool,
+    ) -> Result<(), String> {
         let until = self.now.saturating_add(at_most);
         while wanted(self) {
             match self.queue.peek() {
@@ -265,20 +297,25 @@ impl World {
         exact - exact % self.profile.tick
     }
 
-    /// This machine, or the next one that runs.
+    /// This machine, or the next one that runs and is wanted.
     pub(crate) fn someone_up(&self, m: usize) -> usize {
         let machines = self.computers.len();
-        (m..m + machines).map(|i| i % machines).find(|&i| self.computers[i].node.is_some()).unwrap_or(m)
+        let up = |c: &Computer| c.node.is_some() && c.role == Role::In;
+        (m..m + machines).map(|i| i % machines).find(|&i| up(&self.computers[i])).unwrap_or(m)
     }
 
-    /// True once every computer has a view on its disk.
+    /// True once every founder has a view on its disk.
     pub(super) fn born(&self) -> bool {
-        self.view.is_some() && self.computers.iter().all(|c| !c.disk.views.is_empty())
+        // Later, machines that are wiped do not undo it.
+        self.views.newest.is_some()
+            && (self.founded
+                || self.computers[..self.profile.founders].iter().all(|c| !c.disk.views.is_empty()))
     }
 
-    /// Slots of a key whose owners are so.
+    /// Slots of a key whose owners, by the newest view, are so.
     pub(super) fn slots_where(&self, key: usize, wanted: impl Fn(&Self, usize) -> bool) -> u8 {
-        self.owners[key].iter().filter(|&&i| wanted(self, i)).count() as u8
+        let Some(newest) = &self.views.newest else { return 0 };
+        newest.owners(key).filter(|machine| wanted(self, self.by_name[&machine.name])).count() as u8
     }
 
     fn happen(&mut self, event: Event) {
@@ -310,6 +347,7 @@ impl World {
             Event::Synced { machine, life } => self.synced(machine, life),
             Event::Wake { machine, life } => self.wake(machine, life),
             Event::Client { client, token } => self.client_wakes(client, token),
+            Event::Operator => self.operate(),
             Event::Fault(fault) => {
                 if self.faulty || matches!(fault, Fault::Restart(_)) {
                     self.strike(fault);

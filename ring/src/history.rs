@@ -1,0 +1,284 @@
+//! The views since the last settled one, and what follows from them: who voted for which slot, what a machine votes
+//! for (S1), what is covered (S4), what a record told is worth (S5, S6). Pure.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::effect::Account;
+use crate::key::Key;
+use crate::message::Purpose;
+use crate::mutant::{Mutant, Rules};
+use crate::placement::{Owners, Ring};
+use crate::position::Chain;
+use crate::quorum::{SlotSet, Tally, quorum_of};
+use crate::stamp::Stamp;
+use crate::view::{Epoch, Incarnation, Machine, View};
+
+/// A view and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) view: Arc<View>,
+    pub(crate) ring: Ring,
+    /// The ring towards which data is copied ahead, where it is another (M1).
+    pub(crate) next: Option<Ring>,
+    /// This machine's place among the members; `None` once it is not one of them (V5).
+    pub(crate) me: Option<u32>,
+}
+
+impl Present {
+    pub(crate) fn new(view: Arc<View>, me: Machine) -> Self {
+        let index = view.has(me).then(|| view.index_of(me.name)).flatten();
+        Self { ring: Ring::of(&view), next: Ring::next_of(&view), me: index.map(|i| i as u32), view }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view.epoch()
+    }
+
+    pub(crate) fn machine(&self, member: u32) -> Machine {
+        self.view.members()[member as usize].machine
+    }
+
+    /// The place of exactly this incarnation.
+    pub(crate) fn index_of(&self, machine: Machine) -> Option<u32> {
+        let index = self.view.index_of(machine.name)?;
+        (self.machine(index as u32) == machine).then_some(index as u32)
+    }
+
+    /// The place of the member that took this ballot.
+    pub(crate) fn proposer(&self, by: Incarnation) -> Option<u32> {
+        self.view.members().iter().position(|m| m.machine.incarnation == by).map(|i| i as u32)
+    }
+
+    pub(crate) fn owners(&self, key: &Key) -> Owners {
+        self.ring.owners(&self.chain(key))
+    }
+
+    pub(crate) fn chain(&self, key: &Key) -> Chain {
+        Chain::of(key.as_bytes(), self.view.slots())
+    }
+
+    /// The machines in its ring.
+    pub(crate) fn ring_members(&self) -> impl Iterator<Item = Machine> + '_ {
+        self.view.members().iter().filter(|m| m.in_ring()).map(|m| m.machine)
+    }
+}
+
+/// A machine's place in each view of a history, and whether it came to be synced there for all it owned.
+#[derive(Clone, Debug)]
+pub(crate) struct Track(Vec<(Option<u32>, bool)>);
+
+/// See the module's caption. The last view is the present one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct History<'a> {
+    pub(crate) views: &'a [Present],
+    pub(crate) rules: Rules,
+}
+
+impl History<'_> {
+    /// The owners of a key's slots in each view.
+    pub(crate) fn owners(&self, chain: &Chain) -> Vec<Owners> {
+        self.views.iter().map(|p| p.ring.owners(chain)).collect()
+    }
+
+    pub(crate) fn track(&self, machine: Machine, account: &Account) -> Track {
+        let place = |p: &Present| {
+            let index = p.index_of(machine).filter(|i| p.view.members()[*i as usize].in_ring());
+            (index, index.is_some() && account.synced.contains(&p.epoch()))
+        };
+        Track(self.views.iter().map(place).collect())
+    }
+
+    /// S3: the slots that a machine voted for, view by view: in one in which it came to be synced for all it owned,
+    /// those; in another, those of the view before that it still owned (S1).
+    pub(crate) fn voted(&self, track: &Track, owners: &[Owners]) -> Vec<SlotSet> {
+        let mut before = SlotSet::EMPTY;
+        let mut ever = SlotSet::EMPTY;
+        let votes = track.0.iter().zip(owners).map(|((index, synced), owners)| {
+            let owned = index.map_or(SlotSet::EMPTY, |i| owners.slots_of(i));
+            before = match synced {
+                true => owned,
+                // S1Unbroken: ownership that was broken counts as synced again.
+                false if self.rules.broken(Mutant::S1Unbroken) => ever.intersection(owned),
+                false => before.intersection(owned),
+            };
+            ever = ever.union(before);
+            before
+        });
+        votes.collect()
+    }
+
+    /// S4, for every key at once: true if every earlier view is covered for all slots, though these machines tell
+    /// nothing. So many may be missing in each view as may be lost in it (section 2): whatever slots they own, five
+    /// others are told for each.
+    pub(crate) fn is_covered_without(&self, asker: Machine, without: &[Machine]) -> bool {
+        if self.rules.broken(Mutant::S4NoCover) {
+            return true;
+        }
+        let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
+        earlier.iter().all(|p| {
+            let missing = p.ring_members().filter(|m| *m != asker && without.contains(m)).count();
+            missing <= may_be_lost(p.ring_members().count(), p.view.slots())
+        })
+    }
+}
+
+/// Machines of so many that may be lost at once: the table of section 2.
+pub fn may_be_lost(machines: usize, slots: u8) -> usize {
+    let (slots, spare) = (usize::from(slots), usize::from(slots - quorum_of(slots)));
+    if machines == 0 {
+        return 0;
+    }
+    // Even shares: the first `more` machines own one slot more than the others.
+    let (share, more) = (slots / machines, slots % machines);
+    let worst = |lost: usize| lost * share + lost.min(more);
+    (0..=machines).take_while(|lost| worst(*lost) <= spare).last().unwrap_or(0)
+}
+
+/// What one machine tells of one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Telling {
+    /// The slots it voted for, view by view.
+    pub(crate) voted: Vec<SlotSet>,
+    /// Its places, view by view.
+    pub(crate) track: Track,
+    /// Its record's stamp and votes; `None` if it holds none.
+    pub(crate) record: Option<(Stamp, SlotSet)>,
+}
+
+impl Telling {
+    /// S5: what it holds counts if it voted for any slot of the key since the last settled view.
+    fn counts(&self) -> bool {
+        self.voted.iter().any(|slots| !slots.is_empty())
+    }
+}
+
+/// What a machine makes of all that it was told of a key (S5, S6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Verdict {
+    /// The slots that it owns and does not vote for yet.
+    pub(crate) gained: SlotSet,
+    /// The highest stamp that counts.
+    pub(crate) best: Option<Stamp>,
+    /// Those of the slots gained for which that record is a vote.
+    pub(crate) granted: SlotSet,
+    /// What the machine holds itself does not count: it goes unless it is the same.
+    pub(crate) own_is_void: bool,
+}
+
+/// S5 and S6 for one key. `own` is the asker's own telling; `others` is what everyone else tells who tells anything.
+pub(crate) fn judge(history: &History<'_>, owners: &[Owners], own: &Telling, others: &[Telling]) -> Verdict {
+    let last = history.views.len() - 1;
+    let me = own.track.0[last].0;
+    let owned = me.map_or(SlotSet::EMPTY, |i| owners[last].slots_of(i));
+    let gained = owned.minus(own.voted[last]);
+    let all = || others.iter().chain([own]);
+    // S5OwnVoid: what the machine holds from before the last settled view counts like anything else.
+    let own_counts = own.counts() || history.rules.broken(Mutant::S5OwnVoid);
+    let own_is_void = own.record.is_some() && !own_counts;
+    let stamps = others
+        .iter()
+        .filter(|t| t.counts())
+        .chain(own_counts.then_some(own))
+        .filter_map(|t| t.record.map(|(s, _)| s));
+    let best = if history.rules.broken(Mutant::S5Lowest) { stamps.min() } else { stamps.max() };
+    let Some(stamp) = best else {
+        return Verdict { gained, best, granted: SlotSet::EMPTY, own_is_void };
+    };
+    if history.rules.broken(Mutant::S6CopyIsVote) {
+        return Verdict { gained, best, granted: gained, own_is_void };
+    }
+    let told_as_vote = |t: &Telling, slot| t.record.is_some_and(|(s, votes)| s == stamp && votes.has(slot));
+    // S6b: a quorum of the present view told it as votes (Q1, Q2).
+    let mut tally = Tally::new(history.rules);
+    for telling in all() {
+        if let Some((s, votes)) = telling.record
+            && s == stamp
+        {
+            tally.add(history.views[last].epoch(), votes.intersection(telling.voted[last]));
+        }
+    }
+    let by_quorum = tally.reached(owners[last].slots());
+    let granted = gained.iter().filter(|&slot| {
+        // S6a: from the view before backwards, the first owner that voted for the slot; who never did is passed over.
+        let voter = (0..last).rev().find_map(|h| {
+            let owner = owners[h].owner(slot);
+            match all().find(|t| t.track.0[h].0 == Some(owner)) {
+                None => Some(None),
+                Some(t) if t.voted[h].has(slot) => Some(Some(t)),
+                Some(_) => None,
+            }
+        });
+        by_quorum || voter.flatten().is_some_and(|t| told_as_vote(t, slot))
+    });
+    Verdict { gained, best, granted: granted.collect(), own_is_void }
+}
+
+/// What a request to be told is about, as the asker and the teller both see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Concern<'a> {
+    pub(crate) purpose: Purpose,
+    /// The view before is settled, so who owned a slot in it speaks for that slot alone (S4).
+    pub(crate) handoff: bool,
+    /// Machines that tell nothing.
+    pub(crate) without: &'a [Machine],
+    pub(crate) asker: Machine,
+    pub(crate) track: &'a Track,
+}
+
+impl History<'_> {
+    fn present(&self) -> &Present {
+        self.views.last().unwrap_or_else(|| unreachable!("there is a present view"))
+    }
+
+    /// True if `teller` is to tell of this key. Asker and teller compute the same, so silence about a key that is
+    /// to be told means "none", and about another means nothing.
+    pub(crate) fn is_told(
+        &self,
+        concern: &Concern<'_>,
+        chain: &Chain,
+        owners: &[Owners],
+        teller: Machine,
+    ) -> bool {
+        let present = self.present();
+        let (last, now) = (self.views.len() - 1, owners[owners.len() - 1]);
+        match concern.purpose {
+            Purpose::Sync => {
+                let Some(me) = present.index_of(concern.asker) else { return false };
+                let voted = self.voted(concern.track, owners);
+                let gained = now.slots_of(me).minus(voted[last]);
+                if !concern.handoff || last == 0 {
+                    return !gained.is_empty();
+                }
+                let before = &self.views[last - 1];
+                gained.iter().any(|slot| {
+                    let owner = before.machine(owners[last - 1].owner(slot));
+                    owner == teller || owner == concern.asker || concern.without.contains(&owner)
+                })
+            }
+            Purpose::Ahead => {
+                let (Some(next), Some(me)) = (&present.next, present.index_of(concern.asker)) else {
+                    return false;
+                };
+                // Who owns a slot of the key already has its record.
+                if !now.slots_of(me).is_empty() {
+                    return false;
+                }
+                let gained = next.owners(chain).slots_of(me);
+                let present_owner = |slot| present.machine(now.owner(slot));
+                gained.iter().any(|slot| {
+                    let owner = present_owner(slot);
+                    owner == teller
+                        || concern.without.contains(&owner) && self.first(concern, &now) == Some(teller)
+                })
+            }
+            Purpose::Check => self.first(concern, &now) == Some(concern.asker),
+        }
+    }
+
+    /// The first owner that is not left out.
+    fn first(&self, concern: &Concern<'_>, owners: &Owners) -> Option<Machine> {
+        let mut machines = owners.machines().map(|m| self.present().machine(m));
+        machines.find(|m| !concern.without.contains(m))
+    }
+}

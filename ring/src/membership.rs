@@ -1,0 +1,112 @@
+//! Which view should come next: joins, departures, the dead (V6, V7, M1, M2). Pure, and progress only: whatever it
+//! proposes, the wardens decide one view per epoch.
+
+use alloc::vec::Vec;
+
+use crate::history::may_be_lost;
+use crate::message::Wish;
+use crate::view::{MAX_WEIGHT, Machine, Member, MemberState, View};
+
+/// What the acting warden knows when it thinks about the next view.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Situation {
+    /// The present view is settled.
+    pub(crate) settled: bool,
+    /// All members of the next ring have copied ahead (M2).
+    pub(crate) warm: bool,
+    /// What is wished, oldest first, as far as it has waited long enough.
+    pub(crate) wishes: Vec<Wish>,
+    /// Members that have been down for longer than the patience, by several witnesses.
+    pub(crate) dead: Vec<Machine>,
+    /// Members that are not believed alive, those among them.
+    pub(crate) silent: Vec<Machine>,
+}
+
+/// The members of the next view; `None` if the present one should stay.
+pub(crate) fn next(view: &View, situation: &Situation) -> Option<Vec<Member>> {
+    let mut members: Vec<Member> = view.members().to_vec();
+    drop_the_gone(view, situation, &mut members);
+    if situation.settled {
+        if is_moving(view) {
+            if situation.warm {
+                make_the_move(&mut members);
+            }
+        } else {
+            announce(situation, &mut members);
+        }
+    }
+    let someone = members.iter().any(Member::in_ring);
+    (someone && members != view.members()).then_some(members)
+}
+
+/// True if the next ring is another than the ring: a move was announced.
+pub(crate) fn is_moving(view: &View) -> bool {
+    view.members().iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight)
+}
+
+/// V7: the dead go, and those that an operator says are gone, at once and without copying ahead (M3); nobody while
+/// more of the ring are missing than may be lost: then waiting for them to return is the better bet.
+fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) {
+    let in_ring = |machine: &Machine| members.iter().any(|m| m.machine == *machine && m.in_ring());
+    let missing = situation.silent.iter().filter(|m| in_ring(m)).count();
+    let ring = members.iter().filter(|m| m.in_ring()).count();
+    let bearable = missing <= may_be_lost(ring, view.slots());
+    let silent = |machine: &Machine| situation.silent.contains(machine);
+    let wished = |machine: &Machine| {
+        silent(machine)
+            && situation.wishes.iter().any(|wish| match wish {
+                Wish::Remove { machine: m } => m == machine,
+                // V6: the same name under a new incarnation: the old one will not come back.
+                Wish::Join { machine: m, .. } => m.name == machine.name && m != machine,
+                Wish::Leave { .. } => false,
+            })
+    };
+    members.retain(|m| {
+        let gone = situation.dead.contains(&m.machine) || wished(&m.machine);
+        !gone || m.in_ring() && !bearable
+    });
+}
+
+/// M2: the next ring becomes the ring.
+fn make_the_move(members: &mut Vec<Member>) {
+    let stays = members.iter().any(|m| m.state != MemberState::Leaving);
+    members.retain(|m| m.state != MemberState::Leaving || !stays);
+    for member in members {
+        member.state = MemberState::Up;
+        member.weight = member.next_weight;
+    }
+}
+
+/// M1: who wants to come or go is announced first; all that wait at once.
+fn announce(situation: &Situation, members: &mut Vec<Member>) {
+    for wish in &situation.wishes {
+        match *wish {
+            Wish::Join { machine, weight } => {
+                let known = members
+                    .iter()
+                    .any(|m| m.machine.name == machine.name || m.machine.incarnation == machine.incarnation);
+                if !known {
+                    let weight = weight.clamp(1, MAX_WEIGHT);
+                    members.push(Member {
+                        machine,
+                        weight,
+                        next_weight: weight,
+                        state: MemberState::Joining,
+                    });
+                }
+            }
+            Wish::Leave { machine } => {
+                let others =
+                    members.iter().filter(|m| m.state == MemberState::Up && m.machine != machine).count();
+                if let Some(member) = members.iter_mut().find(|m| m.machine == machine)
+                    && member.state == MemberState::Up
+                    && others > 0
+                {
+                    member.state = MemberState::Leaving;
+                }
+            }
+            Wish::Remove { .. } => {}
+        }
+    }
+    members.sort_by_key(|m| m.machine.name);
+}

@@ -1,0 +1,772 @@
+//! One pass over the keys, in their order, with all that every machine tells of each (S3).
+//!
+//! Every teller's pages come in the order of the keys, and so does the machine's own storage. So the pass holds a page
+//! of each at a time, and when it comes to a key it knows at once all that is told of it, "none" included: S5 and S6
+//! are decided key by key, in bounded memory. The same pass copies ahead (M1) and compares copies.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
+use crate::history::{Concern, Telling, Verdict, judge};
+use crate::key::Key;
+use crate::local::Local;
+use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
+use crate::mutant::Mutant;
+use crate::quorum::SlotSet;
+use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
+use crate::view::{Epoch, Machine, Name};
+
+const MS: u64 = 1_000_000;
+/// How long until an unanswered question is put again; doubles each time, up to the second.
+const RESEND: (u64, u64) = (200 * MS, 2_000 * MS);
+/// How often a teller that is left out is tried, where it is needed.
+const TRY_AGAIN: u64 = 500 * MS;
+/// The next page is asked for when so few entries of the last one are left.
+const FEW: usize = 128;
+/// Keys of one scan of the machine's own, and its bytes.
+const SCAN: (usize, usize) = (1024, 1 << 20);
+/// Records on their way into their cells at once.
+const TAKING: usize = 256;
+/// Values asked for at once, and in one question.
+const WANTED: (usize, usize) = (256, 32);
+
+/// What becomes of a record at the machine that was told of it: see [`Verdict`].
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Take {
+    /// The pass that it is from, and its view: in another it means nothing any more.
+    pub(crate) purpose: Purpose,
+    pub(crate) epoch: Epoch,
+    pub(crate) stamp: Option<Stamp>,
+    /// `None` where the machine holds that stamp already.
+    pub(crate) state: Option<Arc<State>>,
+    pub(crate) gained: SlotSet,
+    pub(crate) granted: SlotSet,
+    /// What it held and what does not count: replaced whatever its stamp, unless it has changed since.
+    pub(crate) void: Option<Stamp>,
+}
+
+/// What the pass wants done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Bring this to the key's cell.
+    Take(Key, Take),
+    /// The copies are not alike, or not all voted for: settle the key under a fresh ballot.
+    Settle(Key),
+    /// G2: all slots vote for this tombstone.
+    Collect(Key, Stamp),
+    /// T1: somebody knows this view to be settled.
+    Settled(Epoch),
+}
+
+/// A move of data to this machine, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// For what.
+    pub purpose: Purpose,
+    /// Keys whose record was taken or found to be here already.
+    pub keys: u64,
+    /// Bytes of values that came.
+    pub bytes: u64,
+    /// Keys that the tellers have looked at, and have in all, roughly.
+    pub looked: u64,
+    /// See `looked`.
+    pub total: u64,
+    /// Since when.
+    pub since: Mono,
+    /// Who tells.
+    pub from: Vec<Name>,
+    /// Who should tell and does not answer.
+    pub waits_for: Vec<Name>,
+}
+
+/// See the module's caption.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    pub(crate) purpose: Purpose,
+    pub(crate) epoch: Epoch,
+    since: Option<Epoch>,
+    handoff: bool,
+    /// Every key up to here is decided.
+    at: Option<Key>,
+    own: Source<Owned>,
+    own_scan: Option<Scan>,
+    tellers: Vec<Teller>,
+    without: Vec<Machine>,
+    /// Records whose values have been asked for, or will be.
+    wanted: BTreeMap<Key, Wanted>,
+    fetches: Vec<Fetch>,
+    taking: usize,
+    /// The highest ballot that any teller may have promised, and the highest bound (S5).
+    pub(crate) promised: Ballot,
+    pub(crate) bound: Bound,
+    not_before: Mono,
+    began: Mono,
+    keys: u64,
+    bytes: u64,
+    pub(crate) unlike: u64,
+}
+
+#[derive(Debug)]
+struct Source<T> {
+    buffer: VecDeque<T>,
+    /// Told up to here, the buffer included.
+    upto: Upto,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Upto {
+    Key(Option<Key>),
+    End,
+}
+
+impl<T> Source<T> {
+    fn from(at: Option<Key>) -> Self {
+        Self { buffer: VecDeque::new(), upto: Upto::Key(at) }
+    }
+
+    /// True if it has said all that it says of this key and those before.
+    fn has_told(&self, key: &Key) -> bool {
+        !self.buffer.is_empty()
+            || match &self.upto {
+                Upto::End => true,
+                Upto::Key(upto) => upto.as_ref().is_some_and(|upto| upto >= key),
+            }
+    }
+
+    fn is_over(&self) -> bool {
+        self.buffer.is_empty() && self.upto == Upto::End
+    }
+}
+
+/// A key of the machine's own.
+#[derive(Debug)]
+struct Owned {
+    key: Key,
+    /// `None`: unreadable.
+    record: Option<(Stamp, SlotSet, bool)>,
+}
+
+#[derive(Debug)]
+struct Teller {
+    machine: Machine,
+    source: Source<Entry>,
+    account: Option<Account>,
+    asked: Option<Asked>,
+    /// It tells nothing at present.
+    out: bool,
+    looked: u64,
+    total: u64,
+}
+
+#[derive(Debug)]
+struct Asked {
+    ask: Ask,
+    again: Mono,
+    gap: u64,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    take: Take,
+    from: Machine,
+    asked: bool,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    ask: Ask,
+    from: Machine,
+    keys: Vec<Key>,
+    again: Mono,
+}
+
+impl Merge {
+    /// A pass that hears these machines.
+    pub(crate) fn begin(local: &Local, now: Now, purpose: Purpose, tellers: Vec<Machine>) -> Self {
+        let history = local.history();
+        let before = history.views.len().checked_sub(2).map(|i| history.views[i].epoch());
+        let handoff = purpose == Purpose::Sync && before == Some(local.account.settled);
+        let teller = |machine| Teller {
+            machine,
+            source: Source::from(None),
+            account: None,
+            asked: None,
+            out: false,
+            looked: 0,
+            total: 0,
+        };
+        Self {
+            purpose,
+            epoch: local.epoch(),
+            since: local.account.synced.last().copied(),
+            handoff,
+            at: None,
+            own: Source::from(None),
+            own_scan: None,
+            tellers: tellers.into_iter().map(teller).collect(),
+            without: Vec::new(),
+            wanted: BTreeMap::new(),
+            fetches: Vec::new(),
+            taking: 0,
+            promised: Ballot::ZERO,
+            bound: Bound::default(),
+            not_before: now.mono,
+            began: now.mono,
+            keys: 0,
+            bytes: 0,
+            unlike: 0,
+        }
+    }
+
+    /// True once every key is decided and everything taken has reached its cell.
+    pub(crate) fn is_done(&self) -> bool {
+        let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
+        told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
+    }
+
+    /// What it tells people of itself.
+    pub(crate) fn progress(&self) -> Move {
+        let name = |t: &&Teller| t.machine.name;
+        Move {
+            purpose: self.purpose,
+            keys: self.keys,
+            bytes: self.bytes,
+            looked: self.tellers.iter().map(|t| t.looked).sum(),
+            total: self.tellers.iter().map(|t| t.total.max(t.looked)).sum(),
+            since: self.began,
+            from: self.tellers.iter().filter(|t| !t.out).map(|t| t.machine.name).collect(),
+            waits_for: self
+                .tellers
+                .iter()
+                .filter(|t| t.out || t.asked.as_ref().is_some_and(|a| a.gap > RESEND.0))
+                .map(|t| name(&t))
+                .collect(),
+        }
+    }
+
+    // -- what comes in -------------------------------------------------------------------------------
+
+    /// True if this is its question.
+    pub(crate) fn asked_of(&self, from: Machine, ask: Ask) -> bool {
+        self.tellers.iter().any(|t| t.machine == from && t.asked.as_ref().is_some_and(|a| a.ask == ask))
+    }
+
+    /// True if these values are its.
+    pub(crate) fn has_fetched(&self, from: Machine, ask: Ask) -> bool {
+        self.fetches.iter().any(|f| f.ask == ask && f.from == from)
+    }
+
+    /// A page. Returns false if nobody asked for it.
+    pub(crate) fn on_page(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: Machine,
+        ask: Ask,
+        page: Page,
+        acts: &mut Vec<Act>,
+    ) -> bool {
+        let Some(at) = self.tellers.iter().position(|t| t.asked.as_ref().is_some_and(|a| a.ask == ask))
+        else {
+            return false;
+        };
+        let teller = &mut self.tellers[at];
+        // In order, and beyond what was told before: a peer may say anything.
+        let last = match (&teller.source.upto, teller.source.buffer.back()) {
+            (_, Some(entry)) => Some(entry.key.clone()),
+            (Upto::Key(key), None) => key.clone(),
+            (Upto::End, None) => None,
+        };
+        let keys = || page.entries.iter().map(|e| Some(&e.key));
+        let ordered = core::iter::once(last.as_ref()).chain(keys()).is_sorted_by(|a, b| a < b);
+        let within =
+            page.upto.as_ref().is_none_or(|upto| keys().next_back().flatten().is_none_or(|k| k <= upto));
+        if teller.machine != from || !ordered || !within {
+            return false;
+        }
+        teller.asked = None;
+        let was_out = mem::replace(&mut teller.out, false);
+        let bytes: usize = page.entries.iter().map(bytes_of).sum();
+        self.bytes += bytes as u64;
+        teller.looked += u64::from(page.looked);
+        teller.total = page.total;
+        if page.account.settled > local.account.settled {
+            acts.push(Act::Settled(page.account.settled));
+        }
+        teller.account = Some(page.account);
+        self.promised = self.promised.max(page.promised);
+        self.bound = self.bound.max(page.bound);
+        local.see(page.promised.time);
+        if was_out {
+            // It speaks again, from where the pass is: what this page says may be too late for that.
+            self.without.retain(|m| *m != from);
+            teller.source = Source::from(self.at.clone());
+        } else {
+            teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
+            teller.source.buffer.extend(page.entries);
+        }
+        if self.purpose != Purpose::Sync {
+            // A token bucket: side work leaves the disks and the network to clients.
+            let cost = (bytes as u64 + 4096).saturating_mul(1_000_000_000) / local.tuning.move_rate.max(1);
+            self.not_before = self.not_before.max(now.mono).plus(cost);
+        }
+        true
+    }
+
+    /// The machine's own storage has looked. False if not for this pass.
+    pub(crate) fn on_scanned(&mut self, scan: Scan, found: &mut Vec<(Key, Loaded)>, end: bool) -> bool {
+        if self.own_scan != Some(scan) {
+            return false;
+        }
+        self.own_scan = None;
+        if let Some((key, _)) = found.last() {
+            self.own.upto = Upto::Key(Some(key.clone()));
+        }
+        if end {
+            self.own.upto = Upto::End;
+        }
+        self.own.buffer.extend(mem::take(found).into_iter().filter_map(|(key, loaded)| match loaded {
+            Loaded::Nothing => None,
+            Loaded::Unreadable => Some(Owned { key, record: None }),
+            Loaded::Record(r) => {
+                Some(Owned { key, record: Some((r.stamp, r.votes, r.state.value.is_none())) })
+            }
+        }));
+        true
+    }
+
+    /// Values that were asked for. False if not by this pass.
+    pub(crate) fn on_fetched(
+        &mut self,
+        from: Machine,
+        ask: Ask,
+        records: Vec<(Key, Option<Record>)>,
+        acts: &mut Vec<Act>,
+    ) -> bool {
+        let Some(at) = self.fetches.iter().position(|f| f.ask == ask && f.from == from) else { return false };
+        let fetch = self.fetches.swap_remove(at);
+        for key in &fetch.keys {
+            if let Some(wanted) = self.wanted.get_mut(key) {
+                wanted.asked = false;
+            }
+        }
+        for (key, record) in records {
+            if !fetch.keys.contains(&key) {
+                continue;
+            }
+            let Some(Wanted { mut take, .. }) = self.wanted.remove(&key) else { continue };
+            match record {
+                Some(record) if Some(record.stamp) >= take.stamp => {
+                    self.bytes += record.state.value.as_ref().map_or(0, |v| v.len() as u64) + 64;
+                    if Some(record.stamp) > take.stamp {
+                        // Accepted since: truly proposed, and no vote of any slot of ours (S6).
+                        (take.stamp, take.granted) = (Some(record.stamp), SlotSet::EMPTY);
+                    }
+                    take.state = Some(record.state);
+                    self.taking += 1;
+                    acts.push(Act::Take(key, take));
+                }
+                // It was collected meanwhile, with a bound that we have not heard: all over again.
+                _ => return self.restart(None),
+            }
+        }
+        true
+    }
+
+    /// One record has reached its cell.
+    pub(crate) fn taken(&mut self) {
+        self.taking = self.taking.saturating_sub(1);
+    }
+
+    /// Everybody tells again, from a key on; true.
+    fn restart(&mut self, at: Option<Key>) -> bool {
+        self.at = at;
+        self.own = Source::from(self.at.clone());
+        self.own_scan = None;
+        for teller in &mut self.tellers {
+            teller.source = Source::from(self.at.clone());
+            teller.asked = None;
+        }
+        if self.at.is_none() {
+            self.wanted.clear();
+            self.fetches.clear();
+        }
+        true
+    }
+
+    // -- going on ------------------------------------------------------------------------------------
+
+    /// Decides what can be decided, asks for what is missing.
+    pub(crate) fn advance(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        acts: &mut Vec<Act>,
+    ) {
+        self.leave_out(local);
+        if !self.may_go_on(local) {
+            self.ask(local, now, effects);
+            return;
+        }
+        while self.taking < TAKING && self.wanted.len() < WANTED.0 {
+            let heads = self.tellers.iter().filter(|t| !t.out).filter_map(|t| t.source.buffer.front());
+            let own = self.own.buffer.front().map(|o| &o.key);
+            let Some(key) = heads.map(|e| &e.key).chain(own).min().cloned() else { break };
+            let told = |t: &Teller| t.out || t.account.is_some() && t.source.has_told(&key);
+            if !self.own.has_told(&key) || !self.tellers.iter().all(told) {
+                break;
+            }
+            if !self.decide(local, now, &key, acts) {
+                break;
+            }
+            self.at = Some(key);
+        }
+        self.ask(local, now, effects);
+    }
+
+    /// Who does not answer is left out, as long as he is not needed; who answers again is heard again.
+    fn leave_out(&mut self, local: &Local) {
+        let mut changed = false;
+        for teller in &mut self.tellers {
+            let present = local.present().index_of(teller.machine);
+            let alive = match present {
+                Some(member) => local.is_alive(member),
+                // No longer a member: nobody probes it. It is heard while it answers.
+                None => !teller.out && teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0),
+            };
+            if !alive && !teller.out {
+                teller.out = true;
+                teller.source = Source::from(self.at.clone());
+                self.without.push(teller.machine);
+                changed = true;
+            } else if alive && teller.out && present.is_some() {
+                teller.out = false;
+                teller.asked = None;
+                teller.source = Source::from(self.at.clone());
+                self.without.retain(|m| *m != teller.machine);
+            }
+        }
+        if changed {
+            // Others tell in its place, from where the pass is.
+            let at = self.at.clone();
+            self.restart(at);
+            let gone: Vec<Machine> = self.without.clone();
+            self.fetches.retain(|f| !gone.contains(&f.from));
+            let lost = |w: &Wanted| gone.contains(&w.from);
+            if self.wanted.values().any(lost) {
+                // Values that only it was asked for: decided anew.
+                self.restart(None);
+            }
+        }
+    }
+
+    /// S4: no key is decided while those who are left out may be needed for it.
+    fn may_go_on(&self, local: &Local) -> bool {
+        match self.purpose {
+            Purpose::Sync => local.history().is_covered_without(local.me, &self.without),
+            Purpose::Ahead => true,
+            Purpose::Check => self.without.is_empty(),
+        }
+    }
+
+    /// One key, of which all has been told. False if it cannot be decided yet.
+    fn decide(&mut self, local: &mut Local, now: Now, key: &Key, acts: &mut Vec<Act>) -> bool {
+        let own = pop_if(&mut self.own.buffer, |o| o.key == *key);
+        let mut told: Vec<(usize, Entry)> = Vec::new();
+        for (i, teller) in self.tellers.iter_mut().enumerate().filter(|(_, t)| !t.out) {
+            told.extend(pop_if(&mut teller.source.buffer, |e| e.key == *key).map(|e| (i, e)));
+        }
+        let unreadable = told.iter().any(|(_, e)| e.held == Held::Unreadable);
+        match self.purpose {
+            Purpose::Check => self.compare(local, now, key, own, &told, acts),
+            _ if matches!(own, Some(Owned { record: None, .. })) => {
+                // R3: mute for this key, until a round that did without it has written it anew.
+            }
+            _ if unreadable => {
+                if self.handoff {
+                    // The one who should tell cannot: all others must.
+                    self.handoff = false;
+                    let at = self.at.clone();
+                    self.restart(at);
+                    return false;
+                }
+                let mute = told.iter().filter(|(_, e)| e.held == Held::Unreadable);
+                let mute: Vec<Machine> = mute.map(|(i, _)| self.tellers[*i].machine).collect();
+                let without: Vec<Machine> =
+                    self.without.iter().copied().chain(mute.iter().copied()).collect();
+                if self.purpose == Purpose::Sync && !local.history().is_covered_without(local.me, &without) {
+                    let at = self.at.clone();
+                    self.restart(at);
+                    self.not_before = now.mono.plus(TRY_AGAIN);
+                    return false;
+                }
+                self.take(local, key, own, told, &mute, acts);
+            }
+            _ => self.take(local, key, own, told, &[], acts),
+        }
+        true
+    }
+
+    /// S5, S6, M1.
+    fn take(
+        &mut self,
+        local: &mut Local,
+        key: &Key,
+        own: Option<Owned>,
+        mut told: Vec<(usize, Entry)>,
+        mute: &[Machine],
+        acts: &mut Vec<Act>,
+    ) {
+        let own = own.and_then(|o| o.record).map(|(stamp, votes, _)| (stamp, votes));
+        let verdict = self.verdict(local, key, own, &told, mute);
+        let Some(Verdict { gained, best, granted, own_is_void }) = verdict else { return };
+        let void = if own_is_void { own.map(|(stamp, _)| stamp) } else { None };
+        let (purpose, epoch) = (self.purpose, self.epoch);
+        let mut take = Take { purpose, epoch, stamp: best, state: None, gained, granted, void };
+        match (best, own) {
+            (None, None) => return,
+            (None, Some(_)) if !own_is_void => return,
+            (None, Some(_)) => {}
+            (Some(best), Some((stamp, votes))) if stamp == best => {
+                self.keys += 1;
+                if votes.minus(gained).union(granted) == votes {
+                    return;
+                }
+            }
+            (Some(best), _) => {
+                self.keys += 1;
+                let holds = |e: &Entry| matches!(&e.held, Held::Record { stamp, .. } if *stamp == best);
+                let whole = |e: &Entry| matches!(&e.held, Held::Record { state: Some(_), .. }) && holds(e);
+                if let Some(at) = told.iter().position(|(_, e)| whole(e)) {
+                    if let Held::Record { state, .. } = told.swap_remove(at).1.held {
+                        take.state = state;
+                    }
+                } else if let Some((i, _)) = told.iter().find(|(_, e)| holds(e)) {
+                    let from = self.tellers[*i].machine;
+                    self.wanted.insert(key.clone(), Wanted { take, from, asked: false });
+                    return;
+                } else {
+                    return;
+                }
+            }
+        }
+        self.taking += 1;
+        acts.push(Act::Take(key.clone(), take));
+    }
+
+    /// What all this makes of the key; `None` if it is no concern of this machine.
+    fn verdict(
+        &self,
+        local: &Local,
+        key: &Key,
+        own: Option<(Stamp, SlotSet)>,
+        told: &[(usize, Entry)],
+        mute: &[Machine],
+    ) -> Option<Verdict> {
+        let history = local.history();
+        let chain = local.present().chain(key);
+        let owners = history.owners(&chain);
+        let track = local.tracks_of(local.me, self.since);
+        let concern = Concern {
+            purpose: self.purpose,
+            handoff: self.handoff,
+            without: &self.without,
+            asker: local.me,
+            track: &track,
+        };
+        let telling = |machine, account: &Account, record| {
+            let track = history.track(machine, account);
+            Telling { voted: history.voted(&track, &owners), track, record }
+        };
+        let mut others = Vec::new();
+        for (i, teller) in self.tellers.iter().enumerate() {
+            let Some(account) = teller.account.as_ref().filter(|_| !teller.out) else { continue };
+            if mute.contains(&teller.machine) || !history.is_told(&concern, &chain, &owners, teller.machine) {
+                continue;
+            }
+            let record = told.iter().find(|(t, _)| *t == i).and_then(|(_, e)| match e.held {
+                Held::Record { stamp, votes, .. } => Some((stamp, votes)),
+                Held::Unreadable => None,
+            });
+            others.push(telling(teller.machine, account, record));
+        }
+        let mine = telling(local.me, &local.account, own);
+        match self.purpose {
+            Purpose::Ahead => {
+                // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.
+                let concerns = others.iter().any(|t| t.record.is_some());
+                let best = others.iter().filter_map(|t| t.record).map(|(stamp, _)| stamp).max();
+                let newer = best.is_some_and(|best| own.is_none_or(|(stamp, _)| best > stamp));
+                (concerns && newer).then_some(Verdict {
+                    gained: SlotSet::EMPTY,
+                    best,
+                    granted: SlotSet::EMPTY,
+                    own_is_void: false,
+                })
+            }
+            _ => {
+                let verdict = judge(&history, &owners, &mine, &others);
+                (!verdict.gained.is_empty()).then_some(verdict)
+            }
+        }
+    }
+
+    /// Are all copies of a key alike, and voted for by all its slots? Its first owner asks.
+    fn compare(
+        &mut self,
+        local: &Local,
+        now: Now,
+        key: &Key,
+        own: Option<Owned>,
+        told: &[(usize, Entry)],
+        acts: &mut Vec<Act>,
+    ) {
+        let present = local.present();
+        let owners = present.owners(key);
+        if present.me.is_none() || owners.machines().next() != present.me {
+            return;
+        }
+        self.keys += 1;
+        let slots = |machine| present.index_of(machine).map_or(SlotSet::EMPTY, |i| owners.slots_of(i));
+        let others = told.iter().filter_map(|(i, entry)| match &entry.held {
+            Held::Record { stamp, votes, tombstone, .. } => {
+                Some((self.tellers[*i].machine, *stamp, *votes, *tombstone))
+            }
+            Held::Unreadable => None,
+        });
+        let own =
+            own.and_then(|o| o.record).map(|(stamp, votes, tombstone)| (local.me, stamp, votes, tombstone));
+        let copies: Vec<(Machine, Stamp, SlotSet, bool)> = others.chain(own).collect();
+        let all = SlotSet::all(owners.slots());
+        let Some(best) = copies.iter().map(|c| c.1).max() else {
+            // Only unreadable ones: the owners that can read say "none", and five of them are a quorum.
+            if !told.is_empty() {
+                self.unlike += 1;
+                acts.push(Act::Settle(key.clone()));
+            }
+            return;
+        };
+        let rules = local.rules;
+        let votes = copies.iter().filter(|c| c.1 == best).map(|(machine, _, votes, _)| {
+            if rules.broken(Mutant::G2Hearsay) {
+                slots(*machine)
+            } else {
+                votes.intersection(slots(*machine))
+            }
+        });
+        let votes = votes.fold(SlotSet::EMPTY, SlotSet::union);
+        let tombstone = copies.iter().any(|c| c.1 == best && c.3);
+        let enough = votes == all || rules.broken(Mutant::G2Five) && votes.len() * 2 > all.len();
+        let old = best.ballot.time.plus(local.tuning.collect_after) <= Hlc::from_nanos(now.wall);
+        if tombstone && enough && old && local.is_settled() {
+            acts.push(Act::Collect(key.clone(), best));
+        } else if votes != all {
+            self.unlike += 1;
+            acts.push(Act::Settle(key.clone()));
+        }
+    }
+
+    /// Asks for whatever is missing, and again for what has not come.
+    fn ask(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        let may_go_on = self.may_go_on(local);
+        if self.own.buffer.len() < FEW
+            && self.own_scan.is_none()
+            && let Upto::Key(after) = self.own.upto.clone()
+        {
+            let scan = Scan(local.number().0);
+            self.own_scan = Some(scan);
+            effects.push(Effect::Scan { scan, after, keys: SCAN.0, bytes: SCAN.1 });
+        }
+        // Nothing is left to compare with: values may as well come along.
+        let whole = self.own.is_over() && self.purpose != Purpose::Check;
+        for i in 0..self.tellers.len() {
+            let teller = &mut self.tellers[i];
+            // Left out: tried now and then, where the pass cannot go on without it.
+            if teller.out && may_go_on {
+                teller.asked = None;
+                continue;
+            }
+            let Upto::Key(after) = teller.source.upto.clone() else {
+                if teller.account.is_some() {
+                    continue;
+                }
+                unreachable!("nobody has told to the end without an account")
+            };
+            if teller.source.buffer.len() >= FEW && teller.asked.is_none() {
+                continue;
+            }
+            let (ask, gap) = match &teller.asked {
+                Some(asked) if asked.again > now.mono => continue,
+                Some(asked) => (asked.ask, (asked.gap * 2).min(RESEND.1)),
+                None if self.not_before > now.mono => continue,
+                None => (local.number(), if teller.out { TRY_AGAIN } else { RESEND.0 }),
+            };
+            teller.asked = Some(Asked { ask, again: now.mono.plus(gap), gap });
+            let request = TellRequest {
+                purpose: self.purpose,
+                after,
+                whole,
+                since: self.since,
+                handoff: self.handoff,
+                without: self.without.clone(),
+            };
+            let to = Addr::Machine(teller.machine);
+            local.send(to, Message::Tell { ask, request: Box::new(request) }, None, effects);
+        }
+        self.fetch(local, now, effects);
+    }
+
+    fn fetch(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        for fetch in &mut self.fetches {
+            if fetch.again <= now.mono {
+                fetch.again = now.mono.plus(RESEND.1);
+                let message = Message::Fetch { ask: fetch.ask, keys: fetch.keys.clone() };
+                local.send(Addr::Machine(fetch.from), message, None, effects);
+            }
+        }
+        let mut by: BTreeMap<Machine, Vec<Key>> = BTreeMap::new();
+        for (key, wanted) in self.wanted.iter_mut().filter(|(_, w)| !w.asked) {
+            let keys = by.entry(wanted.from).or_default();
+            if keys.len() < WANTED.1 {
+                keys.push(key.clone());
+                wanted.asked = true;
+            }
+        }
+        for (from, keys) in by {
+            let ask = local.number();
+            let message = Message::Fetch { ask, keys: keys.clone() };
+            local.send(Addr::Machine(from), message, None, effects);
+            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.1) });
+        }
+    }
+
+    /// When it has something to do, if nothing comes in before.
+    pub(crate) fn wake_at(&self) -> Option<Mono> {
+        let asked = self.tellers.iter().filter_map(|t| t.asked.as_ref()).map(|a| a.again);
+        let fetches = self.fetches.iter().map(|f| f.again);
+        let idle = self.tellers.iter().any(|t| {
+            !t.out && t.asked.is_none() && t.source.upto != Upto::End && t.source.buffer.len() < FEW
+        });
+        let pause = idle.then_some(self.not_before);
+        asked.chain(fetches).chain(pause).min()
+    }
+}
+
+fn pop_if<T>(queue: &mut VecDeque<T>, f: impl FnOnce(&T) -> bool) -> Option<T> {
+    if queue.front().is_some_and(f) { queue.pop_front() } else { None }
+}
+
+fn bytes_of(entry: &Entry) -> usize {
+    let state = match &entry.held {
+        Held::Record { state: Some(state), .. } => {
+            state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
+        }
+        _ => 0,
+    };
+    entry.key.as_bytes().len() + 32 + state
+}

@@ -1,0 +1,335 @@
+//! What a machine does for the next view: gathers wishes and words, says when a view is settled, proposes (V7, T1).
+//!
+//! Words go from every member to the wardens until they answer that the view is settled; wishes go to all wardens, and
+//! the one that owns the lowest slot of `\0view` among those believed alive acts on them. Another takes its place, one
+//! after the other, where it does not.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::decree::{Decrees, warden_key, wardens};
+use crate::effect::{Decree, Effect, Mono, Now};
+use crate::history::Present;
+use crate::local::Local;
+use crate::membership::{self, Situation};
+use crate::message::{Addr, Ask, Message, Wish};
+use crate::view::{Machine, Member, MemberState, View};
+
+const MS: u64 = 1_000_000;
+/// How often a member says how far it is, and a warden looks whether there is something to do.
+const TICK: u64 = 100 * MS;
+/// How long a wish is kept unless it is said again.
+const KEEP_WISH: u64 = 10_000 * MS;
+/// How long a wish waits for others, so that one view serves them all.
+const GATHER: u64 = 300 * MS;
+/// The same where one machine is all there is: to grow from one to three in one view (section 11).
+const GATHER_ALONE: u64 = 2_000 * MS;
+/// How long the next warden waits for the one before it to act.
+const STAND_BY: u64 = 2_000 * MS;
+/// Most wishes kept.
+const MAX_WISHES: usize = 1_000;
+
+/// See the module's caption.
+#[derive(Debug)]
+pub(crate) struct Warden {
+    pub(crate) decrees: Decrees,
+    wishes: BTreeMap<Wish, Heard>,
+    /// Who has said what of the present view: synced, warm.
+    words: BTreeMap<Machine, (bool, bool)>,
+    tick: Mono,
+    /// Since when a change is due that nobody has made.
+    due_since: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    first: Mono,
+    last: Mono,
+}
+
+/// What this machine is to others in the present view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    pub(crate) synced: bool,
+    pub(crate) warm: bool,
+}
+
+impl Warden {
+    pub(crate) fn new(decree: Decree, now: Now) -> Self {
+        Self {
+            decrees: Decrees::new(decree),
+            wishes: BTreeMap::new(),
+            words: BTreeMap::new(),
+            tick: now.mono,
+            due_since: None,
+        }
+    }
+
+    /// A view has been adopted.
+    pub(crate) fn begin_anew(&mut self, local: &Local, now: Now) {
+        self.decrees.begin_anew();
+        self.words.clear();
+        self.due_since = None;
+        self.tick = now.mono;
+        let view = &local.present().view;
+        self.wishes.retain(|wish, _| !is_fulfilled(view, wish));
+    }
+
+    pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
+        let present = local.newest()?;
+        let busy = !local.is_settled()
+            || present.next.is_some()
+            || !self.wishes.is_empty()
+            || !local.doubted.is_empty();
+        let tick = (busy && present.me.is_some()).then_some(self.tick);
+        [tick, self.decrees.wake_at()].into_iter().flatten().min()
+    }
+
+    // -- wishes --------------------------------------------------------------------------------------
+
+    /// Somebody wants the membership changed: passed on to the wardens, or refused with a reason.
+    pub(crate) fn on_wish(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: Addr,
+        ask: Ask,
+        wish: Wish,
+        effects: &mut Vec<Effect>,
+    ) {
+        let relayed =
+            matches!(from, Addr::Machine(m) if local.present().index_of(m).is_some()) && ask == Ask(0);
+        if relayed {
+            self.note(local, now, wish);
+            return;
+        }
+        let refused = refusal(local, &wish);
+        if refused.is_none() {
+            self.relay(local, now, wish, effects);
+        }
+        local.send(from, Message::Wished { ask, refused }, None, effects);
+    }
+
+    /// A machine that is not in the view offers itself. Says why it is not taken, if it is not.
+    pub(crate) fn on_offer(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        machine: Machine,
+        weight: u32,
+        effects: &mut Vec<Effect>,
+    ) -> Option<String> {
+        let wish = Wish::Join { machine, weight };
+        let refused = refusal(local, &wish);
+        if refused.is_none() {
+            self.relay(local, now, wish, effects);
+        }
+        refused
+    }
+
+    fn relay(&mut self, local: &mut Local, now: Now, wish: Wish, effects: &mut Vec<Effect>) {
+        self.note(local, now, wish);
+        let me = local.present().me;
+        for member in wardens(local).machines().filter(|m| Some(*m) != me) {
+            local.send_to(member, Message::Wish { ask: Ask(0), wish }, None, effects);
+        }
+    }
+
+    fn note(&mut self, local: &Local, now: Now, wish: Wish) {
+        if is_fulfilled(&local.present().view, &wish) {
+            return;
+        }
+        if self.wishes.is_empty() {
+            self.tick = now.mono.plus(TICK);
+        }
+        let room = self.wishes.len() < MAX_WISHES;
+        match self.wishes.get_mut(&wish) {
+            Some(heard) => heard.last = now.mono,
+            None if room => drop(self.wishes.insert(wish, Heard { first: now.mono, last: now.mono })),
+            None => {}
+        }
+    }
+
+    // -- words ---------------------------------------------------------------------------------------
+
+    /// T1: a member of the present view says how far it is. True if the view is settled by this.
+    pub(crate) fn on_word(
+        &mut self,
+        local: &mut Local,
+        from: Machine,
+        synced: bool,
+        warm: bool,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let present = local.present();
+        if present.index_of(from).is_none() {
+            return false;
+        }
+        self.words.insert(from, (synced, warm));
+        let all = present.ring_members().all(|m| self.words.get(&m).is_some_and(|(synced, _)| *synced));
+        if local.is_settled() {
+            let epoch = local.epoch();
+            local.send(Addr::Machine(from), Message::Settled { epoch }, None, effects);
+        }
+        all && !local.is_settled()
+    }
+
+    /// T1: the word spreads.
+    pub(crate) fn tell_settled(&self, local: &mut Local, effects: &mut Vec<Effect>) {
+        let epoch = local.epoch();
+        let me = local.present().me;
+        for member in 0..local.present().view.members().len() as u32 {
+            if Some(member) != me {
+                local.send_to(member, Message::Settled { epoch }, None, effects);
+            }
+        }
+    }
+
+    // -- time ----------------------------------------------------------------------------------------
+
+    /// Says how far this machine is; acts as a warden. `dead`: members that are down for good, as far as is known.
+    pub(crate) fn on_time(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        standing: Standing,
+        dead: &[Machine],
+        effects: &mut Vec<Effect>,
+    ) {
+        self.decrees.on_time(local, now, effects);
+        if self.tick > now.mono {
+            return;
+        }
+        self.tick = now.mono.plus(TICK);
+        self.wishes.retain(|_, heard| heard.last.plus(KEEP_WISH) > now.mono);
+        let Some(me) = local.present().me else { return };
+        let wardens = wardens(local);
+        if !local.is_settled() || local.present().next.is_some() {
+            let Standing { synced, warm } = standing;
+            for member in wardens.machines() {
+                // To itself too: it comes back as a message.
+                local.send_to(member, Message::Word { synced, warm }, None, effects);
+            }
+        }
+        // Who acts: the first warden believed alive; each further one waits longer.
+        let alive = wardens.machines().filter(|m| *m == me || local.is_alive(*m));
+        let Some(rank) = alive.into_iter().position(|m| m == me) else { return };
+        let Some(view) = self.wanted(local, now, dead) else {
+            self.due_since = None;
+            return;
+        };
+        let since = *self.due_since.get_or_insert(now.mono);
+        if since.plus(STAND_BY * rank as u64) <= now.mono && self.decrees.is_free(now) {
+            self.decrees.propose(local, now, view, effects);
+        }
+    }
+
+    /// The view that should come next, if its wardens can be heard (V7).
+    fn wanted(&self, local: &Local, now: Now, dead: &[Machine]) -> Option<Arc<View>> {
+        let present = local.present();
+        let members = present.view.members();
+        let alone = members.iter().filter(|m| m.in_ring()).count() == 1;
+        let joining = self.wishes.keys().filter(|w| matches!(w, Wish::Join { .. })).count();
+        let gather = if alone && joining == 1 { GATHER_ALONE } else { GATHER };
+        let mut wishes: Vec<(Mono, Wish)> =
+            self.wishes.iter().map(|(wish, heard)| (heard.first, *wish)).collect();
+        wishes.sort();
+        let ripe = wishes.first().is_some_and(|(first, _)| first.plus(gather) <= now.mono);
+        let situation = Situation {
+            settled: local.is_settled(),
+            warm: present.next.is_some() && members.iter().filter(stays).all(|m| self.is_warm(m)),
+            wishes: if ripe { wishes.into_iter().map(|(_, wish)| wish).collect() } else { Vec::new() },
+            dead: dead.to_vec(),
+            silent: (0..members.len())
+                .filter(|m| Some(*m as u32) != present.me && !local.is_alive(*m as u32))
+                .map(|m| members[m].machine)
+                .collect(),
+        };
+        let members = membership::next(&present.view, &situation)?;
+        let view = present.view.successor(members, present.view.forced_out().to_vec()).ok()?;
+        let next = Present::new(Arc::new(view), local.me);
+        // V7: not without five of its own warden slots.
+        let owners = next.owners(&warden_key());
+        let mut tally = local.tally();
+        for member in owners.machines() {
+            let machine = next.machine(member);
+            if machine == local.me || !situation.silent.contains(&machine) {
+                tally.add(next.epoch(), owners.slots_of(member));
+            }
+        }
+        tally.reached(owners.slots()).then_some(next.view)
+    }
+
+    fn is_warm(&self, member: &Member) -> bool {
+        self.words.get(&member.machine).is_some_and(|(_, warm)| *warm)
+    }
+}
+
+/// In the next ring.
+fn stays(member: &&Member) -> bool {
+    member.state != MemberState::Leaving
+}
+
+fn is_fulfilled(view: &View, wish: &Wish) -> bool {
+    match wish {
+        Wish::Join { machine, .. } => view.has(*machine),
+        Wish::Leave { machine } => {
+            let member = view.members().iter().find(|m| m.machine == *machine);
+            member.is_none_or(|m| m.state == MemberState::Leaving)
+        }
+        Wish::Remove { machine } => !view.has(*machine),
+    }
+}
+
+/// Why a wish cannot be fulfilled, in words for whoever wished it.
+fn refusal(local: &Local, wish: &Wish) -> Option<String> {
+    let present = local.present();
+    let view = &present.view;
+    if present.me.is_none() {
+        return Some("this machine is not in the view: ask one that is".into());
+    }
+    let member = |machine: &Machine| view.members().iter().find(|m| m.machine == *machine);
+    match wish {
+        Wish::Join { machine, .. } => {
+            if view.forced_out().contains(&machine.incarnation) {
+                return Some(alloc::format!(
+                    "incarnation {} was forced out of the cluster: empty the data directory, or move it aside, to join anew",
+                    machine.incarnation
+                ));
+            }
+            let namesake = view.index_of(machine.name).map(|i| i as u32)?;
+            let same = present.machine(namesake) == *machine;
+            let alive = Some(namesake) == present.me || local.is_alive(namesake);
+            (!same && alive).then(|| {
+                alloc::format!(
+                    "a machine called {} lives in cluster {} under another incarnation: two machines must not share a \
+                     name; if its data directory was just emptied or replaced, this passes within seconds",
+                    machine.name,
+                    view.cluster()
+                )
+            })
+        }
+        Wish::Leave { machine } => match member(machine) {
+            None => Some(alloc::format!("{} is not in the view of epoch {}", machine.name, view.epoch())),
+            Some(m) if m.state == MemberState::Joining => {
+                Some(alloc::format!("{} is still joining: stop it, and it is dropped", machine.name))
+            }
+            Some(_) => {
+                let others = view.members().iter().filter(|m| m.in_ring() && m.machine != *machine).count();
+                (others == 0)
+                    .then(|| "it is the last machine of the cluster: nobody would take its data over".into())
+            }
+        },
+        Wish::Remove { machine } => match view.index_of(machine.name).map(|i| i as u32) {
+            Some(m) if present.machine(m) == *machine => {
+                let alive = Some(m) == present.me || local.is_alive(m);
+                alive.then(|| {
+                    alloc::format!("{} answers: let it leave, which hands its data over first", machine.name)
+                })
+            }
+            _ => Some(alloc::format!("{} is not in the view of epoch {}", machine.name, view.epoch())),
+        },
+    }
+}

@@ -1,0 +1,92 @@
+//! What was chosen, as somebody knows who hears every vote: and whether five who vote could have forgotten it.
+//!
+//! The checker sees a lost write when somebody misses it. This sees it at once: no five slots that vote in the newest
+//! view may lack a state that five slots held in some view (PROTOCOL 13, why claim 1 holds, (i) to (iii)).
+
+use ennead_ring::message::{Answer, Copied};
+use ennead_ring::quorum::MAX_SLOTS;
+use ennead_ring::{Ballot, Epoch, SlotSet, Stamp, quorum_of};
+
+use super::world::World;
+
+/// One key's votes: for each ballot and epoch, how far each slot has gone. Ballots below the chosen one are dropped.
+#[derive(Default)]
+pub(crate) struct Chosen {
+    tallies: Vec<(Epoch, Ballot, [u32; MAX_SLOTS])>,
+    /// The highest stamp that a quorum held.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+impl Chosen {
+    /// Somebody said with these votes that it holds this.
+    pub(crate) fn held(&mut self, epoch: Epoch, stamp: Stamp, votes: SlotSet, slots: u8) {
+        if self.stamp.is_some_and(|chosen| stamp <= chosen) {
+            return;
+        }
+        let at = self.tallies.iter().position(|(e, b, _)| *e == epoch && *b == stamp.ballot);
+        let at = at.unwrap_or_else(|| {
+            self.tallies.push((epoch, stamp.ballot, [0; MAX_SLOTS]));
+            self.tallies.len() - 1
+        });
+        let counts = &mut self.tallies[at].2;
+        for slot in votes.iter() {
+            let n = &mut counts[usize::from(slot) - 1];
+            *n = (*n).max(stamp.n);
+        }
+        let mut sorted = *counts;
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        let n = sorted[usize::from(quorum_of(slots)) - 1];
+        let chosen = Stamp { n, ballot: stamp.ballot };
+        if n > 0 && self.stamp.is_none_or(|former| chosen > former) {
+            self.stamp = Some(chosen);
+            self.tallies.retain(|(_, ballot, _)| *ballot >= chosen.ballot);
+        }
+    }
+}
+
+impl World {
+    /// A machine's vote is on its way to whoever asked.
+    pub(super) fn voted(&mut self, key: usize, epoch: Epoch, votes: SlotSet, answer: &Answer) {
+        let stamp = match answer {
+            Answer::Held { stamp } => Some(*stamp),
+            Answer::Copy(Copied::Whole(record)) => Some(record.stamp),
+            Answer::Copy(Copied::Summary { stamp, .. }) => Some(*stamp),
+            _ => None,
+        };
+        if let Some(stamp) = stamp {
+            self.chosen[key].held(epoch, stamp, votes, self.profile.slots);
+        }
+    }
+
+    /// Claim 2, at a moment at which somebody began to vote, or forgot something.
+    pub(super) fn nothing_is_forgotten(&mut self) {
+        let Some(newest) = self.views.newest.clone() else { return };
+        let mut lost = None;
+        for (k, key) in self.keys.iter().enumerate() {
+            let Some(chosen) = self.chosen[k].stamp else { continue };
+            let mut lacking = SlotSet::EMPTY;
+            for machine in newest.ring() {
+                let computer = &self.computers[self.by_name[&machine.name]];
+                if computer.me != machine || self.views.is_lost(machine) || computer.disk.is_rotten(key) {
+                    continue;
+                }
+                let lacks = match computer.disk.durable_record(key) {
+                    Some(record) => record.stamp < chosen,
+                    None => computer.disk.limits.bound.time < chosen.ballot.time,
+                };
+                if lacks {
+                    lacking = lacking.union(self.views.may_vote(machine, newest.epoch(), k));
+                }
+            }
+            if lacking.len() >= quorum_of(self.profile.slots) {
+                lost = Some(format!(
+                    "claim 2: {chosen} of key {k} was chosen, and slots {lacking:?}, which vote in e{}, lack it",
+                    newest.epoch()
+                ));
+            }
+        }
+        if let Some(what) = lost {
+            self.fail(what);
+        }
+    }
+}

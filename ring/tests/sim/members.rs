@@ -1,0 +1,291 @@
+//! Machines that come, go, die for good, lose their disks and come back: and the operator who has it so.
+
+use ennead_ring::effect::Input;
+use ennead_ring::message::{Addr, Ask, Envelope, Message, Wish};
+use ennead_ring::node::Birth;
+use ennead_ring::{Epoch, Incarnation, Machine, MemberState, Name};
+use rand::RngExt;
+
+use super::computer::Role;
+use super::disk::Disk;
+use super::events::{Event, Fault};
+use super::faults::log_uniform;
+use super::world::World;
+use super::{MS, SEC};
+
+/// The operator's address: no client has that number.
+pub(super) const OPERATOR: u64 = 1_000_000;
+
+impl World {
+    /// Machines that are to be members, as far as they can be.
+    pub(super) fn wanted(&self) -> usize {
+        self.computers.iter().filter(|c| c.role == Role::In).count()
+    }
+
+    fn pick(&mut self, fits: impl Fn(&Self, usize) -> bool) -> Option<usize> {
+        let all: Vec<usize> = (0..self.computers.len()).filter(|&m| fits(self, m)).collect();
+        if all.is_empty() { None } else { Some(all[self.rng.random_range(0..all.len())]) }
+    }
+
+    /// A few machines to join through: members that run, where there are any.
+    fn seeds(&mut self, but: usize, few: usize) -> Vec<Name> {
+        let good = |w: &Self, m: usize| {
+            let c = &w.computers[m];
+            let member = w.views.newest.as_ref().is_none_or(|n| n.view.has(c.me));
+            m != but && c.role == Role::In && c.node.is_some() && member
+        };
+        let mut seeds = Vec::new();
+        for _ in 0..few {
+            if let Some(m) = self.pick(good) {
+                seeds.push(self.computers[m].me.name);
+            }
+        }
+        if seeds.is_empty()
+            && let Some(newest) = &self.views.newest
+        {
+            seeds.extend(newest.ring().map(|m| m.name));
+        }
+        seeds.sort();
+        seeds.dedup();
+        seeds
+    }
+
+    /// A machine that does not belong to the cluster, or left it, comes in; sometimes all that there are.
+    pub(super) fn let_in(&mut self) {
+        let all = self.rng.random_bool(self.profile.together);
+        let out = |w: &Self, m: usize| w.computers[m].role == Role::Out;
+        while let Some(m) = self.pick(out) {
+            // One that left may come back with what it has on disk, or as new.
+            let fresh = self.computers[m].disk.views.is_empty() || self.rng.random_bool(0.5);
+            if fresh {
+                self.renew(m, Disk::default());
+            }
+            self.join(m);
+            if !all {
+                return;
+            }
+        }
+    }
+
+    fn join(&mut self, m: usize) {
+        self.computers[m].role = Role::In;
+        self.computers[m].birth = Birth::Join(self.seeds(m, 3));
+        // It left, and does not come back by itself: somebody says that it should.
+        self.computers[m].disk.account.left = false;
+        self.note(|| format!("s{} is to join", m + 1));
+        self.start(m);
+    }
+
+    /// Another disk, another incarnation.
+    fn renew(&mut self, m: usize, disk: Disk) {
+        let id = self.rng.random_range(1..u64::MAX);
+        let computer = &mut self.computers[m];
+        computer.me.incarnation = Incarnation::new(id);
+        computer.disk = disk;
+        computer.image = None;
+    }
+
+    /// A machine is told to leave.
+    pub(super) fn let_go(&mut self) {
+        if self.wanted() <= self.profile.fewest {
+            return;
+        }
+        if let Some(m) = self.pick(|w, m| w.computers[m].role == Role::In) {
+            self.computers[m].role = Role::Going;
+            self.note(|| format!("s{} is to leave", m + 1));
+        }
+    }
+
+    /// A machine whose data may be lost for good now (claim 4).
+    fn loseable(&mut self) -> Option<usize> {
+        let going: Vec<Machine> =
+            self.computers.iter().filter(|c| c.role == Role::Going).map(|c| c.me).collect();
+        self.pick(|w, m| {
+            let c = &w.computers[m];
+            matches!(c.role, Role::In | Role::Going)
+                && w.wanted() > usize::from(c.role == Role::In)
+                && (w.profile.overdraw || w.views.can_lose(c.me, &going))
+        })
+    }
+
+    fn lose(&mut self, m: usize) {
+        self.views.lose(self.computers[m].me);
+        self.computers[m].role = Role::Dead;
+        self.crash(m);
+    }
+
+    /// A machine is gone for good.
+    pub(super) fn let_die(&mut self) {
+        if self.wanted() <= self.profile.fewest {
+            return;
+        }
+        let Some(m) = self.loseable() else { return };
+        let told = self.rng.random_bool(self.profile.remove);
+        self.note(|| format!("s{} dies for good{}", m + 1, if told { ", and is to be removed" } else { "" }));
+        self.lose(m);
+        if told {
+            self.removals.push(self.computers[m].me);
+        }
+        self.met("died for good");
+    }
+
+    /// A machine loses its disk, or finds an old one in its place, and begins anew.
+    pub(super) fn wipe(&mut self) {
+        let Some(m) = self.loseable() else { return };
+        let restored = self.rng.random_bool(self.profile.restore);
+        self.lose(m);
+        self.note(|| {
+            format!("s{} loses its disk{}", m + 1, if restored { "; a backup will do" } else { "" })
+        });
+        self.computers[m].reborn = Some(restored);
+        let after = log_uniform(&mut self.rng, MS, self.profile.tuning.down_after * 4);
+        self.schedule(after, Event::Fault(Fault::Reborn(m)));
+    }
+
+    pub(super) fn reborn(&mut self, m: usize) {
+        let Some(restored) = self.computers[m].reborn.take() else { return };
+        let image = self.computers[m].image.take();
+        let disk = image.filter(|_| restored);
+        self.met(if disk.is_some() { "restored from a backup" } else { "wiped" });
+        self.renew(m, disk.unwrap_or_default());
+        self.join(m);
+    }
+
+    /// A backup is made.
+    pub(super) fn back_up(&mut self, m: usize) {
+        let computer = &mut self.computers[m];
+        if computer.role != Role::Dead {
+            computer.image = Some(computer.disk.image());
+        }
+    }
+
+    /// Once a second: repeats what is not done yet, and switches off who is not needed any more.
+    pub(super) fn operate(&mut self) {
+        self.schedule(SEC, Event::Operator);
+        let Some(newest) = self.views.newest.clone() else { return };
+        for m in 0..self.computers.len() {
+            let machine = self.computers[m].me;
+            if self.computers[m].role != Role::Going {
+                continue;
+            }
+            let place = newest.view.index_of(machine.name).map(|i| newest.view.members()[i]);
+            let leaving = place.is_some_and(|p| p.state == MemberState::Leaving);
+            if newest.view.has(machine) && !leaving {
+                self.wish(Wish::Leave { machine });
+            } else if self.views.is_free(machine) {
+                self.note(|| format!("s{} is switched off", m + 1));
+                self.computers[m].role = Role::Out;
+                self.crash(m);
+            }
+        }
+        for machine in std::mem::take(&mut self.removals) {
+            if newest.view.has(machine) {
+                self.wish(Wish::Remove { machine });
+                self.removals.push(machine);
+            }
+        }
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        let Some(to) = self.pick(|w, m| w.computers[m].role == Role::In && w.computers[m].node.is_some())
+        else {
+            return;
+        };
+        self.last_ask += 1;
+        let message = Message::Wish { ask: Ask(self.last_ask), wish };
+        let envelope = Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message });
+        let life = self.computers[to].life;
+        let input = Input::Message { from: Addr::Client(OPERATOR), envelope };
+        self.schedule(MS, Event::Inside { machine: to, life, input });
+    }
+
+    /// All is healed: whoever is to come back does so now, and whoever found no seed is told better ones.
+    pub(super) fn bring_back(&mut self) {
+        for m in 0..self.computers.len() {
+            if self.computers[m].reborn.is_some() {
+                self.reborn(m);
+            }
+        }
+        let newest = self.views.newest.clone();
+        for m in 0..self.computers.len() {
+            let member = newest.as_ref().is_some_and(|n| n.view.has(self.computers[m].me));
+            if self.computers[m].role == Role::In && !member {
+                let seeds = self.seeds(m, 5);
+                self.computers[m].birth = Birth::Join(seeds);
+                self.crash(m);
+                self.start(m);
+            }
+        }
+    }
+
+    /// What is still to happen before the cluster is as it should be; `None` if it is.
+    pub(super) fn unsettled(&self) -> Option<String> {
+        let newest = self.views.newest.as_ref()?;
+        let view = &newest.view;
+        for (m, c) in self.computers.iter().enumerate() {
+            let member = view.has(c.me);
+            match c.role {
+                Role::In if !member => return Some(format!("s{} is not taken in", m + 1)),
+                Role::In => {}
+                role if member => return Some(format!("s{} ({role:?}) is still a member", m + 1)),
+                _ => continue,
+            }
+            let Some(node) = &c.node else { return Some(format!("s{} does not run", m + 1)) };
+            let epoch = node.view().map_or(Epoch::ZERO, |v| v.epoch());
+            if epoch != view.epoch() {
+                return Some(format!("s{} stands in e{epoch}, not e{}", m + 1, view.epoch()));
+            }
+            if !node.is_synced() {
+                return Some(format!("s{} is not synced in e{epoch}", m + 1));
+            }
+        }
+        if let Some(stray) =
+            view.members().iter().find(|m| self.computers[self.by_name[&m.machine.name]].me != m.machine)
+        {
+            return Some(format!("{:?}, which is no more, is still a member", stray.machine));
+        }
+        if !newest.at_rest() {
+            return Some(format!("somebody is on the way in or out of {}", super::views::brief(view)));
+        }
+        if self.views.settled != view.epoch() {
+            return Some(format!("e{} is not settled", view.epoch()));
+        }
+        None
+    }
+
+    /// A key whose copies are not all alike and voted for, or that somebody else holds; `None` if there is none.
+    pub(super) fn uneven(&self) -> Option<String> {
+        let newest = self.views.newest.as_ref()?;
+        for (k, key) in self.keys.iter().enumerate() {
+            let mut first: Option<Option<ennead_ring::Stamp>> = None;
+            for (m, c) in self.computers.iter().enumerate() {
+                if c.role != Role::In {
+                    continue;
+                }
+                let owned = newest.owned(c.me, k);
+                let record = c.disk.durable_record(key);
+                if owned.is_empty() {
+                    if record.is_some() {
+                        return Some(format!("s{} holds key {k}, of which it owns nothing", m + 1));
+                    }
+                    continue;
+                }
+                if let Some(record) = record.filter(|r| !owned.is_subset(r.votes)) {
+                    let votes = record.votes;
+                    return Some(format!(
+                        "s{} votes with {votes:?} for its record of key {k}, and owns {owned:?}",
+                        m + 1
+                    ));
+                }
+                if c.disk.is_rotten(key) {
+                    return Some(format!("s{} cannot read key {k}", m + 1));
+                }
+                let stamp = record.map(|r| r.stamp);
+                if *first.get_or_insert(stamp) != stamp {
+                    return Some(format!("copies of key {k} differ: {:?} and {stamp:?} (s{})", first, m + 1));
+                }
+            }
+        }
+        None
+    }
+}

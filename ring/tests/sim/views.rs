@@ -1,0 +1,263 @@
+//! The views there ever were, as somebody sees them who sees every disk: which are settled, who is lost for good, and
+//! whether another loss can be borne.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ennead_ring::placement::Ring;
+use ennead_ring::{Chain, Epoch, Incarnation, Key, Machine, MemberState, Name, SlotSet, View, quorum_of};
+
+/// A view that was decided, and what follows from it.
+pub(crate) struct Seen {
+    pub(crate) view: Arc<View>,
+    /// Of each key, the members (by their places) that own its slots: one entry a slot.
+    owners: Vec<Vec<usize>>,
+    /// By member, then by key.
+    owned: Vec<Vec<SlotSet>>,
+}
+
+impl Seen {
+    fn new(view: Arc<View>, keys: &[Key]) -> Self {
+        let ring = Ring::of(&view);
+        let all: Vec<_> =
+            keys.iter().map(|key| ring.owners(&Chain::of(key.as_bytes(), view.slots()))).collect();
+        let owners = all.iter().map(|o| (1..=view.slots()).map(|s| o.owner(s) as usize).collect()).collect();
+        let members = 0..view.members().len() as u32;
+        let owned = members.map(|m| all.iter().map(|o| o.slots_of(m)).collect()).collect();
+        Self { owners, owned, view }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view.epoch()
+    }
+
+    /// Who owns the slots of a key, by lowest slot: one entry a slot, so that a machine with two is there twice.
+    pub(crate) fn owners(&self, key: usize) -> impl ExactSizeIterator<Item = Machine> + '_ {
+        self.owners[key].iter().map(|&m| self.view.members()[m].machine)
+    }
+
+    /// The slots of a key that a machine owns.
+    pub(crate) fn owned(&self, machine: Machine, key: usize) -> SlotSet {
+        match self.view.index_of(machine.name) {
+            Some(i) if self.view.members()[i].machine == machine => self.owned[i][key],
+            _ => SlotSet::EMPTY,
+        }
+    }
+
+    /// The slots of a key that the member of this name owns.
+    pub(crate) fn owned_by(&self, name: Name, key: usize) -> SlotSet {
+        self.view.index_of(name).map_or(SlotSet::EMPTY, |i| self.owned[i][key])
+    }
+
+    pub(crate) fn ring(&self) -> impl Iterator<Item = Machine> + '_ {
+        ring_of(&self.view)
+    }
+
+    /// True if all is as the last move of a reshaping leaves it: nobody on the way in or out.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.view.members().iter().all(|m| m.state == MemberState::Up && m.weight == m.next_weight)
+    }
+}
+
+pub(crate) fn ring_of(view: &View) -> impl Iterator<Item = Machine> + '_ {
+    view.members().iter().filter(|m| m.in_ring()).map(|m| m.machine)
+}
+
+/// How many of so many machines may be lost at once (PROTOCOL section 2, the table): the slots of a key are shared
+/// out evenly, and those with the larger shares may be the ones that are lost.
+pub(crate) fn bears(machines: usize, slots: u8) -> usize {
+    let (slots, quorum) = (usize::from(slots), usize::from(quorum_of(slots)));
+    let (even, more) = (slots / machines, slots % machines);
+    let taken = |lost: usize| lost * even + lost.min(more);
+    (0..=machines).take_while(|&lost| slots - taken(lost) >= quorum).last().unwrap_or(0)
+}
+
+/// See the module's caption.
+#[derive(Default)]
+pub(crate) struct Views {
+    seen: BTreeMap<Epoch, Rc<Seen>>,
+    pub(crate) newest: Option<Rc<Seen>>,
+    /// The newest view that somebody notes as settled.
+    pub(crate) settled: Epoch,
+    /// Who is durably synced for all it owns, in which views.
+    synced: BTreeSet<(Incarnation, Epoch)>,
+    /// Views that some warden has accepted, and that are not known to be decided.
+    proposed: Vec<Arc<View>>,
+    /// Machines that lost what they had on disk, or will never run again.
+    lost: BTreeSet<Machine>,
+}
+
+impl Views {
+    pub(crate) fn get(&self, epoch: Epoch) -> Option<&Rc<Seen>> {
+        match &self.newest {
+            Some(newest) if newest.epoch() == epoch => self.newest.as_ref(),
+            _ => self.seen.get(&epoch),
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.seen.len() as u64
+    }
+
+    /// A view is on somebody's disk. It, if it is new.
+    ///
+    /// # Errors
+    /// V2: it is another one than somebody else has under this epoch.
+    pub(crate) fn adopted(&mut self, view: &Arc<View>, keys: &[Key]) -> Result<Option<Rc<Seen>>, String> {
+        let epoch = view.epoch();
+        if let Some(seen) = self.seen.get(&epoch) {
+            return if seen.view == *view {
+                Ok(None)
+            } else {
+                Err(format!("V2: two views e{epoch}: {} and {}", brief(&seen.view), brief(view)))
+            };
+        }
+        if let Some(any) = &self.newest
+            && any.view.cluster() != view.cluster()
+        {
+            return Err("F1: machines of one birth belong to two clusters".to_string());
+        }
+        let seen = Rc::new(Seen::new(view.clone(), keys));
+        self.seen.insert(epoch, seen.clone());
+        if self.newest.is_none() {
+            // Nobody voted before it: its owners are synced, and so it is settled.
+            self.settled = epoch;
+            self.synced.extend(seen.ring().map(|m| (m.incarnation, epoch)));
+        }
+        self.proposed.retain(|v| v.epoch() > epoch);
+        if self.newest.as_ref().is_none_or(|n| n.epoch() < epoch) {
+            self.newest = Some(seen.clone());
+        }
+        Ok(Some(seen))
+    }
+
+    /// A warden has accepted this as the next view.
+    pub(crate) fn proposed(&mut self, view: &Arc<View>) {
+        let decided = self.newest.as_ref().is_some_and(|n| n.epoch() >= view.epoch());
+        if !decided && !self.proposed.contains(view) {
+            self.proposed.push(view.clone());
+        }
+    }
+
+    /// A machine noted durably that it is synced for all it owns in this view. False if that is known.
+    pub(crate) fn synced(&mut self, who: Incarnation, epoch: Epoch) -> bool {
+        self.synced.insert((who, epoch))
+    }
+
+    pub(crate) fn is_synced(&self, who: Incarnation, epoch: Epoch) -> bool {
+        self.synced.contains(&(who, epoch))
+    }
+
+    /// A machine noted durably that this view is settled. False if that is known.
+    ///
+    /// # Errors
+    /// T1: somebody in its ring never said that it was synced.
+    pub(crate) fn settled(&mut self, epoch: Epoch) -> Result<bool, String> {
+        if epoch <= self.settled {
+            return Ok(false);
+        }
+        let Some(seen) = self.seen.get(&epoch) else {
+            return Err(format!("T1: e{epoch} is noted as settled, and nobody has adopted it"));
+        };
+        if let Some(one) = seen.ring().find(|m| !self.is_synced(m.incarnation, epoch)) {
+            return Err(format!("T1: e{epoch} is noted as settled, and {one} was never synced in it"));
+        }
+        self.settled = epoch;
+        Ok(true)
+    }
+
+    /// S1, Q1: the slots of a key that a machine may vote for in a view: those that it has owned in every view since
+    /// the last one in which it was synced for all it owned.
+    pub(crate) fn may_vote(&self, machine: Machine, epoch: Epoch, key: usize) -> SlotSet {
+        let Some(seen) = self.get(epoch) else { return SlotSet::EMPTY };
+        let mut slots = seen.owned(machine, key);
+        if self.is_synced(machine.incarnation, epoch) {
+            return slots;
+        }
+        for (&before, seen) in self.seen.range(..epoch).rev() {
+            slots = slots.intersection(seen.owned(machine, key));
+            if slots.is_empty() {
+                break;
+            }
+            if self.is_synced(machine.incarnation, before) {
+                return slots;
+            }
+        }
+        SlotSet::EMPTY
+    }
+
+    /// Views that data may still have to be fetched from: the last settled one, and all since.
+    fn unsettled(&self) -> impl Iterator<Item = &View> + '_ {
+        let decided = self.seen.range(self.settled..).map(|(_, seen)| &*seen.view);
+        decided.chain(self.proposed.iter().map(|v| &**v))
+    }
+
+    /// True if no unsettled view names this machine: nothing would be missing without it.
+    pub(crate) fn is_free(&self, machine: Machine) -> bool {
+        self.unsettled().all(|view| !view.has(machine))
+    }
+
+    /// Claim 4: true if, in each unsettled view, this machine can be lost in addition to those that are. And in the
+    /// view that may come next, without those that `go`.
+    pub(crate) fn can_lose(&self, machine: Machine, go: &[Machine]) -> bool {
+        let fine = |view: &View, go: &[Machine]| {
+            let ring: Vec<Machine> = ring_of(view).filter(|m| !go.contains(m)).collect();
+            if !ring.contains(&machine) {
+                return true;
+            }
+            let gone = ring.iter().filter(|m| self.lost.contains(m)).count();
+            gone < bears(ring.len().max(1), view.slots())
+        };
+        self.unsettled().all(|view| fine(view, &[]))
+            && self.newest.as_ref().is_none_or(|n| fine(&n.view, go) && self.after_joins(machine, go))
+    }
+
+    /// The same for the next ring: those that join are in it.
+    fn after_joins(&self, machine: Machine, go: &[Machine]) -> bool {
+        let Some(newest) = &self.newest else { return true };
+        let ring: Vec<Machine> = newest
+            .view
+            .members()
+            .iter()
+            .filter(|m| m.state != MemberState::Leaving && !go.contains(&m.machine))
+            .map(|m| m.machine)
+            .collect();
+        let gone = ring.iter().filter(|m| self.lost.contains(m)).count();
+        !ring.contains(&machine) || gone < bears(ring.len().max(1), newest.view.slots())
+    }
+
+    pub(crate) fn lose(&mut self, machine: Machine) {
+        self.lost.insert(machine);
+    }
+
+    /// Claim 4 promises nothing any more: some unsettled view lost more than it bears.
+    pub(crate) fn overdrawn(&self) -> bool {
+        self.unsettled().any(|view| {
+            let ring: Vec<Machine> = ring_of(view).collect();
+            ring.iter().filter(|m| self.lost.contains(m)).count() > bears(ring.len(), view.slots())
+        })
+    }
+
+    pub(crate) fn is_lost(&self, machine: Machine) -> bool {
+        self.lost.contains(&machine)
+    }
+}
+
+/// A view in a line: `e5{1 2 3- 4+}`, where 3 is leaving and 4 is joining. Machines by the last part of their address.
+pub(crate) fn brief(view: &View) -> String {
+    let members: Vec<String> = view
+        .members()
+        .iter()
+        .map(|m| {
+            let name = m.machine.name.to_string();
+            let short = name.rsplit('.').next().unwrap_or(&name).to_string();
+            match m.state {
+                MemberState::Up => short,
+                MemberState::Joining => short + "+",
+                MemberState::Leaving => short + "-",
+            }
+        })
+        .collect();
+    format!("e{}{{{}}}", view.epoch(), members.join(" "))
+}
