@@ -54,7 +54,7 @@ fn run(seconds: u64, burst: u64, keys: u64, bytes: usize) {
             }
         }
         StorageEvent::Failed(error) => panic!("{error}"),
-        StorageEvent::Loaded { .. } => {}
+        StorageEvent::Loaded { .. } | StorageEvent::Scanned { .. } => {}
     };
     let begun = Instant::now();
     let (storage, _) = Storage::open(dir.path(), Options::default(), told.clone()).expect("an open storage");

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ennead_ring::effect::{Effect, Input, Limits, Loaded, Mono, Now};
+use ennead_ring::effect::{Account, Decree, Effect, Input, Limits, Loaded, Mono, Now};
 use ennead_ring::message::{Addr, Ask, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
@@ -88,6 +88,8 @@ fn acceptor() -> (Node, Addr, Key) {
         weight: 64,
         limits: Limits::default(),
         views: vec![Arc::new(view)],
+        account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST] },
+        decree: Decree::default(),
         birth: Birth::None,
         tuning: Tuning::default(),
         seed: 1,

@@ -9,6 +9,7 @@ mod evidence;
 mod health;
 mod knock;
 pub mod node;
+mod recovery;
 mod run_file;
 mod runtime;
 pub mod status;

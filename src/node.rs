@@ -14,10 +14,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertError, Identity};
 use crate::client::{Client, ClientOptions, Error};
+use crate::recovery::{self, open_storage};
 #[doc(hidden)]
 pub use crate::runtime::Part;
 use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
-use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent};
+use crate::storage::{Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
 use crate::transport::{Config, Transport, TransportError};
 use crate::wire::Role;
@@ -61,6 +62,12 @@ pub enum StartError {
         /// Whose it is.
         cluster: String,
     },
+    /// `init` in a directory that lost its data, but not the names of the machines that it was with (F1).
+    #[error(
+        "--init is refused: the data directory {0} is empty, and its file \"peers\" names the machines of a \
+         cluster that it was in. Start without --init to join them; to make a new cluster, remove that file first"
+    )]
+    WasMember(PathBuf),
     /// The directory is another machine's.
     #[error(
         "the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}"
@@ -306,22 +313,10 @@ impl Node {
     }
 }
 
-fn open_storage(
-    config: &NodeConfig,
-    events: &mpsc::UnboundedSender<StorageEvent>,
-) -> Result<(Storage, Restored), StorageError> {
-    let events = events.clone();
-    Storage::open(&config.data, Options::default(), move |event| {
-        // After the core loop has ended there is nobody to tell.
-        let _ = events.send(event);
-    })
-}
-
 /// What the directory says against these settings.
 fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
     let data = config.data.clone();
     match (restored.views.last(), &config.birth) {
-        (None, Birth::None) => Err(StartError::NeedsBirth(data)),
         (Some(view), Birth::Init { .. }) => {
             Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
         }
@@ -334,7 +329,7 @@ fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
                 _ => Ok(()),
             }
         }
-        (None, _) => Ok(()),
+        (None, _) => Ok(()), // See `recovery::birth`.
     }
 }
 
@@ -347,7 +342,7 @@ async fn live(
 ) -> Option<StopReason> {
     let (storage_tx, storage_rx) = mpsc::unbounded_channel();
     let begun = begin(&config, identity, &storage_tx);
-    let (mut storage, restored, transport, events) = match begun {
+    let Begun { mut storage, restored, birth, transport, events } = match begun {
         Ok(begun) => begun,
         Err(error) => {
             let _ = started.send(Err(error));
@@ -364,7 +359,7 @@ async fn live(
         "started"
     );
     let _ = started.send(Ok(()));
-    let saved = RefCell::new(save(&restored));
+    let saved = RefCell::new(Saved::of(&restored));
     let peers = RefCell::new(Peers::default());
     let tuning = Tuning { max_value: config.max_value, probe_every: PROBE_EVERY, ..Tuning::default() };
     let (mut core_restarts, mut storage_restarts) =
@@ -374,7 +369,7 @@ async fn live(
         let parts = Parts {
             me,
             weight: config.virtual_peers,
-            birth: config.birth.clone(),
+            birth: birth.clone(),
             tuning: tuning.clone(),
             transport: &transport,
             storage: &storage,
@@ -392,10 +387,10 @@ async fn live(
                 }
                 storage.close();
                 while inbox.storage.try_recv().is_ok() {}
-                let why = match open_storage(&config, &storage_tx) {
+                let why = match open_storage(&config.data, &storage_tx) {
                     Ok((opened, restored)) if restored.incarnation == me.incarnation => {
                         storage = opened;
-                        *saved.borrow_mut() = save(&restored);
+                        *saved.borrow_mut() = Saved::of(&restored);
                         continue;
                     }
                     // R2: emptied or replaced under our feet. Whoever it is now has not promised what we did.
@@ -424,14 +419,21 @@ async fn live(
     Some(reason)
 }
 
-type Begun = (Storage, Restored, Transport, mpsc::Receiver<crate::transport::Event>);
+struct Begun {
+    storage: Storage,
+    restored: Restored,
+    birth: Birth,
+    transport: Transport,
+    events: mpsc::Receiver<crate::transport::Event>,
+}
 
 fn begin(
     config: &NodeConfig,
     identity: Identity,
     storage_events: &mpsc::UnboundedSender<StorageEvent>,
 ) -> Result<Begun, StartError> {
-    let (storage, restored) = open_storage(config, storage_events)?;
+    let (storage, restored) = recovery::open(config, storage_events)?;
+    let birth = recovery::birth(config, &restored)?;
     refuse(config, &restored)?;
     let me = Machine { name: config.advertise, incarnation: restored.incarnation };
     let mut transport = Config::new(Role::Machine(me), identity);
@@ -440,9 +442,5 @@ fn begin(
     transport.max_value = config.max_value;
     let (tx, events) = mpsc::channel(8192);
     let transport = Transport::bind(transport, tx)?;
-    Ok((storage, restored, transport, events))
-}
-
-fn save(restored: &Restored) -> Saved {
-    Saved { limits: restored.limits, views: restored.views.clone(), ticket: 0, durable: 0 }
+    Ok(Begun { storage, restored, birth, transport, events })
 }

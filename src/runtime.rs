@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ennead_ring::effect::{Change, Effect, Input, Limits, Mono, Now, Ticket};
+use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now, Scan, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
@@ -14,7 +14,7 @@ use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
 use crate::status::{MachineStatus, PeerState, PeerStatus};
-use crate::storage::{Storage, StorageError, StorageEvent};
+use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
 
@@ -27,10 +27,29 @@ const FAR_AHEAD: u64 = 24 * 3_600 * 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Saved {
     pub(crate) limits: Limits,
+    /// Since the last one that the account says is settled.
     pub(crate) views: Vec<Arc<View>>,
+    pub(crate) account: Account,
+    pub(crate) decree: Decree,
     /// The last ticket used. The next core loop's begin after it, so that durability stays one sequence.
     pub(crate) ticket: u64,
     pub(crate) durable: u64,
+    /// How many scans were asked for, by whatever core loop.
+    pub(crate) scans: u64,
+}
+
+impl Saved {
+    pub(crate) fn of(restored: &Restored) -> Self {
+        Self {
+            limits: restored.limits,
+            views: restored.views.clone(),
+            account: restored.account.clone(),
+            decree: restored.decree.clone(),
+            ticket: 0,
+            durable: 0,
+            scans: 0,
+        }
+    }
 }
 
 /// Where inputs come from. It outlives a core loop that panics.
@@ -122,6 +141,9 @@ struct Core<'a> {
     /// durable than what this one does, and may be read back before it is: nothing leaves before that.
     base: u64,
     durable: u64,
+    /// The node's number of each scan under way, by the storage's: a page that an earlier core loop asked for
+    /// would be taken for one of this one's.
+    scans: BTreeMap<Scan, Scan>,
     /// Sends that wait for a ticket.
     parked: BTreeMap<u64, Vec<(Addr, Box<Envelope>)>>,
     /// Messages to oneself.
@@ -132,19 +154,21 @@ struct Core<'a> {
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
 pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
-    let (limits, views, base, durable) = {
+    let (setup, base, durable) = {
         let saved = parts.saved.borrow();
-        (saved.limits, saved.views.clone(), saved.ticket, saved.durable)
-    };
-    let setup = Setup {
-        me: parts.me,
-        weight: parts.weight,
-        limits,
-        views,
-        birth: parts.birth.clone(),
-        tuning: parts.tuning.clone(),
-        seed: rand::random(),
-        rules: Rules::default(),
+        let setup = Setup {
+            me: parts.me,
+            weight: parts.weight,
+            limits: saved.limits,
+            views: saved.views.clone(),
+            account: saved.account.clone(),
+            decree: saved.decree.clone(),
+            birth: parts.birth.clone(),
+            tuning: parts.tuning.clone(),
+            seed: rand::random(),
+            rules: Rules::default(),
+        };
+        (setup, saved.ticket, saved.durable)
     };
     let node = ennead_ring::Node::new(setup, now(parts.started));
     let mut core = Core {
@@ -152,6 +176,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         parts,
         base,
         durable,
+        scans: BTreeMap::new(),
         parked: BTreeMap::new(),
         loopback: VecDeque::new(),
         effects: Vec::new(),
@@ -223,6 +248,11 @@ impl Core<'_> {
                 }
                 self.input(Input::Loaded { key, found });
             }
+            StorageEvent::Scanned { scan, found, end, total } => {
+                if let Some(scan) = self.scans.remove(&scan) {
+                    self.input(Input::Scanned { scan, found, end, total });
+                }
+            }
             StorageEvent::Failed(error) => self.ended = Some(Ended::Storage(error)),
         }
     }
@@ -282,9 +312,20 @@ impl Core<'_> {
                     }
                 }
                 Effect::Load { key } => self.parts.storage.load(key),
+                Effect::Scan { scan, after, keys, bytes } => {
+                    let number = self.number_scan();
+                    self.scans.insert(number, scan);
+                    self.parts.storage.scan_for(number, after, keys, bytes);
+                }
             }
         }
         self.effects = effects;
+    }
+
+    fn number_scan(&self) -> Scan {
+        let mut saved = self.parts.saved.borrow_mut();
+        saved.scans += 1;
+        Scan(saved.scans)
     }
 
     fn remember(&self, ticket: u64, change: &Change) {
@@ -302,7 +343,13 @@ impl Core<'_> {
                 self.parts.transport.set_cluster(view.cluster());
                 saved.views.push(view.clone());
             }
-            Change::Record { .. } => {}
+            Change::Account(account) => {
+                saved.account = account.clone();
+                let past = storage::past(&saved.views, account.settled);
+                saved.views.drain(..past);
+            }
+            Change::Decree(decree) => saved.decree = decree.clone(),
+            Change::Record { .. } | Change::Forget { .. } => {}
         }
     }
 

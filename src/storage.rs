@@ -14,6 +14,8 @@
 //! | `ordered` | everything but the last changes, in order of the keys |
 //! | `overlay` | what the ordered store does not hold yet |
 //! | `workers` | the threads |
+//! | `peers` | the names of the members, in a file of their own: whom to ask should the rest be lost |
+//! | `salvage` | moves a damaged directory's content aside |
 //! | [`stats`](StorageStats) | what storage is doing, and how the disk does |
 
 mod disk;
@@ -23,6 +25,8 @@ mod home;
 mod journal;
 mod ordered;
 mod overlay;
+mod peers;
+mod salvage;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -33,7 +37,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use ennead_ring::{Change, Incarnation, Key, Limits, Loaded, Ticket, View};
+use ennead_ring::{Account, Change, Decree, Epoch, Incarnation, Key, Limits, Loaded, Scan, Ticket, View};
 
 use disk::{Disks, FileDisk};
 use entry::Kind;
@@ -41,9 +45,12 @@ use home::{Home, Mark};
 use journal::{Journal, Recovered};
 use ordered::{Ordered, decode, keep, lost};
 use overlay::{Layer, Overlay};
-use workers::{Queued, Shared, State};
+use workers::{Asked, Queued, Shared, State};
 
 pub use error::StorageError;
+pub(crate) use ordered::past;
+pub(crate) use peers::known as known_peers;
+pub(crate) use salvage::move_aside;
 pub use stats::{Histogram, StorageStats};
 
 /// How much memory and disk storage takes. The defaults suit a machine that shares its disk with eight others.
@@ -96,8 +103,12 @@ pub struct Restored {
     pub fresh: bool,
     /// The limits last made durable. After a restart the node sets its floor to the ceiling (A4).
     pub limits: Limits,
-    /// The views made durable, in order.
+    /// The views made durable, in order, since the last one that the account says is settled.
     pub views: Vec<Arc<View>>,
+    /// The account last made durable.
+    pub account: Account,
+    /// The decree last made durable.
+    pub decree: Decree,
     /// Records kept, roughly: one that was replaced may count twice.
     pub records: u64,
 }
@@ -113,6 +124,17 @@ pub enum StorageEvent {
         key: Key,
         /// What is there.
         found: Loaded,
+    },
+    /// The answer to a [`Storage::scan_for`].
+    Scanned {
+        /// Which one.
+        scan: Scan,
+        /// The next keys in order, with what is there for each. Never [`Loaded::Nothing`].
+        found: Vec<(Key, Loaded)>,
+        /// True if there are none after these.
+        end: bool,
+        /// Keys kept in all, roughly.
+        total: u64,
     },
     /// Nothing more becomes durable, ever: end the process with this reason. Told once, and no `Durable` after.
     Failed(StorageError),
@@ -174,6 +196,7 @@ impl Storage {
             home.finish_creation()?;
         }
 
+        let (account, decree) = (ordered.account()?, ordered.decree()?);
         let mut active = Layer { meta, ..Layer::default() };
         let mut sequence = meta.place.sequence;
         for entry in entries {
@@ -181,28 +204,37 @@ impl Storage {
             replay(&home, &mut active, &mut views, sequence, entry)?;
         }
         active.meta.place = journal.at();
+        let account = active.account.clone().or(account);
+        let account = account.unwrap_or_else(|| account_at_birth(mark.incarnation, &views));
+        views.drain(..past(&views, account.settled));
+        let recent = active.records.values().flatten().count() as u64;
         let restored = Restored {
             incarnation: mark.incarnation,
             fresh,
             limits: active.meta.limits,
             views,
-            records: ordered.records() + active.records.len() as u64,
+            account,
+            decree: active.decree.clone().or(decree).unwrap_or_default(),
+            records: ordered.records() + recent,
         };
 
         let state = State {
             overlay: Overlay { active, ..Overlay::default() },
             applied: meta.place.sequence,
             merge_wanted: ordered.is_untidy(),
+            members: restored.views.last().cloned(),
             ..State::default()
         };
         let shared = Arc::new(Shared {
             options,
+            folder: dir.to_owned(),
             ordered,
             state: Mutex::new(state),
             queued: Condvar::new(),
             layers: Condvar::new(),
             chores: Condvar::new(),
             asked: Condvar::new(),
+            scans: Condvar::new(),
             failed: Mutex::new(false),
             events: Box::new(events),
         });
@@ -219,6 +251,7 @@ impl Storage {
         let circle = journal.circle();
         storage.others.push(start("tidier", Box::new(move |shared| workers::tidy(shared, &circle)))?);
         storage.others.push(start("reader", Box::new(workers::read))?);
+        storage.others.push(start("scanner", Box::new(workers::scan))?);
         storage.writer = Some(start("writer", Box::new(move |shared| workers::write(shared, journal)))?);
         Ok((storage, restored))
     }
@@ -232,8 +265,14 @@ impl Storage {
         }
         state.number += 1;
         let number = state.number;
-        if let Change::Record { key, record } = &change {
-            state.overlay.pending.insert(key.clone(), (number, record.clone()));
+        match &change {
+            Change::Record { key, record } => {
+                state.overlay.pending.insert(key.clone(), (number, Some(record.clone())));
+            }
+            Change::Forget { key } => {
+                state.overlay.pending.insert(key.clone(), (number, None));
+            }
+            Change::Limits(_) | Change::View(_) | Change::Account(_) | Change::Decree(_) => {}
         }
         state.queue.push_back(Queued { ticket, number, change });
         drop(state);
@@ -268,19 +307,16 @@ impl Storage {
         }
     }
 
-    /// Up to `limit` keys after `after` (from the first with `None`), in order, with what is there for each:
-    /// a page of all that is kept, as of this call. Waits for the disk.
+    /// Looks for the keys after `after` (from the first with `None`): at most `keys` of them, and no further one
+    /// once so many `bytes` have come together. [`StorageEvent::Scanned`] is the answer. It sees every change
+    /// handed in before, durable or not, and maybe some handed in since.
     ///
-    /// # Errors
-    /// [`StorageError::Unreadable`] where a part of the store cannot be read: its keys are unknown.
-    pub fn scan(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Loaded)>, StorageError> {
-        // The overlay first: a record that moves to the ordered store in between is then seen twice, not missed.
-        let mut found = self.shared.state().overlay.after(after, limit);
-        for item in self.shared.ordered.scan(after.map(Key::as_bytes)).take(limit) {
-            let (key, kept) = item?;
-            found.entry(key).or_insert_with_key(|key| ordered::read_kept(key, &kept));
-        }
-        Ok(found.into_iter().take(limit).collect())
+    /// Side work, on a thread of its own: loads do not wait behind it, and closing gives it up. Where a part of
+    /// the store cannot be read, nobody knows what was in it: then storage has [`Failed`](StorageEvent::Failed)
+    /// of damage (R2), as has every [`open`](Self::open) after it.
+    pub fn scan_for(&self, scan: Scan, after: Option<Key>, keys: usize, bytes: usize) {
+        self.shared.state().pages.push_back(Asked { scan, after, keys, bytes });
+        self.shared.scans.notify_one();
     }
 
     /// What storage is doing. May wait a moment for the ordered store; not for handing out on a hot path.
@@ -306,6 +342,7 @@ impl Drop for Storage {
     fn drop(&mut self) {
         self.shared.state().closing = true;
         self.shared.queued.notify_all();
+        self.shared.scans.notify_all();
         // The writer first, as it may have to wait for the applier. A panic was told by `run`.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
@@ -340,15 +377,30 @@ fn replay(
     match (kind, body) {
         (Kind::Record, body) => {
             let key = Key::new(key).map_err(|_| nonsense())?;
-            active.insert(key, body.map_or_else(lost, |(sum, body)| keep(sum, &body)));
+            active.insert(key, Some(body.map_or_else(lost, |(sum, body)| keep(sum, &body))));
         }
+        (Kind::Forget, Some(_)) => active.insert(Key::new(key).map_err(|_| nonsense())?, None),
         (Kind::Limits, Some((_, body))) => active.meta.limits = decode(&body).ok_or_else(nonsense)?,
         (Kind::View, Some((_, body))) => {
             let view: Arc<View> = Arc::new(decode(&body).ok_or_else(nonsense)?);
             views.push(view.clone());
             active.views.push((sequence, view));
         }
-        (Kind::Limits | Kind::View, None) => return Err(nonsense()),
+        (Kind::Account, Some((_, body))) => active.account = Some(decode(&body).ok_or_else(nonsense)?),
+        (Kind::Decree, Some((_, body))) => active.decree = Some(decode(&body).ok_or_else(nonsense)?),
+        (Kind::Limits | Kind::View | Kind::Forget | Kind::Account | Kind::Decree, None) => {
+            return Err(nonsense());
+        }
     }
     Ok(())
+}
+
+/// The account of a directory that has none: what is true of it whatever came after. A machine of view 1 is
+/// synced in it, since nobody voted before; directories of format 1 know no other view.
+fn account_at_birth(me: Incarnation, views: &[Arc<View>]) -> Account {
+    let first = views.first().filter(|view| view.epoch() == Epoch::FIRST);
+    match first.filter(|view| view.members().iter().any(|member| member.machine.incarnation == me)) {
+        Some(_) => Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST] },
+        None => Account::default(),
+    }
 }

@@ -7,7 +7,7 @@
 //! 16 group u64          rises by one from fsync to fsync
 //! 24 body length u32
 //! 28 key length u16
-//! 30 kind u8            1 record, 2 limits, 3 view
+//! 30 kind u8            1 record, 2 limits, 3 view, 4 forget (no body), 5 account, 6 decree
 //! 31 last u8            1 on the last entry of a group
 //! 32 body checksum u32  of the key and the body: it goes with the record into the ordered store
 //! 36 zero u32
@@ -30,6 +30,34 @@ pub(super) enum Kind {
     Record,
     Limits,
     View,
+    Forget,
+    Account,
+    Decree,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Record,
+            2 => Self::Limits,
+            3 => Self::View,
+            4 => Self::Forget,
+            5 => Self::Account,
+            6 => Self::Decree,
+            _ => return None,
+        })
+    }
+
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Record => 1,
+            Self::Limits => 2,
+            Self::View => 3,
+            Self::Forget => 4,
+            Self::Account => 5,
+            Self::Decree => 6,
+        }
+    }
 }
 
 /// What a header says.
@@ -79,11 +107,7 @@ pub(super) fn write(salt: u64, header: &Header, key: &[u8], body: &[u8], out: &m
     // Both fit: a key has at most 16 KiB, and the body was checked above.
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
-    out.push(match header.kind {
-        Kind::Record => 1,
-        Kind::Limits => 2,
-        Kind::View => 3,
-    });
+    out.push(header.kind.to_byte());
     out.push(u8::from(header.last));
     out.extend_from_slice(&header.checksum.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -115,16 +139,10 @@ pub(super) fn read_header(salt: u64, bytes: &[u8]) -> Option<Header> {
     if header_checksum(salt, &fields[8..], key) != u32_at(4)? || body_len > MAX_BODY {
         return None;
     }
-    let kind = match fields[30] {
-        1 => Kind::Record,
-        2 => Kind::Limits,
-        3 => Kind::View,
-        _ => return None,
-    };
     let header = Header {
         sequence: u64_at(8)?,
         group: u64_at(16)?,
-        kind,
+        kind: Kind::from_byte(fields[30])?,
         last: fields[31] == 1,
         key_len,
         body_len,

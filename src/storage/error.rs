@@ -45,7 +45,8 @@ pub enum StorageError {
     /// this incarnation (R2).
     #[error(
         "{}: damaged: {what}; the machine may have forgotten votes and must not vote again as it was: \
-         move the directory away and start with an empty one, and it joins under a new incarnation",
+         started with --join and the name of another machine, it moves all of this aside and joins that \
+         machine's cluster under a new incarnation",
         .path.display()
     )]
     Damaged {
@@ -83,15 +84,6 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
-    /// A part of the ordered store cannot be read: its checksum fails. Only scans report it; a load says
-    /// [`Loaded::Unreadable`](ennead_ring::Loaded::Unreadable).
-    #[error("{}: some records cannot be read: {what}; reading the keys one by one tells which", .path.display())]
-    Unreadable {
-        /// The directory of the ordered store.
-        path: PathBuf,
-        /// What failed.
-        what: String,
-    },
     /// A storage thread panicked: a mistake of ours.
     #[error("the storage {thread} panicked: {what}; nothing more is acknowledged: please report it")]
     Panicked {
@@ -112,6 +104,20 @@ impl StorageError {
                 Self::NotWritable { path, source }
             }
             _ => Self::Io { path, doing, source },
+        }
+    }
+
+    /// True if something that was said to be durable is lost (R2): not for a passing failure, nor where the
+    /// directory is in use, somebody else's, or of a newer format.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
+    /// What is damaged, without what to do about it; for other errors all that there is to say.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::Damaged { path, what } => format!("{}: {what}", path.display()),
+            other => other.to_string(),
         }
     }
 

@@ -5,6 +5,9 @@
 //! DIR/ennead-data   the mark: format, incarnation, salt, checksum; text
 //! DIR/journal/      what was made durable last
 //! DIR/records/      everything else, in order
+//! DIR/doubtful      why this incarnation must not vote again, found while it ran; text
+//! DIR/peers         the members' names: whom to ask should the rest be lost; text
+//! DIR/damaged-N/    what was moved aside when it was found to be damaged, at the Unix time N
 //! DIR/run           which run of the program has it, and how that ended; not storage's own
 //! DIR/crashes/      crash reports; not storage's own
 //! ```
@@ -18,13 +21,22 @@ use ennead_ring::Incarnation;
 use super::disk::sync_directory;
 use super::error::StorageError;
 
-/// The format this program writes.
-pub(super) const FORMAT: u32 = 1;
-const MARK: &str = "ennead-data";
+/// The format this program writes. Older ones are read, and then marked as this one: a program that knows only
+/// them would take the kinds of entries that came since for a torn end.
+pub(super) const FORMAT: u32 = 2;
+/// The oldest format read. In it are no accounts, decrees and forgotten keys.
+const OLDEST: u32 = 1;
+pub(super) const MARK: &str = "ennead-data";
 // A mark in the making: what lies beside it is an unfinished creation, of which nobody was told anything.
-const MARK_NEW: &str = "ennead-data.new";
+pub(super) const MARK_NEW: &str = "ennead-data.new";
 const LOCK: &str = "lock";
-/// Longest mark we read: a longer file is somebody else's.
+pub(super) const JOURNAL: &str = "journal";
+pub(super) const RECORDS: &str = "records";
+pub(super) const DOUBT: &str = "doubtful";
+pub(super) const PEERS: &str = "peers";
+pub(super) const PEERS_NEW: &str = "peers.new";
+pub(super) const DAMAGED: &str = "damaged-";
+/// Longest mark or note of doubt we read: a longer mark is somebody else's.
 const MAX_MARK: u64 = 4096;
 
 /// Who a data directory is.
@@ -79,24 +91,43 @@ impl Home {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+        self.path.join(JOURNAL)
     }
 
     pub(super) fn records(&self) -> PathBuf {
-        self.path.join("records")
+        self.path.join(RECORDS)
     }
 
     /// The mark, or `None` on a blank directory.
+    ///
+    /// # Errors
+    /// Among others damage, if the directory came to be in doubt while a process used it.
     pub(super) fn mark(&self) -> Result<Option<Mark>, StorageError> {
         let path = self.path.join(MARK);
-        match read_mark(&path)? {
-            Some(text) => {
-                // The rename that made it count may have been the last act of a killed process.
-                sync_directory(&self.path).map_err(|e| StorageError::io(&self.path, "fsync", e))?;
-                parse_mark(&path, &text).map(Some)
-            }
-            None => Ok(None),
+        let Some(text) = read_small(&path, "reading the mark")? else { return Ok(None) };
+        // The rename that made it count may have been the last act of a killed process.
+        sync_directory(&self.path).map_err(|e| StorageError::io(&self.path, "fsync", e))?;
+        let (mark, format) = parse_mark(&path, &text)?;
+        let doubt = self.path.join(DOUBT);
+        if let Some(why) = read_small(&doubt, "reading why the directory is in doubt")? {
+            return Err(StorageError::damaged(&doubt, String::from_utf8_lossy(&why).trim()));
         }
+        if format < FORMAT {
+            self.write_mark(&mark).and_then(|()| self.rename_mark()).map_err(|e| {
+                StorageError::io(&path, "marking the data directory as one of this format", e)
+            })?;
+        }
+        Ok(Some(mark))
+    }
+
+    fn write_mark(&self, mark: &Mark) -> io::Result<()> {
+        let mut file = File::create(self.path.join(MARK_NEW))?;
+        file.write_all(print_mark(mark, FORMAT).as_bytes())?;
+        file.sync_all()
+    }
+
+    fn rename_mark(&self) -> io::Result<()> {
+        fs::rename(self.path.join(MARK_NEW), self.path.join(MARK)).and_then(|()| sync_directory(&self.path))
     }
 
     /// Prepares a blank directory: empties it of an unfinished creation and notes that one is under way.
@@ -104,9 +135,7 @@ impl Home {
         let path = self.path.join(MARK_NEW);
         let doing = "creating the data directory";
         let write = || -> io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.write_all(print_mark(mark).as_bytes())?;
-            file.sync_all()?;
+            self.write_mark(mark)?;
             for folder in [self.journal(), self.records()] {
                 if folder.exists() {
                     fs::remove_dir_all(&folder)?;
@@ -121,10 +150,7 @@ impl Home {
 
     /// Makes the mark count: from here on the directory is this incarnation.
     pub(super) fn finish_creation(&self) -> Result<(), StorageError> {
-        let path = self.path.join(MARK);
-        fs::rename(self.path.join(MARK_NEW), &path)
-            .and_then(|()| sync_directory(&self.path))
-            .map_err(|e| StorageError::io(&path, "writing the mark", e))
+        self.rename_mark().map_err(|e| StorageError::io(&self.path.join(MARK), "writing the mark", e))
     }
 
     /// Lets the next process in.
@@ -143,8 +169,9 @@ fn foreign(path: &Path) -> Result<Option<String>, StorageError> {
         match name.to_string_lossy().as_ref() {
             MARK | MARK_NEW => return Ok(None),
             // `lost+found`: the directory may be the root of a file system of its own.
-            // What is left of a machine that ended before it had made anything.
-            LOCK | "lost+found" | "run" | "run.new" | "crashes" => {}
+            // `run` and `crashes`: what is left of a machine that ended before it had made anything.
+            LOCK | "lost+found" | PEERS | PEERS_NEW | "run" | "run.new" | "crashes" => {}
+            aside if damaged_at(aside).is_some() => {}
             other => strangers.push(other.to_owned()),
         }
     }
@@ -152,18 +179,36 @@ fn foreign(path: &Path) -> Result<Option<String>, StorageError> {
     Ok(strangers.into_iter().next())
 }
 
-fn read_mark(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+/// When a folder of this name was moved aside, if it is one.
+pub(super) fn damaged_at(name: &str) -> Option<u64> {
+    name.strip_prefix(DAMAGED)?.parse().ok()
+}
+
+/// Notes that the directory must not be used again as it is, for the next process that opens it. This one ends.
+pub(super) fn note_doubt(path: &Path, why: &StorageError) {
+    let write = || -> io::Result<()> {
+        let mut file = File::create(path.join(DOUBT))?;
+        writeln!(file, "{}", why.what())?;
+        file.sync_all()?;
+        sync_directory(path)
+    };
+    if let Err(error) = write() {
+        tracing::error!(%why, %error, "that the data directory is in doubt could not be noted in it");
+    }
+}
+
+fn read_small(path: &Path, doing: &'static str) -> Result<Option<Vec<u8>>, StorageError> {
     let mut text = Vec::new();
     match File::open(path).and_then(|file| file.take(MAX_MARK).read_to_end(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StorageError::io(path, "reading the mark", e)),
+        Err(e) => Err(StorageError::io(path, doing, e)),
     }
 }
 
-fn print_mark(mark: &Mark) -> String {
+fn print_mark(mark: &Mark, format: u32) -> String {
     let text = format!(
-        "ennead data, format {FORMAT}\nincarnation {:016x}\nsalt {:016x}\n",
+        "ennead data, format {format}\nincarnation {:016x}\nsalt {:016x}\n",
         mark.incarnation.id(),
         mark.salt
     );
@@ -171,21 +216,24 @@ fn print_mark(mark: &Mark) -> String {
     format!("{text}checksum {sum:08x}\n")
 }
 
-fn parse_mark(path: &Path, text: &[u8]) -> Result<Mark, StorageError> {
+fn parse_mark(path: &Path, text: &[u8]) -> Result<(Mark, u32), StorageError> {
     let text = String::from_utf8_lossy(text);
     let folder = path.parent().unwrap_or(path);
     let mut lines = text.lines();
     let Some(format) = lines.next().and_then(|line| line.strip_prefix("ennead data, format ")) else {
+        if folder.join(JOURNAL).is_dir() && folder.join(RECORDS).is_dir() {
+            return Err(StorageError::damaged(path, "it is no mark of ours, and the rest is there"));
+        }
         return Err(StorageError::Foreign { path: folder.to_owned(), found: MARK.to_owned() });
     };
     // The format comes first and alone: what a newer program writes below it is not for us to judge.
-    match format.parse() {
-        Ok(FORMAT) => {}
+    let format = match format.parse() {
+        Ok(found @ OLDEST..=FORMAT) => found,
         Ok(found) if found > FORMAT => {
             return Err(StorageError::Newer { path: folder.to_owned(), found, known: FORMAT });
         }
         _ => return Err(StorageError::damaged(path, format!("its format is {format:?}"))),
-    }
+    };
     let mut field = |name: &str| {
         let digits = lines.next()?.strip_prefix(name)?.strip_prefix(' ')?;
         u64::from_str_radix(digits, 16).ok()
@@ -193,8 +241,9 @@ fn parse_mark(path: &Path, text: &[u8]) -> Result<Mark, StorageError> {
     let mark = field("incarnation")
         .zip(field("salt"))
         .map(|(id, salt)| Mark { incarnation: Incarnation::new(id), salt })
-        .filter(|mark| print_mark(mark) == text);
-    mark.ok_or_else(|| StorageError::damaged(path, "the checksum of the mark fails"))
+        .filter(|mark| print_mark(mark, format) == text);
+    mark.map(|mark| (mark, format))
+        .ok_or_else(|| StorageError::damaged(path, "the checksum of the mark fails"))
 }
 
 #[cfg(test)]
@@ -205,8 +254,11 @@ mod tests {
     fn a_mark_reads_back_and_every_flipped_bit_is_refused() {
         let path = Path::new("/data/ennead-data");
         let mark = Mark { incarnation: Incarnation::new(0xabc), salt: 5 };
-        let text = print_mark(&mark);
-        assert_eq!(parse_mark(path, text.as_bytes()).ok(), Some(mark));
+        for format in OLDEST..=FORMAT {
+            let text = print_mark(&mark, format);
+            assert_eq!(parse_mark(path, text.as_bytes()).ok(), Some((mark, format)));
+        }
+        let text = print_mark(&mark, FORMAT);
         for bit in 0..text.len() * 8 {
             let mut rotten = text.clone().into_bytes();
             rotten[bit / 8] ^= 1 << (bit % 8);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use ennead_ring::{Key, Limits, Loaded, Record, View};
+use ennead_ring::{Account, Decree, Epoch, Key, Limits, Loaded, Record, View};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SeqNo, SequenceNumberCounter, Slice,
@@ -20,9 +20,13 @@ use super::disk::sync_directory;
 use super::entry;
 use super::error::StorageError;
 use super::journal::Place;
+use super::overlay::Layer;
 
 // Keys of the tree begin with what they are.
 const META: &[u8] = b"m";
+const ACCOUNT: &[u8] = b"a";
+// A key of its own: there may be a view of thousands of members in it, and the rest goes with every batch.
+const DECREE: &[u8] = b"d";
 const RECORD: u8 = b'r';
 const VIEW: u8 = b'v';
 
@@ -104,16 +108,38 @@ impl Ordered {
     /// # Errors
     /// Damage, if there is one and it cannot be read: without it nobody knows what the journal owes.
     pub(super) fn meta(&self) -> Result<Meta, StorageError> {
-        let found = guarded(|| self.tree.get(META, SeqNo::MAX));
-        match found.map_err(|e| Self::damage(&self.folder, "reading the limits", e))? {
-            None => Ok(Meta::default()),
-            Some(bytes) => {
-                let meta: MetaBytes = decode_checked(META, &bytes)
-                    .ok_or_else(|| StorageError::damaged(&self.folder, "the checksum of the limits fails"))?;
-                let place = Place { sequence: meta.sequence, group: meta.group };
-                Ok(Meta { place, limits: meta.limits })
-            }
-        }
+        let found: Option<MetaBytes> = self.only(META, "the limits")?;
+        Ok(found.map_or_else(Meta::default, |meta| {
+            let place = Place { sequence: meta.sequence, group: meta.group };
+            Meta { place, limits: meta.limits }
+        }))
+    }
+
+    /// The account, if one was ever applied.
+    ///
+    /// # Errors
+    /// Damage, if it cannot be read.
+    pub(super) fn account(&self) -> Result<Option<Account>, StorageError> {
+        self.only(ACCOUNT, "the account of its views")
+    }
+
+    /// The decree, if one was ever applied.
+    ///
+    /// # Errors
+    /// Damage, if it cannot be read.
+    pub(super) fn decree(&self) -> Result<Option<Decree>, StorageError> {
+        self.only(DECREE, "the decree")
+    }
+
+    fn only<T: Decode<()>>(&self, key: &[u8], what: &str) -> Result<Option<T>, StorageError> {
+        let found = guarded(|| self.tree.get(key, SeqNo::MAX));
+        let Some(bytes) = found.map_err(|e| Self::damage(&self.folder, "reading the records", e))? else {
+            return Ok(None);
+        };
+        let value = decode_checked(key, &bytes);
+        value
+            .map(Some)
+            .ok_or_else(|| StorageError::damaged(&self.folder, format!("the checksum of {what} fails")))
     }
 
     /// The views, in the order they were adopted.
@@ -121,53 +147,80 @@ impl Ordered {
     /// # Errors
     /// Damage, if one cannot be read.
     pub(super) fn views(&self) -> Result<Vec<Arc<View>>, StorageError> {
+        Ok(self.keyed_views()?.into_iter().map(|(_, view)| view).collect())
+    }
+
+    fn keyed_views(&self) -> Result<Vec<(Slice, Arc<View>)>, StorageError> {
         let mut views = Vec::new();
         for item in self.tree.prefix([VIEW], SeqNo::MAX, None) {
             let (key, value) =
                 guarded(|| item.into_inner()).map_err(|e| Self::damage(&self.folder, "reading views", e))?;
             let view: View = decode_checked(&key, &value)
                 .ok_or_else(|| StorageError::damaged(&self.folder, "the checksum of a view fails"))?;
-            views.push(Arc::new(view));
+            views.push((key, Arc::new(view)));
         }
         Ok(views)
     }
 
-    /// Puts the next piece of a batch in place of what it covers, and with the last piece `views` and `meta`;
-    /// returns once the piece is on disk, as a whole or not at all. `Ok(true)` was the last.
+    /// Puts the next piece of a layer's records in place of what it covers, and with the last piece the rest of
+    /// the layer; returns once the piece is on disk, as a whole or not at all. `Ok(true)` was the last.
+    /// `records` are those of the layer, from where the piece before it ended.
     ///
     /// A crash between two pieces is harmless: until `meta` is there, the journal still has them all.
-    /// `views` come with the sequence number of their change, which orders them.
     ///
     /// # Errors
     /// Any: nothing more must be applied then.
     pub(super) fn apply<'a>(
         &self,
-        records: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Kept)>>,
-        views: &[(u64, Arc<View>)],
-        meta: &Meta,
+        records: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Option<Kept>)>>,
+        layer: &Layer,
     ) -> Result<bool, StorageError> {
         let sequence = self.sequence.next();
         let mut bytes = 0;
         while bytes < PIECE_BYTES {
             let Some((key, kept)) = records.next() else { break };
-            bytes += key.as_bytes().len() + kept.len();
-            self.tree.insert(record_key(key.as_bytes()), kept.clone(), sequence);
+            bytes += key.as_bytes().len() + kept.as_ref().map_or(0, |kept| kept.len());
+            match kept {
+                Some(kept) => self.tree.insert(record_key(key.as_bytes()), kept.clone(), sequence),
+                None => self.tree.remove(record_key(key.as_bytes()), sequence),
+            };
         }
         let last = records.peek().is_none();
         if last {
-            for (number, view) in views {
-                let mut key = vec![VIEW];
-                key.extend_from_slice(&number.to_be_bytes());
-                let value = encode_checked(&key, &**view);
-                self.tree.insert(key, value, sequence);
+            self.put_views(layer, sequence)?;
+            if let Some(account) = &layer.account {
+                self.tree.insert(ACCOUNT, encode_checked(ACCOUNT, account), sequence);
             }
-            let Place { sequence: last, group } = meta.place;
-            let meta = MetaBytes { sequence: last, group, limits: meta.limits };
+            if let Some(decree) = &layer.decree {
+                self.tree.insert(DECREE, encode_checked(DECREE, decree), sequence);
+            }
+            let Place { sequence: last, group } = layer.meta.place;
+            let meta = MetaBytes { sequence: last, group, limits: layer.meta.limits };
             self.tree.insert(META, encode_checked(META, &meta), sequence);
         }
         guarded(|| self.tree.flush_active_memtable(sequence))
             .map_err(|e| Self::failure(&self.folder, "writing the records", e))?;
         Ok(last)
+    }
+
+    /// Takes over the views of a layer, and drops those of which its account says nothing more.
+    fn put_views(&self, layer: &Layer, sequence: SeqNo) -> Result<(), StorageError> {
+        let mut skipped = 0;
+        if let Some(account) = &layer.account {
+            let (keys, mut views): (Vec<_>, Vec<_>) = self.keyed_views()?.into_iter().unzip();
+            views.extend(layer.views.iter().map(|(_, view)| view.clone()));
+            let past = past(&views, account.settled);
+            skipped = past.saturating_sub(keys.len());
+            for key in keys.into_iter().take(past) {
+                self.tree.remove(key, sequence);
+            }
+        }
+        for (number, view) in &layer.views[skipped..] {
+            let key = [&[VIEW][..], &number.to_be_bytes()].concat();
+            let value = encode_checked(&key, &**view);
+            self.tree.insert(key, value, sequence);
+        }
+        Ok(())
     }
 
     /// What is kept for the key. `Err` if that part of the store cannot be read.
@@ -176,21 +229,29 @@ impl Ordered {
     }
 
     /// The records of the keys after `after` (of all keys with `None`), in order, as of now.
+    ///
+    /// # Errors
+    /// Damage where a part of the store cannot be read: nobody knows for which keys there were records in it.
     pub(super) fn scan(
         &self,
         after: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Key, Kept), StorageError>> + Send + use<> {
+    ) -> impl Iterator<Item = Result<(Key, Kept), StorageError>> + use<> {
         let mut from = record_key(after.unwrap_or(&[]));
         if after.is_some() {
             // The first key after `after` is `after` and a zero.
             from.push(0);
         }
         let folder = self.folder.clone();
-        self.tree.range(from..vec![RECORD + 1], SeqNo::MAX, None).map(move |item| {
-            let unreadable = |what: String| StorageError::Unreadable { path: folder.clone(), what };
-            let (key, kept) = guarded(|| item.into_inner()).map_err(|e| unreadable(e.to_string()))?;
-            let key = Key::new(&key[1..]).map_err(|e| unreadable(e.to_string()))?;
-            Ok((key, kept))
+        let mut items = self.tree.range(from..vec![RECORD + 1], SeqNo::MAX, None);
+        std::iter::from_fn(move || {
+            // Looking for the next one reads blocks, too.
+            let item = guarded(|| items.next().map(|item| item.into_inner()).transpose());
+            let (key, kept) = match item {
+                Ok(item) => item?,
+                Err(e) => return Some(Err(Self::damage(&folder, "looking through the records", e))),
+            };
+            let key = Key::new(&key[1..]);
+            Some(key.map(|key| (key, kept)).map_err(|e| StorageError::damaged(&folder, e.to_string())))
         })
     }
 
@@ -240,6 +301,13 @@ impl Ordered {
             },
         }
     }
+}
+
+/// How many of these views, which are in order, nothing can be told of any more once `settled` is known to be
+/// settled (T2). The newest is the present one, so it stays whatever the account says.
+pub(crate) fn past(views: &[Arc<View>], settled: Epoch) -> usize {
+    let past = views.iter().take_while(|view| view.epoch() < settled).count();
+    past.min(views.len().saturating_sub(1))
 }
 
 /// A file of the store that is gone or cut short is damage, not a passing failure.

@@ -7,20 +7,26 @@
 //! | `group_commit` | nothing is told before its fsync, and all that waits shares one |
 //! | `failures` | whatever cannot be written ends it with a reason |
 //! | `crash_images` | a journal as a crash may leave it |
+//! | `scans` | all that is kept, page by page |
 //! | `rot` | bytes that change on disk are blamed on a record or refused |
 //! | `refusals` | directories that are not opened |
+//! | `formats` | directories of an older format |
+//! | `salvage` | what is damaged is moved aside, whenever that is cut off |
 //! | `processes` | one process at a time, killed at any moment |
 //! | `model` | storage is its model through restarts and power cuts |
 
 mod crash_images;
 mod failures;
 mod faulty_disk;
+mod formats;
 mod group_commit;
 mod model;
 mod processes;
 mod refusals;
 mod restarts;
 mod rot;
+mod salvage;
+mod scans;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +35,8 @@ use std::sync::mpsc::{Receiver, channel};
 use ennead_ring::stamp::Record;
 use ennead_ring::view::MAX_MEMBERS;
 use ennead_ring::{
-    Ballot, Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine, Member, MemberState,
-    SlotSet, Stamp, State, Ticket, View,
+    Account, Ballot, Change, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine,
+    Member, MemberState, Scan, SlotSet, Stamp, State, Ticket, View,
 };
 
 use super::{Options, Restored, Storage, StorageError, StorageEvent};
@@ -54,6 +60,24 @@ fn put(n: u32, value: u32) -> Change {
     Change::Record { key: key(n), record: record(value, 50) }
 }
 
+fn forget(n: u32) -> Change {
+    Change::Forget { key: key(n) }
+}
+
+fn epoch(number: u32) -> Epoch {
+    Epoch { number, ..Epoch::ZERO }
+}
+
+/// An account of a machine that knows this view to be settled.
+fn account(settled: u32) -> Account {
+    Account { settled: epoch(settled), synced: vec![epoch(settled)] }
+}
+
+fn decree(number: u32) -> Decree {
+    let promised = Ballot { time: Hlc::from_nanos(u64::from(number)), by: Incarnation::new(7) };
+    Decree { epoch: epoch(number), promised, accepted: Some((promised, view(number + 1))) }
+}
+
 fn limits(n: u64) -> Limits {
     Limits { ceiling: Hlc::from_nanos(n), ..Limits::default() }
 }
@@ -62,8 +86,7 @@ fn view(number: u32) -> Arc<View> {
     assert!(number > 0 && (number as usize) < MAX_MEMBERS);
     let machine = Machine { name: "10.0.0.1".parse().unwrap(), incarnation: Incarnation::new(7) };
     let member = Member { machine, weight: 1, next_weight: 1, state: MemberState::Up };
-    let epoch = Epoch { number, ..Epoch::ZERO };
-    Arc::new(View::new(ClusterId::new(1), epoch, 9, vec![member], vec![]).unwrap())
+    Arc::new(View::new(ClusterId::new(1), epoch(number), 9, vec![member], vec![]).unwrap())
 }
 
 /// Options under which a few records already fill groups, layers and journal files.
@@ -111,7 +134,9 @@ impl Rig {
                     self.durable = ticket;
                 }
                 StorageEvent::Failed(error) => return Err(error),
-                StorageEvent::Loaded { .. } => unreachable!("nothing was asked"),
+                StorageEvent::Loaded { .. } | StorageEvent::Scanned { .. } => {
+                    unreachable!("nothing was asked")
+                }
             }
         }
         Ok(())
@@ -128,6 +153,38 @@ impl Rig {
                 }
                 StorageEvent::Durable(ticket) => self.durable = ticket,
                 StorageEvent::Failed(error) => panic!("{error}"),
+                StorageEvent::Scanned { .. } => unreachable!("no scan was asked for"),
+            }
+        }
+    }
+
+    /// One page; what becomes durable in between is noted.
+    fn page(&mut self, after: Option<&Key>, keys: usize, bytes: usize) -> Result<Page, StorageError> {
+        self.storage.scan_for(Scan(self.next), after.cloned(), keys, bytes);
+        loop {
+            match self.events.recv().unwrap() {
+                StorageEvent::Scanned { scan, found, end, total } => {
+                    assert_eq!(scan, Scan(self.next));
+                    return Ok(Page { found, end, total });
+                }
+                StorageEvent::Durable(ticket) => self.durable = ticket,
+                StorageEvent::Failed(error) => return Err(error),
+                StorageEvent::Loaded { .. } => unreachable!("nothing was asked"),
+            }
+        }
+    }
+
+    /// All that there is, in pages of so many keys.
+    fn scan(&mut self, keys: usize) -> Result<Vec<(Key, Loaded)>, StorageError> {
+        let mut all: Vec<(Key, Loaded)> = Vec::new();
+        loop {
+            let page = self.page(all.last().map(|(key, _)| key), keys, usize::MAX)?;
+            assert!(page.end || page.found.len() == keys, "a page that is not full is the last");
+            all.extend(page.found);
+            if page.end {
+                assert!(all.is_sorted_by(|(a, _), (b, _)| a < b), "in order, and no key twice");
+                assert!(all.iter().all(|(_, there)| *there != Loaded::Nothing));
+                return Ok(all);
             }
         }
     }
@@ -135,6 +192,13 @@ impl Rig {
     fn get(&mut self, n: u32) -> Loaded {
         self.load(&key(n))
     }
+}
+
+/// A page of a scan.
+struct Page {
+    found: Vec<(Key, Loaded)>,
+    end: bool,
+    total: u64,
 }
 
 fn error(result: Result<Rig, StorageError>) -> StorageError {

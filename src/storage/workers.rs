@@ -1,19 +1,23 @@
-//! The threads: one makes changes durable, one applies them, one merges, one reads. All sleep when idle.
+//! The threads: one makes changes durable, one applies them, one merges, one reads, one scans. All sleep when idle.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ennead_ring::{Change, Key, Limits, Loaded, Ticket};
+use ennead_ring::{Change, Key, Limits, Loaded, Scan, Ticket, View};
 
+use super::entry::Kind;
 use super::error::StorageError;
+use super::home;
 use super::journal::{Circle, Group, Journal};
 use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
-use super::overlay::Overlay;
+use super::overlay::{Found, Overlay};
 use super::stats::{StorageStats, count};
-use super::{Options, StorageEvent, entry};
+use super::{Options, StorageEvent, entry, peers};
 
 /// Records moved at a time while others wait for the lock.
 const HANDFUL: usize = 128;
@@ -28,19 +32,30 @@ pub(super) struct Queued {
     pub(super) change: Change,
 }
 
+/// A page asked for.
+pub(super) struct Asked {
+    pub(super) scan: Scan,
+    pub(super) after: Option<Key>,
+    pub(super) keys: usize,
+    pub(super) bytes: usize,
+}
+
 /// What the threads share.
 pub(super) struct Shared {
     pub(super) options: Options,
+    pub(super) folder: PathBuf,
     pub(super) ordered: Ordered,
     pub(super) state: Mutex<State>,
     /// Something is queued.
     pub(super) queued: Condvar,
     /// A layer was frozen, or was applied.
     pub(super) layers: Condvar,
-    /// The ordered store is untidy, or the journal short of files.
+    /// The ordered store is untidy, the journal short of files, or a view new.
     pub(super) chores: Condvar,
     /// A load is waiting.
     pub(super) asked: Condvar,
+    /// A scan is waiting.
+    pub(super) scans: Condvar,
     /// Held while an event that concerns durability is told: after `Failed` there is no `Durable`.
     pub(super) failed: Mutex<bool>,
     pub(super) events: Box<dyn Fn(StorageEvent) + Send + Sync>,
@@ -56,6 +71,10 @@ pub(super) struct State {
     /// The ordered store holds every change up to here durably.
     pub(super) applied: u64,
     pub(super) asked: VecDeque<Key>,
+    /// As many as the owner has under way: it asks for a page once it has the one before.
+    pub(super) pages: VecDeque<Asked>,
+    /// The newest view, if its members are not noted yet.
+    pub(super) members: Option<Arc<View>>,
     pub(super) merge_wanted: bool,
     pub(super) file_wanted: bool,
     pub(super) fsync_since: Option<Instant>,
@@ -86,6 +105,7 @@ impl Shared {
         self.state().failed = true;
         self.layers.notify_all();
         self.queued.notify_all();
+        self.scans.notify_all();
         if !std::mem::replace(&mut *failed, true) {
             (self.events)(StorageEvent::Failed(error));
         }
@@ -153,31 +173,47 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         state.fsync_since = Some(begun);
         drop(state);
 
-        let mut records: Vec<(u64, Key, Kept)> = Vec::new();
-        let mut limits = None;
+        let mut records: Vec<(u64, Key, Option<Kept>)> = Vec::new();
+        let (mut limits, mut account, mut decree) = (None, None, None);
         let mut views = Vec::new();
         let mut last = Ticket(0);
         while group.len() < shared.options.group_bytes {
             let Some(Queued { ticket, number, change }) = waiting.pop_front() else { break };
             last = ticket;
+            let mut add = |kind, key: &[u8], body: &[u8]| {
+                let sum = entry::checksum(key, body);
+                journal.add(&mut group, kind, key, body, sum);
+                sum
+            };
             match change {
                 Change::Record { key, record } => {
                     encode_into(&record, &mut scratch);
-                    let sum = entry::checksum(key.as_bytes(), &scratch);
-                    journal.add(&mut group, entry::Kind::Record, key.as_bytes(), &scratch, sum);
-                    records.push((number, key, keep(sum, &scratch)));
+                    let sum = add(Kind::Record, key.as_bytes(), &scratch);
+                    records.push((number, key, Some(keep(sum, &scratch))));
+                }
+                Change::Forget { key } => {
+                    add(Kind::Forget, key.as_bytes(), &[]);
+                    records.push((number, key, None));
                 }
                 Change::Limits(new) => {
                     encode_into(&new, &mut scratch);
-                    let sum = entry::checksum(&[], &scratch);
-                    journal.add(&mut group, entry::Kind::Limits, &[], &scratch, sum);
+                    add(Kind::Limits, &[], &scratch);
                     limits = Some(new);
                 }
                 Change::View(view) => {
                     encode_into(&*view, &mut scratch);
-                    let sum = entry::checksum(&[], &scratch);
-                    journal.add(&mut group, entry::Kind::View, &[], &scratch, sum);
+                    add(Kind::View, &[], &scratch);
                     views.push((journal.at().sequence + group.count(), view));
+                }
+                Change::Account(new) => {
+                    encode_into(&new, &mut scratch);
+                    add(Kind::Account, &[], &scratch);
+                    account = Some(new);
+                }
+                Change::Decree(new) => {
+                    encode_into(&new, &mut scratch);
+                    add(Kind::Decree, &[], &scratch);
+                    decree = Some(new);
                 }
             }
         }
@@ -199,7 +235,10 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         }
         let mut state = shared.state();
         let State { overlay, stats, .. } = &mut *state;
+        let newest = views.last().map(|(_, view)| view.clone());
         overlay.active.views.append(&mut views);
+        overlay.active.account = account.or(overlay.active.account.take());
+        overlay.active.decree = decree.or(overlay.active.decree.take());
         overlay.active.meta.limits = limits.unwrap_or(overlay.active.meta.limits);
         overlay.active.meta.place = journal.at();
         overlay.active.journalled += bytes;
@@ -213,6 +252,10 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         stats.fsync_total += took;
         count(&mut stats.fsync_micros, took.as_micros() as u64);
         state.fsync_since = None;
+        if newest.is_some() {
+            state.members = newest;
+            shared.chores.notify_all();
+        }
         if circle.is_short() && !std::mem::replace(&mut state.file_wanted, true) {
             shared.chores.notify_all();
         }
@@ -227,7 +270,7 @@ fn seal(journal: &mut Journal, limits: &Limits) -> Result<(), StorageError> {
     let mut bytes = Vec::new();
     encode_into(limits, &mut bytes);
     let mut group = Group::default();
-    journal.add(&mut group, entry::Kind::Limits, &[], &bytes, entry::checksum(&[], &bytes));
+    journal.add(&mut group, Kind::Limits, &[], &bytes, entry::checksum(&[], &bytes));
     journal.append(&mut group)
 }
 
@@ -261,7 +304,7 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
         let mut records = layer.records.iter().peekable();
         loop {
             let begun = Instant::now();
-            if shared.ordered.apply(&mut records, &layer.views, &layer.meta)? {
+            if shared.ordered.apply(&mut records, &layer)? {
                 break;
             }
             // The journal shares the disk: leave it half of the time, unless the writer waits for us anyway.
@@ -291,10 +334,17 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
     }
 }
 
-/// Makes journal files ahead of need, and merges the tables of the ordered store when there are too many.
+/// Makes journal files ahead of need, merges the tables of the ordered store when there are too many, and notes
+/// the names of the members.
 pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError> {
     let mut state = shared.state();
     loop {
+        if let Some(view) = state.members.take() {
+            drop(state);
+            peers::note(&shared.folder, &view);
+            state = shared.state();
+            continue;
+        }
         if state.failed || state.written {
             return Ok(());
         }
@@ -345,5 +395,78 @@ pub(super) fn read(shared: &Shared) -> Result<(), StorageError> {
         state = shared.state();
         state.stats.disk_loads += 1;
         state.stats.unreadable += u64::from(unreadable);
+    }
+}
+
+/// Answers the scans: page by page, whatever comes in between.
+pub(super) fn scan(shared: &Shared) -> Result<(), StorageError> {
+    let mut state = shared.state();
+    loop {
+        // Side work: nobody waits for it at the end.
+        if state.closing || state.failed {
+            return Ok(());
+        }
+        let Some(asked) = state.pages.pop_front() else {
+            state = shared.wait(&shared.scans, state);
+            continue;
+        };
+        drop(state);
+        let (found, end) = match page(shared, &asked) {
+            Ok(page) => page,
+            Err(error) => {
+                if error.is_damage() {
+                    // Records are lost, and nobody knows which (R2): it must not come back as it was.
+                    home::note_doubt(&shared.folder, &error);
+                }
+                return Err(error);
+            }
+        };
+        let stored = shared.ordered.records();
+        let total = stored + shared.state().overlay.active.records.len() as u64;
+        (shared.events)(StorageEvent::Scanned { scan: asked.scan, found, end, total });
+        state = shared.state();
+    }
+}
+
+/// The next keys in order with what is there for each, and whether they are the last ones.
+fn page(shared: &Shared, asked: &Asked) -> Result<(Vec<(Key, Loaded)>, bool), StorageError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    let mut after = asked.after.clone();
+    loop {
+        // The overlay first, and both anew for each stretch: a record that moves to the ordered store in between
+        // is then seen twice, not missed.
+        let stretch = shared.state().overlay.after(after.as_ref(), HANDFUL);
+        let within = |key: &Key| stretch.upto.as_ref().is_none_or(|upto| key <= upto);
+        let mut recent = stretch.found.into_iter().peekable();
+        let mut stored = shared.ordered.scan(after.as_ref().map(Key::as_bytes));
+        let mut kept = stored.next().transpose()?;
+        loop {
+            let order = match (&kept, recent.peek()) {
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+                (Some((old, _)), None) if within(old) => Ordering::Less,
+                (_, Some(_)) => Ordering::Greater,
+                (_, None) => break,
+            };
+            let mut next = None;
+            if order.is_le() {
+                next = kept.take().map(|(key, kept)| (key, Found::Kept(kept)));
+                kept = stored.next().transpose()?;
+            }
+            if order.is_ge() {
+                // Of a key that both have, what the overlay says counts.
+                next = recent.next();
+            }
+            let Some((key, there)) = next.filter(|(_, there)| !matches!(there, Found::Forgotten)) else {
+                continue;
+            };
+            if found.len() >= asked.keys.max(1) || (bytes >= asked.bytes && !found.is_empty()) {
+                return Ok((found, false));
+            }
+            bytes += key.as_bytes().len() + there.bytes();
+            let there = there.read(&key);
+            found.push((key, there));
+        }
+        let Some(upto) = stretch.upto else { return Ok((found, true)) };
+        after = Some(upto);
     }
 }

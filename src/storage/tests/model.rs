@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use ennead_ring::{Change, Limits, Loaded, View};
+use ennead_ring::{Account, Change, Decree, Limits, Loaded, View};
 use proptest::prelude::*;
 
 use super::faulty_disk::{Faults, Torn};
-use super::{Rig, limits, put, record, small, view};
+use super::{Rig, account, decree, forget, key, limits, put, record, small, view};
 use crate::storage::Options;
 
 /// What a storage should hold after so many changes.
@@ -16,15 +16,30 @@ use crate::storage::Options;
 struct Model {
     records: BTreeMap<u32, u32>,
     limits: Limits,
+    /// Those that a restart may forget are gone at once.
     views: Vec<Arc<View>>,
+    account: Account,
+    decree: Decree,
+}
+
+impl Model {
+    fn forget_views(&mut self) {
+        let settled = self.account.settled;
+        let newest = self.views.last().cloned();
+        self.views.retain(|view| view.epoch() >= settled || Some(view) == newest.as_ref());
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Put(u32),
+    Forget(u32),
     Limits,
     View,
+    Account { behind: u32 },
+    Decree,
     Load(u32),
+    Scan { keys: usize },
     Settle,
     Restart,
     PowerCut { after: u64, torn: Torn },
@@ -38,9 +53,13 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         40 => (0..40u32).prop_map(Step::Put),
+        15 => (0..40u32).prop_map(Step::Forget),
         3 => Just(Step::Limits),
-        1 => Just(Step::View),
+        2 => Just(Step::View),
+        1 => (0..3u32).prop_map(|behind| Step::Account { behind }),
+        1 => Just(Step::Decree),
         8 => (0..45u32).prop_map(Step::Load),
+        4 => (1..50usize).prop_map(|keys| Step::Scan { keys }),
         4 => Just(Step::Settle),
         1 => Just(Step::Restart),
         2 => (1..6u64, torn).prop_map(|(after, torn)| Step::PowerCut { after, torn }),
@@ -94,6 +113,8 @@ impl Twin {
             records: BTreeMap::new(),
             limits: rig.restored.limits,
             views: rig.restored.views.clone(),
+            account: rig.restored.account.clone(),
+            decree: rig.restored.decree.clone(),
         };
         for n in 0..45 {
             match rig.get(n) {
@@ -113,6 +134,15 @@ impl Twin {
             self.states[from]
         );
         self.states = vec![found];
+        self.scan(7);
+    }
+
+    fn scan(&mut self, keys: usize) {
+        let state = self.now();
+        let kept = state.records.iter().map(|(&n, &value)| (key(n), Loaded::Record(record(value, 50))));
+        let expected: BTreeMap<_, _> = kept.collect();
+        let scanned = self.rig.as_mut().unwrap().scan(keys).unwrap();
+        assert_eq!(scanned, expected.into_iter().collect::<Vec<_>>());
     }
 
     fn run(&mut self, step: Step) {
@@ -122,6 +152,11 @@ impl Twin {
                 let mut state = self.now();
                 state.records.insert(n, self.written);
                 self.persist(put(n, self.written), state);
+            }
+            Step::Forget(n) => {
+                let mut state = self.now();
+                state.records.remove(&n);
+                self.persist(forget(n), state);
             }
             Step::Limits => {
                 self.written += 1;
@@ -133,8 +168,25 @@ impl Twin {
                 self.written += 1;
                 let mut state = self.now();
                 state.views.push(view(self.written));
+                state.forget_views();
                 self.persist(Change::View(view(self.written)), state);
             }
+            Step::Account { behind } => {
+                let mut state = self.now();
+                let newest = state.views.last().map_or(0, |view| view.epoch().number);
+                // As a machine would, or so that it knows of none.
+                let settled =
+                    state.views.iter().rev().nth(behind as usize).map_or(newest, |v| v.epoch().number);
+                state.account = account(settled.max(state.account.settled.number));
+                state.forget_views();
+                self.persist(Change::Account(state.account.clone()), state);
+            }
+            Step::Decree => {
+                self.written += 1;
+                let state = Model { decree: decree(self.written), ..self.now() };
+                self.persist(Change::Decree(decree(self.written)), state);
+            }
+            Step::Scan { keys } => self.scan(keys),
             Step::Load(n) => {
                 let expected = self.now().records.get(&n).map(|&value| record(value, 50));
                 let found = self.rig.as_mut().unwrap().get(n);
@@ -148,7 +200,7 @@ impl Twin {
             Step::PowerCut { after, torn } => {
                 self.faults.fail(self.faults.syncs() + after, io::ErrorKind::Other, torn);
                 for n in 0..60 {
-                    self.run(Step::Put(n % 40));
+                    self.run(if n % 7 == 3 { Step::Forget(n % 40) } else { Step::Put(n % 40) });
                 }
                 let rig = self.rig.as_mut().unwrap();
                 let _ = rig.settle();

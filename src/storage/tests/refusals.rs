@@ -19,6 +19,11 @@ fn a_foreign_directory_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();
     assert!(Rig::open(dir.path(), Options::default()).unwrap().restored.fresh);
+    // A file of our mark's name is not enough.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ennead-data"), "a letter").unwrap();
+    let refused = error(Rig::open(dir.path(), Options::default()));
+    assert!(matches!(&refused, StorageError::Foreign { .. }), "{refused:?}");
     // A file is no directory.
     let file = tempfile::NamedTempFile::new().unwrap();
     let refused = error(Rig::open(file.path(), Options::default())).to_string();
@@ -31,13 +36,13 @@ fn a_newer_format_is_refused_and_a_rotten_mark_is_damage() {
     Rig::open(dir.path(), Options::default()).unwrap().storage.close();
     let mark = dir.path().join("ennead-data");
     let text = fs::read_to_string(&mark).unwrap();
-    fs::write(&mark, "ennead data, format 2\nwho knows\n").unwrap();
+    fs::write(&mark, "ennead data, format 3\nwho knows\n").unwrap();
     let refused = error(Rig::open(dir.path(), Options::default()));
-    assert!(matches!(refused, StorageError::Newer { found: 2, known: 1, .. }), "{refused:?}");
+    assert!(matches!(refused, StorageError::Newer { found: 3, known: 2, .. }), "{refused:?}");
     assert!(refused.to_string().contains("start the newer program"), "{refused}");
     fs::write(&mark, text.replace("salt ", "salt 1")).unwrap();
     let refused = error(Rig::open(dir.path(), Options::default())).to_string();
-    assert!(refused.contains("must not vote again") && refused.contains("empty one"), "{refused}");
+    assert!(refused.contains("must not vote again") && refused.contains("--join"), "{refused}");
 }
 
 #[test]

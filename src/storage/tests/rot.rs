@@ -75,7 +75,7 @@ fn a_record_rotten_in_the_journal_makes_its_key_mute_for_good_until_it_is_writte
         rig.storage.close();
     }
     let mut rig = Rig::open(dir.path(), small()).unwrap();
-    assert!(rig.storage.scan(None, 1000).unwrap().contains(&(key(1), Loaded::Unreadable)));
+    assert!(rig.scan(1000).unwrap().contains(&(key(1), Loaded::Unreadable)));
     rig.persist(put(1, 77));
     rig.settle().unwrap();
     assert_eq!(rig.get(1), Loaded::Record(record(77, 50)), "whole again");
