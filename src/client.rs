@@ -3,6 +3,7 @@
 mod error;
 mod link;
 mod read;
+mod why;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -355,7 +356,7 @@ impl Client {
                 Reply::Down(reason) if open.remove(&name) => {
                     told.insert(name, Err(reason));
                 }
-                Reply::Down(_) | Reply::Ring(_) => {}
+                Reply::Down(_) | Reply::Ring(_) | Reply::Why(_) => {}
             }
         }
         Ok(told.into_iter().collect())

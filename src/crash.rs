@@ -288,10 +288,16 @@ struct Job {
 }
 
 thread_local! {
-    static OF_THREAD: RefCell<Option<Arc<Context>>> = const { RefCell::new(None) };
+    /// The data directory of the machine that the thread works for.
+    static OF_THREAD: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
-/// All machines of this process, for panics of threads that are nobody's.
+/// Panics of this thread are, from now on, those of the machine with this data directory.
+pub(crate) fn belongs_to(data: &Path) {
+    OF_THREAD.with(|of| *of.borrow_mut() = Some(data.join(FOLDER)));
+}
+
+/// All machines of this process.
 static ALL: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
 /// Times of reports, so that no two are alike.
 static LATEST: AtomicU64 = AtomicU64::new(0);
@@ -329,16 +335,6 @@ impl Context {
     /// Says how often its parts have been begun again.
     pub(crate) fn set_restarts(&self, restarts: u32) {
         self.restarts.store(restarts, Relaxed);
-    }
-
-    /// Panics of this thread are this machine's from now on.
-    pub(crate) fn enter(self: &Arc<Self>) {
-        OF_THREAD.with(|of| *of.borrow_mut() = Some(self.clone()));
-    }
-
-    /// The same for a thread that the present one starts; to be called there.
-    pub(crate) fn of_thread() -> Option<Arc<Self>> {
-        OF_THREAD.with(|of| of.borrow().clone())
     }
 
     fn report(&self, kind: Kind, cause: Cause, message: &str) -> Report {
@@ -508,7 +504,9 @@ pub(crate) fn install() {
 /// In the hook: nothing here may panic, and nothing waits for long.
 fn note(info: &PanicHookInfo<'_>) {
     let own = OF_THREAD.try_with(|of| of.try_borrow().ok().and_then(|of| of.clone()));
-    let Some(context) = own.ok().flatten() else { return };
+    let Some(dir) = own.ok().flatten() else { return };
+    let all = ALL.try_lock().map(|all| all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>());
+    let Some(context) = all.ok().and_then(|all| all.into_iter().find(|c| c.dir == dir)) else { return };
     let payload: &(dyn Any + Send) = info.payload();
     let mut report = context.report(Kind::Panic, Cause::Panic, &last_words(payload));
     report.location = info.location().map(ToString::to_string);
@@ -567,7 +565,11 @@ mod tests {
         let back = Report::from_json(long.to_json().as_bytes()).unwrap();
         assert!(back.backtrace.contains("bytes of the middle are left out"));
         assert!(back.backtrace.ends_with("frame \"ä\"\n") && back.backtrace.starts_with("frame"));
-        assert!(back.backtrace.len() > MAX_REPORT / 3, "no more is cut than need be: {}", back.backtrace.len());
+        assert!(
+            back.backtrace.len() > MAX_REPORT / 3,
+            "no more is cut than need be: {}",
+            back.backtrace.len()
+        );
         assert_eq!(Report::from_json(&vec![b' '; MAX_REPORT + 1]), None);
     }
 
@@ -610,9 +612,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let context = Context::new(machine(), 5, dir.path()).unwrap();
         for i in 0..KEPT + 4 {
-            let context = context.clone();
+            let data = dir.path().to_owned();
             let died = thread::Builder::new().name("storage-writer".into()).spawn(move || {
-                context.enter();
+                belongs_to(&data);
                 panic!("slot {i}")
             });
             died.unwrap().join().unwrap_err();

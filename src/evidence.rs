@@ -172,8 +172,11 @@ impl Evidence {
                 farewell: r.farewell,
             };
             seen.runs = of.runs.iter().map(met).collect();
-            seen.end =
-                of.end.as_ref().map(|(kind, text, at)| Ending { kind: *kind, text: text.clone(), ago_ms: age(*at) });
+            seen.end = of.end.as_ref().map(|(kind, text, at)| Ending {
+                kind: *kind,
+                text: text.clone(),
+                ago_ms: age(*at),
+            });
             seen.farewell = of.farewell.as_ref().map(|(text, at)| Ending {
                 kind: EndKind::Farewell,
                 text: text.clone(),

@@ -37,11 +37,19 @@ pub(crate) struct Pulse {
     /// Since when it is as it is.
     since: Instant,
     health: Health,
+    /// How late the loop was at the last reading: one that stood still once is not loaded.
+    late: Duration,
 }
 
 impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { readings: VecDeque::new(), usual: 0, since: now, health: Health::default() }
+        Self {
+            readings: VecDeque::new(),
+            usual: 0,
+            since: now,
+            health: Health::default(),
+            late: Duration::ZERO,
+        }
     }
 
     /// How it is, and for how long.
@@ -49,7 +57,7 @@ impl Pulse {
         (self.health, now.saturating_duration_since(self.since))
     }
 
-    /// Takes a reading: of the fsyncs counted so far, the one under way, how late the loop is, and whether requests were refused.
+    /// Takes a reading: of the fsyncs counted so far, the one under way, and how late the loop is.
     pub(crate) fn read(
         &mut self,
         now: Instant,
@@ -86,9 +94,12 @@ impl Pulse {
         } else {
             0
         };
+        let late = std::mem::replace(&mut self.late, late).min(late);
         let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
-        let health = Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
-        let changed = (health.is_unwell(), health.load >= 100) != (self.health.is_unwell(), self.health.load >= 100);
+        let health =
+            Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
+        let changed =
+            (health.is_unwell(), health.load >= 100) != (self.health.is_unwell(), self.health.load >= 100);
         if changed {
             self.since = now;
         }
@@ -115,7 +126,13 @@ mod tests {
     use super::*;
 
     /// Fsyncs of so many microseconds, a hundred a second, for so long.
-    fn run(pulse: &mut Pulse, counts: &mut Histogram, now: &mut Instant, micros: u64, seconds: u64) -> Health {
+    fn run(
+        pulse: &mut Pulse,
+        counts: &mut Histogram,
+        now: &mut Instant,
+        micros: u64,
+        seconds: u64,
+    ) -> Health {
         let mut health = Health::default();
         for _ in 0..seconds * 4 {
             counts[micros.ilog2() as usize] += 25;
@@ -132,7 +149,10 @@ mod tests {
         assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 60).stalled_ms, 0);
         let slow = run(&mut pulse, &mut counts, &mut now, 300_000, 4);
         assert!(slow.stalled_ms >= 200, "{slow:?}");
-        assert!(run(&mut pulse, &mut counts, &mut now, 300_000, 600).stalled_ms > 0, "it does not become usual");
+        assert!(
+            run(&mut pulse, &mut counts, &mut now, 300_000, 600).stalled_ms > 0,
+            "it does not become usual"
+        );
         assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 5).stalled_ms, 0);
         // Slower, and bearable; and a hundred times slower from little.
         assert_eq!(run(&mut pulse, &mut counts, &mut now, 40_000, 5).stalled_ms, 0);
@@ -162,7 +182,9 @@ mod tests {
     #[test]
     fn a_loop_that_comes_too_late_is_loaded() {
         let mut pulse = Pulse::new(Instant::now());
-        let health = pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500));
+        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500));
+        assert_eq!(read().load, 0, "once is a pause");
+        let health = read();
         assert_eq!((health.load, health.is_unwell()), (150, false));
     }
 }

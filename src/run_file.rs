@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{cut, unix_ms};
+use crate::verdict::{Before, Ended};
 
 /// Its name in the data directory.
 pub(crate) const NAME: &str = "run";
@@ -36,6 +37,19 @@ pub(crate) struct End {
     /// True if it could not go on; false if it was asked to end.
     pub(crate) failed: bool,
     pub(crate) at_ms: u64,
+}
+
+impl From<&Run> for Before {
+    fn from(run: &Run) -> Self {
+        let ended = run.ended.as_ref().map(|end| Ended {
+            reason: end.reason.clone(),
+            failed: end.failed,
+            at_ms: end.at_ms,
+        });
+        // A number that nobody can read is no run of ours.
+        let number = u64::from_str_radix(&run.run, 16).unwrap_or(0);
+        Self { run: number, version: run.version.clone(), ended }
+    }
 }
 
 /// The file of the present run.

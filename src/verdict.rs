@@ -286,7 +286,8 @@ fn found(word: Word, at_ms: Option<u64>, sentence: impl Into<String>) -> Finding
 
 /// Joins what is known into a verdict.
 pub fn judge(case: &Case) -> Verdict {
-    let seen: Vec<(Name, &Seen)> = case.others.iter().filter_map(|t| Some((t.by, t.seen.as_ref()?))).collect();
+    let seen: Vec<(Name, &Seen)> =
+        case.others.iter().filter_map(|t| Some((t.by, t.seen.as_ref()?))).collect();
     let own = case.own.as_ref().and_then(|t| t.own.as_ref());
     let finding = match own {
         Some(own) => of_one_that_answers(case, own, &seen),
@@ -346,7 +347,11 @@ fn of_one_that_answers(case: &Case, own: &Own, seen: &[(Name, &Seen)]) -> Findin
     let missed: Vec<_> = seen.iter().filter(|(_, s)| misses(s) && s.silent_ms >= MISSED).collect();
     if !missed.is_empty() {
         let text = sides(name, &missed.iter().map(|(by, _)| *by).collect::<Vec<_>>(), &reaching(case, seen));
-        return found(Word::Partitioned, ago(missed.iter().map(|(_, s)| s.silent_ms).max().unwrap_or(0)), text);
+        return found(
+            Word::Partitioned,
+            ago(missed.iter().map(|(_, s)| s.silent_ms).max().unwrap_or(0)),
+            text,
+        );
     }
     if own.load >= FULL {
         let text = format!("{name} is asked for more than it can do: load {} %", own.load);
@@ -405,8 +410,9 @@ fn of_the_run_before(case: &Case, own: &Own, before: &Before, back: Option<u64>)
             found(Word::Exit, Some(ended.at_ms), text)
         }
         (None, None) => {
-            let text =
-                format!("{name} was killed, or lost its power: it is back with a new start and had said no farewell");
+            let text = format!(
+                "{name} was killed, or lost its power: it is back with a new start and had said no farewell"
+            );
             found(Word::Killed, back, text)
         }
     }
@@ -460,15 +466,17 @@ fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
     if !reaching.is_empty() && !missing.is_empty() {
         return found(Word::Partitioned, silent, sides(name, &missing, &reaching));
     }
-    if let Some((_, (ms, _, since))) = seen.iter().find_map(|(by, s)| Some((by, s.unwell.filter(|u| u.0 > 0)?)))
+    if let Some((_, (ms, _, since))) =
+        seen.iter().find_map(|(by, s)| Some((by, s.unwell.filter(|u| u.0 > 0)?)))
         && !reaching.is_empty()
     {
         let text = format!("the disk of {name} is stalled: an fsync takes {}", millis(ms.into()));
         return found(Word::DiskStalled, ago(since), text);
     }
     if knocks.iter().any(|k| k.port == Knocked::Silent && k.host == Knocked::Refused) {
-        let text =
-            format!("{name} stands still: its host answers and its port is open, but its process says nothing");
+        let text = format!(
+            "{name} stands still: its host answers and its port is open, but its process says nothing"
+        );
         return found(Word::Paused, silent, text);
     }
     if knocks.iter().any(|k| k.host == Knocked::NoRoute || k.port == Knocked::NoRoute)
@@ -478,14 +486,20 @@ fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
         return found(Word::HostDown, silent, text);
     }
     if !missing.is_empty() {
-        let many = if missing.len() == 1 { "the one machine".to_owned() } else { format!("{} machines", missing.len()) };
+        let many = if missing.len() == 1 {
+            "the one machine".to_owned()
+        } else {
+            format!("{} machines", missing.len())
+        };
         let text = format!(
             "nothing comes back from {name}, not even from its host, to {many} that told: its host is down or it is cut off"
         );
         return found(Word::Unreachable, silent, text);
     }
     let sentence = match case.unanswered.iter().find(|(n, _)| *n == name) {
-        Some((_, why)) => format!("{name} does not answer ({why}); nobody else knows anything against it yet"),
+        Some((_, why)) => {
+            format!("{name} does not answer ({why}); nobody else knows anything against it yet")
+        }
         None => format!("nobody knows anything of {name}"),
     };
     Finding { word: None, at_ms: None, sentence, report: None }
@@ -532,7 +546,8 @@ fn evidence(case: &Case, own: Option<&Own>, seen: &[(Name, &Seen)]) -> Vec<Strin
                 end.reason
             )),
             Some(Before { version, .. }) => {
-                lines.push(format!("its data directory: the run before (version {version}) has no end noted"));
+                lines
+                    .push(format!("its data directory: the run before (version {version}) has no end noted"));
             }
             None => {}
         }
@@ -722,31 +737,123 @@ mod tests {
             ("SIGSTOP", case(None, all(knocked(Silent, Refused)), vec![]), Some(Word::Paused)),
             ("cable cut", case(None, all(knocked(Silent, Silent)), vec![]), Some(Word::Unreachable)),
             ("host off", case(None, all(knocked(NoRoute, NoRoute)), vec![]), Some(Word::HostDown)),
-            ("one knock of three got through", case(None, vec![knocked(Silent, Silent), knocked(Refused, Refused)], vec![]), Some(Word::Killed)),
+            (
+                "one knock of three got through",
+                case(None, vec![knocked(Silent, Silent), knocked(Refused, Refused)], vec![]),
+                Some(Word::Killed),
+            ),
             ("not knocked yet", case(None, all(silent()), vec![]), Some(Word::Unreachable)),
-            ("SIGTERM", case(None, all(Seen { farewell: end(EndKind::Farewell), ..knocked(Refused, Refused) }), vec![]), Some(Word::Exit)),
-            ("two versions", case(None, all(Seen { end: end(EndKind::Incompatible), ..silent() }), vec![]), Some(Word::Incompatible)),
-            ("died too often", case(None, vec![silent(), last_words(Cause::Panic)], vec![]), Some(Word::Panic)),
-            ("fsync failed", case(None, vec![silent(), last_words(Cause::Storage)], vec![]), Some(Word::DiskFailed)),
-            ("report in the ring", case(None, all(knocked(Silent, Silent)), vec![report(7, Kind::End, Cause::Panic)]), Some(Word::Panic)),
-            ("report of an earlier run", case(None, all(knocked(Refused, Refused)), vec![report(5, Kind::End, Cause::Panic)]), Some(Word::Killed)),
-            ("a part died before", case(None, all(knocked(Refused, Refused)), vec![report(7, Kind::Panic, Cause::Panic)]), Some(Word::Killed)),
-            ("some reach it", case(None, vec![knocked(Silent, Silent), up()], vec![]), Some(Word::Partitioned)),
-            ("some have not noticed", case(None, vec![knocked(Silent, Silent), Seen { heard_ms: Some(4_900), ..up() }], vec![]), Some(Word::Unreachable)),
+            (
+                "SIGTERM",
+                case(
+                    None,
+                    all(Seen { farewell: end(EndKind::Farewell), ..knocked(Refused, Refused) }),
+                    vec![],
+                ),
+                Some(Word::Exit),
+            ),
+            (
+                "two versions",
+                case(None, all(Seen { end: end(EndKind::Incompatible), ..silent() }), vec![]),
+                Some(Word::Incompatible),
+            ),
+            (
+                "died too often",
+                case(None, vec![silent(), last_words(Cause::Panic)], vec![]),
+                Some(Word::Panic),
+            ),
+            (
+                "fsync failed",
+                case(None, vec![silent(), last_words(Cause::Storage)], vec![]),
+                Some(Word::DiskFailed),
+            ),
+            (
+                "report in the ring",
+                case(None, all(knocked(Silent, Silent)), vec![report(7, Kind::End, Cause::Panic)]),
+                Some(Word::Panic),
+            ),
+            (
+                "report of an earlier run",
+                case(None, all(knocked(Refused, Refused)), vec![report(5, Kind::End, Cause::Panic)]),
+                Some(Word::Killed),
+            ),
+            (
+                "a part died before",
+                case(None, all(knocked(Refused, Refused)), vec![report(7, Kind::Panic, Cause::Panic)]),
+                Some(Word::Killed),
+            ),
+            (
+                "some reach it",
+                case(None, vec![knocked(Silent, Silent), up()], vec![]),
+                Some(Word::Partitioned),
+            ),
+            (
+                "some have not noticed",
+                case(None, vec![knocked(Silent, Silent), Seen { heard_ms: Some(4_900), ..up() }], vec![]),
+                Some(Word::Unreachable),
+            ),
             ("left", case(None, all(Seen { gone: Some((true, 900)), ..silent() }), vec![]), Some(Word::Left)),
-            ("dropped", case(None, all(Seen { gone: Some((false, 900)), ..knocked(Refused, Refused) }), vec![]), Some(Word::Killed)),
+            (
+                "dropped",
+                case(None, all(Seen { gone: Some((false, 900)), ..knocked(Refused, Refused) }), vec![]),
+                Some(Word::Killed),
+            ),
             ("not missed yet", case(None, all(up()), vec![]), None),
             ("nobody tells", case(None, vec![], vec![]), None),
             // It answers.
-            ("slow disk", case(Some(Own { stalled_ms: 900, ..own() }), all(up()), vec![]), Some(Word::DiskStalled)),
+            (
+                "slow disk",
+                case(Some(Own { stalled_ms: 900, ..own() }), all(up()), vec![]),
+                Some(Word::DiskStalled),
+            ),
             ("cut off from one", case(Some(own()), vec![silent(), up()], vec![]), Some(Word::Partitioned)),
             ("too much", case(Some(Own { load: 120, ..own() }), all(up()), vec![]), Some(Word::Overloaded)),
-            ("killed, and back", case(Some(Own { before: before(None), ..own() }), all(up()), vec![]), Some(Word::Killed)),
-            ("ended, and back", case(Some(Own { before: before(ended(false)), ..own() }), all(up()), vec![]), Some(Word::Exit)),
-            ("failed, and back", case(Some(Own { before: before(ended(true)), ..own() }), all(up()), vec![report(6, Kind::End, Cause::Storage)]), Some(Word::DiskFailed)),
-            ("last words, no end noted", case(Some(Own { before: before(None), ..own() }), all(up()), vec![report(6, Kind::End, Cause::Panic)]), Some(Word::Panic)),
-            ("a part was begun again", case(Some(Own { before: before(None), ..own() }), all(up()), vec![report(7, Kind::Panic, Cause::Panic)]), Some(Word::Panic)),
-            ("upgraded", case(Some(Own { version: "2".into(), before: before(ended(false)), ..own() }), all(up()), vec![]), Some(Word::Upgraded)),
+            (
+                "killed, and back",
+                case(Some(Own { before: before(None), ..own() }), all(up()), vec![]),
+                Some(Word::Killed),
+            ),
+            (
+                "ended, and back",
+                case(Some(Own { before: before(ended(false)), ..own() }), all(up()), vec![]),
+                Some(Word::Exit),
+            ),
+            (
+                "failed, and back",
+                case(
+                    Some(Own { before: before(ended(true)), ..own() }),
+                    all(up()),
+                    vec![report(6, Kind::End, Cause::Storage)],
+                ),
+                Some(Word::DiskFailed),
+            ),
+            (
+                "last words, no end noted",
+                case(
+                    Some(Own { before: before(None), ..own() }),
+                    all(up()),
+                    vec![report(6, Kind::End, Cause::Panic)],
+                ),
+                Some(Word::Panic),
+            ),
+            (
+                "a part was begun again",
+                case(
+                    Some(Own { before: before(None), ..own() }),
+                    all(up()),
+                    vec![report(7, Kind::Panic, Cause::Panic)],
+                ),
+                Some(Word::Panic),
+            ),
+            (
+                "upgraded",
+                case(
+                    Some(Own { version: "2".into(), before: before(ended(false)), ..own() }),
+                    all(up()),
+                    vec![],
+                ),
+                Some(Word::Upgraded),
+            ),
             ("never failed", case(Some(own()), all(up()), vec![]), None),
         ];
         for (what, case, expected) in table {

@@ -67,6 +67,18 @@ pub(crate) enum Command {
     Locate(Locate),
     /// Can any four machines fail now? Who is up, suspect or down, and why
     Status,
+    /// Why a machine failed or is not well: the verdict, and the evidence
+    Why {
+        /// Which machine
+        #[arg(value_name = "MACHINE")]
+        machine: Name,
+    },
+    /// Crash reports kept in the ring, newest first; exit code 1 if there are none
+    Crashes {
+        /// Only this machine's, in full
+        #[arg(value_name = "MACHINE")]
+        machine: Option<Name>,
+    },
     /// Makes and shows certificates
     Certs {
         #[command(subcommand)]

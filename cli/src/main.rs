@@ -7,18 +7,21 @@
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
 //! | [`mod@bench`], [`measure`] | how fast; how that is told |
+//! | [`why`], [`crashes`] | why a machine failed; the crash reports that the ring keeps |
 //! | [`certs`] | the cluster's own authority |
 //! | [`output`], [`failure`] | what is said, and how it ends |
 
 mod args;
 mod bench;
 mod certs;
+mod crashes;
 mod data;
 mod failure;
 mod locate;
 mod measure;
 mod output;
 mod status;
+mod why;
 
 use std::process::ExitCode;
 
@@ -59,6 +62,8 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Del(args) => data::del(args, global, output).await,
         Command::Locate(args) => locate::run(args, global, output).await,
         Command::Status => status::run(global, output).await,
+        Command::Why { machine } => why::run(machine, global, output).await,
+        Command::Crashes { machine } => crashes::run(machine, global, output).await,
         Command::Bench(args) => bench::run(args, global, output).await,
         Command::Certs { command } => certs::run(command, output),
         Command::Completions { shell } => {

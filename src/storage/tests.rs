@@ -70,7 +70,7 @@ fn epoch(number: u32) -> Epoch {
 
 /// An account of a machine that knows this view to be settled.
 fn account(settled: u32) -> Account {
-    Account { settled: epoch(settled), synced: vec![epoch(settled)] }
+    Account { settled: epoch(settled), synced: vec![epoch(settled)], left: false }
 }
 
 fn decree(number: u32) -> Decree {

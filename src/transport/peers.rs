@@ -384,13 +384,10 @@ impl Shared {
 
     async fn dial(&self, name: Name) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
         let text = name.ip().to_string();
-        let connecting = self
-            .endpoint
-            .connect(name.address(), &text)
-            .map_err(|e| {
-                let reason = format!("cannot be dialled from here: {e}");
-                Refused { code: None, reason, how: Ended::Other }
-            })?;
+        let connecting = self.endpoint.connect(name.address(), &text).map_err(|e| {
+            let reason = format!("cannot be dialled from here: {e}");
+            Refused { code: None, reason, how: Ended::Other }
+        })?;
         let ended = |error: &quinn::ConnectionError| {
             let end = end_of(&name.to_string(), error);
             // What the other end counted and refused is not ours to count.

@@ -68,7 +68,10 @@ impl World {
         let begun = self.now;
         while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
             if self.now > begun + EVEN {
-                return Err(format!("repair: {} s after nobody does anything any more, {uneven}", EVEN / SEC));
+                return Err(format!(
+                    "repair: {} s after nobody does anything any more, {uneven}",
+                    EVEN / SEC
+                ));
             }
             self.run_while(200 * MS, |_| true)?;
         }

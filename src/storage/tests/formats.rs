@@ -42,7 +42,10 @@ fn a_directory_of_format_1_opens_with_the_account_of_view_1_and_is_marked_anew()
         age(dir.path());
         for _ in 0..2 {
             let mut rig = Rig::open(dir.path(), options.clone()).unwrap();
-            assert_eq!(rig.restored.account, Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST] });
+            assert_eq!(
+                rig.restored.account,
+                Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false }
+            );
             assert_eq!(rig.restored.decree, Decree::default());
             assert_eq!(rig.restored.views, std::slice::from_ref(&view));
             for n in 0..200 {
