@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ennead_ring::view::{MemberState, Name, View};
 
-use crate::knock::{knock, listen_for_long};
+use crate::knock::{knock, knock_for_long};
 use crate::transport::Ended;
 use crate::verdict::{EndKind, Ending, Knock, Knocked, Met, Seen};
 
@@ -18,8 +18,8 @@ const GONE: usize = 64;
 const WORDS: usize = 16;
 /// Between two knocks at one machine.
 const BETWEEN: Duration = Duration::from_secs(1);
-/// How long the network's word that there is no such host counts.
-const NO_ROUTE_FOR: Duration = Duration::from_secs(6);
+/// How long the answer to a long knock counts.
+const LONG_FOR: Duration = Duration::from_secs(6);
 /// Knocks under way at once.
 const AT_ONCE: usize = 16;
 
@@ -37,13 +37,15 @@ struct Table {
 #[derive(Debug, Default)]
 struct Of {
     runs: Vec<Run>,
+    /// When it was first found that there is no connection, though one is wanted.
+    lost: Option<Instant>,
     end: Option<(EndKind, String, Instant)>,
     farewell: Option<(String, Instant)>,
     knock: Option<(Knocked, Knocked, Instant)>,
     knocked: Option<Instant>,
-    /// The network said lately that there is no such host: it takes seconds to find out, each time.
-    no_route: Option<Instant>,
-    listening: bool,
+    /// What the last long knock said: it takes seconds to find out, each time.
+    long: Option<(Knocked, Instant)>,
+    knocking: bool,
     last_words: Option<String>,
     member: Option<MemberState>,
     gone: Option<(bool, Instant)>,
@@ -88,7 +90,7 @@ impl Evidence {
     pub(crate) fn met(&self, name: Name, run: u64, version: &str) {
         let mut table = self.table();
         let of = table.of.entry(name).or_default();
-        (of.end, of.farewell, of.knock, of.no_route) = (None, None, None, None);
+        (of.lost, of.end, of.farewell, of.knock, of.long) = (None, None, None, None, None);
         if of.runs.first().is_none_or(|r| r.run != run) {
             let met = Run { run, version: version.to_owned(), met: Instant::now(), farewell: false };
             of.runs.insert(0, met);
@@ -102,6 +104,7 @@ impl Evidence {
         let mut table = self.table();
         let of = table.of.entry(name).or_default();
         let (now, kind) = (Instant::now(), kind_of(how));
+        of.lost.get_or_insert(now);
         of.end = Some((kind, text.to_owned(), now));
         if kind == EndKind::Farewell {
             of.farewell.get_or_insert((text.to_owned(), now));
@@ -157,6 +160,7 @@ impl Evidence {
             by,
             heard_ms,
             runs: Vec::new(),
+            lost_ms: None,
             end: None,
             farewell: None,
             knock: None,
@@ -171,6 +175,7 @@ impl Evidence {
                 ago_ms: age(r.met),
                 farewell: r.farewell,
             };
+            seen.lost_ms = of.lost.map(age);
             seen.runs = of.runs.iter().map(met).collect();
             seen.end = of.end.as_ref().map(|(kind, text, at)| Ending {
                 kind: *kind,
@@ -204,18 +209,20 @@ impl Evidence {
         due
     }
 
-    /// Notes what came of a knock. True if somebody should listen for longer.
+    /// Notes what came of a knock. True if it should be followed by a long one.
     fn knocked(&self, name: Name, port: Knocked, mut host: Knocked) -> bool {
         let mut table = self.table();
         if !table.silent.contains(&name) {
             return false;
         }
         let of = table.of.entry(name).or_default();
-        if host == Knocked::Silent && of.no_route.is_some_and(|at| at.elapsed() < NO_ROUTE_FOR) {
-            host = Knocked::NoRoute;
+        if let Some((said, at)) = of.long.filter(|_| host == Knocked::Silent)
+            && at.elapsed() < LONG_FOR
+        {
+            host = said;
         }
         of.knock = Some((port, host, Instant::now()));
-        host != Knocked::Refused && !std::mem::replace(&mut of.listening, true)
+        host != Knocked::Refused && !std::mem::replace(&mut of.knocking, true)
     }
 
     /// Knocks at those who are silent, once a second at each, for as long as they are.
@@ -227,11 +234,11 @@ impl Evidence {
                 tokio::spawn(async move {
                     let (port, host) = knock(from, name.address()).await;
                     if this.knocked(name, port, host) {
-                        let said = listen_for_long(from, name.address()).await;
+                        let said = knock_for_long(from, name.address()).await;
                         let mut table = this.table();
                         let of = table.of.entry(name).or_default();
-                        of.listening = false;
-                        of.no_route = (said == Knocked::NoRoute).then(Instant::now);
+                        of.knocking = false;
+                        of.long = Some((said, Instant::now()));
                     }
                 });
             }

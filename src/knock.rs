@@ -8,14 +8,14 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
 use crate::verdict::Knocked;
 
 /// How long to wait for a word of the host.
 const WAIT: Duration = Duration::from_millis(300);
-/// How long for a word of the network.
+/// How long to wait for a word of the network.
 const LONG: Duration = Duration::from_millis(4_000);
 /// Ports after the machine's own that nobody should listen at. Two: one of them may be somebody's.
 const CLOSED: [u16; 2] = [3, 7];
@@ -26,11 +26,8 @@ pub(crate) async fn knock(from: IpAddr, machine: SocketAddr) -> (Knocked, Knocke
         let port = machine.port().checked_add(step).unwrap_or(machine.port() - step);
         SocketAddr::new(machine.ip(), port)
     };
-    let (own, first, second) = tokio::join!(
-        one(from, machine, WAIT),
-        one(from, port(CLOSED[0]), WAIT),
-        one(from, port(CLOSED[1]), WAIT),
-    );
+    let (own, first, second) =
+        tokio::join!(one(from, machine), one(from, port(CLOSED[0])), one(from, port(CLOSED[1])),);
     let host = match (first, second) {
         (Knocked::Refused, _) | (_, Knocked::Refused) => Knocked::Refused,
         (Knocked::NoRoute, _) | (_, Knocked::NoRoute) => Knocked::NoRoute,
@@ -40,12 +37,31 @@ pub(crate) async fn knock(from: IpAddr, machine: SocketAddr) -> (Knocked, Knocke
     (own, host)
 }
 
-/// Waits for the network's own word that there is no such host, which it finds out after three tries, a second each.
-pub(crate) async fn listen_for_long(from: IpAddr, machine: SocketAddr) -> Knocked {
-    one(from, machine, LONG).await
+/// Knocks with TCP as well, and waits for longer: where no host answers to the address, the system finds that out after
+/// three tries of a second each, and tells only TCP of it.
+pub(crate) async fn knock_for_long(from: IpAddr, machine: SocketAddr) -> Knocked {
+    let talk = async {
+        let socket = if machine.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind((from, 0).into())?;
+        socket.connect(machine).await
+    };
+    match timeout(LONG, talk).await {
+        // Somebody listens there: not this program, but a host.
+        Ok(Ok(_)) => Knocked::Refused,
+        Ok(Err(error)) => of_error(&error),
+        Err(_) => Knocked::Silent,
+    }
 }
 
-async fn one(from: IpAddr, to: SocketAddr, wait: Duration) -> Knocked {
+fn of_error(error: &std::io::Error) -> Knocked {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Knocked::Refused,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Knocked::NoRoute,
+        _ => Knocked::Silent,
+    }
+}
+
+async fn one(from: IpAddr, to: SocketAddr) -> Knocked {
     let talk = async {
         let socket = UdpSocket::bind((from, 0)).await?;
         // Connected: only then does the system tell what the network answers.
@@ -54,12 +70,8 @@ async fn one(from: IpAddr, to: SocketAddr, wait: Duration) -> Knocked {
         socket.send(&[0]).await?;
         socket.recv(&mut [0; 8]).await
     };
-    match timeout(wait, talk).await {
-        Ok(Err(error)) => match error.kind() {
-            ErrorKind::ConnectionRefused => Knocked::Refused,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Knocked::NoRoute,
-            _ => Knocked::Silent,
-        },
+    match timeout(WAIT, talk).await {
+        Ok(Err(error)) => of_error(&error),
         Ok(Ok(_)) | Err(_) => Knocked::Silent,
     }
 }
@@ -76,5 +88,6 @@ mod tests {
         assert_eq!(knock(here, at).await, (Knocked::Silent, Knocked::Refused));
         drop(silent);
         assert_eq!(knock(here, at).await, (Knocked::Refused, Knocked::Refused));
+        assert_eq!(knock_for_long(here, at).await, Knocked::Refused);
     }
 }

@@ -88,6 +88,8 @@ pub struct Seen {
     pub heard_ms: Option<u64>,
     /// The last run of it that was met, and the one before.
     pub runs: Vec<Met>,
+    /// Since when there is no connection, though one is wanted.
+    pub lost_ms: Option<u64>,
     /// How the last connection ended, or the last dial failed, since it was last met.
     pub end: Option<Ending>,
     /// Its word of farewell, since it was last met.
@@ -314,14 +316,23 @@ fn noticed(by: Name, seen: &Seen) -> Vec<Name> {
     if seen.state != PeerState::Up {
         names.clone_from(&seen.by);
     }
-    if seen.farewell.is_some() || seen.unwell.is_some() || seen.state != PeerState::Up {
+    if seen.farewell.is_some() || seen.unwell.is_some() || misses(seen) {
         names.push(by);
     }
     names
 }
 
+/// True if this machine gets no answer from it. Its detector may have been told by others that it lives; then no
+/// connection and no answer to knocks say the same.
 fn misses(seen: &Seen) -> bool {
-    seen.state != PeerState::Up
+    let unanswered = seen.end.as_ref().is_some_and(|end| end.kind == EndKind::Silence)
+        && seen.knock.is_some_and(|knock| knock.host != Knocked::Refused && knock.ago_ms <= LATELY);
+    seen.state != PeerState::Up || unanswered
+}
+
+/// For how long it has got none.
+fn missed_for(seen: &Seen) -> u64 {
+    seen.silent_ms.max(seen.lost_ms.unwrap_or(0))
 }
 
 /// Its clock against the middle of all clocks, in milliseconds.
@@ -344,12 +355,14 @@ fn of_one_that_answers(case: &Case, own: &Own, seen: &[(Name, &Seen)]) -> Findin
         let text = format!("the disk of {name} is stalled: an fsync takes {time}");
         return found(Word::DiskStalled, ago(own.unwell_ms), text);
     }
-    let missed: Vec<_> = seen.iter().filter(|(_, s)| misses(s) && s.silent_ms >= MISSED).collect();
+    // A doubt may be refuted in a moment; a lost connection and a silent door are no mere doubt.
+    let cut = |s: &Seen| misses(s) && (s.state == PeerState::Up || s.silent_ms >= MISSED);
+    let missed: Vec<_> = seen.iter().filter(|(_, s)| cut(s)).collect();
     if !missed.is_empty() {
         let text = sides(name, &missed.iter().map(|(by, _)| *by).collect::<Vec<_>>(), &reaching(case, seen));
         return found(
             Word::Partitioned,
-            ago(missed.iter().map(|(_, s)| s.silent_ms).max().unwrap_or(0)),
+            ago(missed.iter().map(|(_, s)| missed_for(s)).max().unwrap_or(0)),
             text,
         );
     }
@@ -435,7 +448,7 @@ fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
         let text = format!("{name} handed its data over and left the cluster");
         return found(Word::Left, s.gone.and_then(|(_, ms)| ago(ms)), text);
     }
-    let silent = seen.iter().map(|(_, s)| s.silent_ms).max().filter(|ms| *ms > 0).and_then(ago);
+    let silent = seen.iter().map(|(_, s)| missed_for(s)).max().filter(|ms| *ms > 0).and_then(ago);
     // The run that was met last, by whoever met it last: reports of earlier ones say nothing of this end.
     let latest = seen.iter().filter_map(|(_, s)| s.runs.first()).min_by_key(|met| met.ago_ms);
     let run = latest.map(|met| format!("{:016x}", met.run));
@@ -507,7 +520,7 @@ fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
 
 /// Who reaches it: has heard it lately, and after those who miss it did last.
 fn reaching(case: &Case, seen: &[(Name, &Seen)]) -> Vec<Name> {
-    let missed = seen.iter().filter(|(_, s)| misses(s)).map(|(_, s)| s.silent_ms).max().unwrap_or(u64::MAX);
+    let missed = seen.iter().filter(|(_, s)| misses(s)).map(|(_, s)| missed_for(s)).max().unwrap_or(u64::MAX);
     let reaches = |s: &Seen| {
         !misses(s) && s.heard_ms.is_some_and(|ms| ms <= LATELY && ms.saturating_add(MISSED) <= missed)
     };
@@ -638,6 +651,7 @@ mod tests {
             by: vec![],
             heard_ms: Some(200),
             runs: vec![Met { run: 7, version: "1".into(), ago_ms: 60_000, farewell: false }],
+            lost_ms: None,
             end: None,
             farewell: None,
             knock: None,
@@ -807,6 +821,18 @@ mod tests {
                 Some(Word::DiskStalled),
             ),
             ("cut off from one", case(Some(own()), vec![silent(), up()], vec![]), Some(Word::Partitioned)),
+            (
+                "cut off from one, who was told that it lives",
+                case(
+                    Some(own()),
+                    vec![
+                        Seen { state: PeerState::Up, lost_ms: Some(4_000), ..knocked(Silent, Silent) },
+                        up(),
+                    ],
+                    vec![],
+                ),
+                Some(Word::Partitioned),
+            ),
             ("too much", case(Some(Own { load: 120, ..own() }), all(up()), vec![]), Some(Word::Overloaded)),
             (
                 "killed, and back",

@@ -271,12 +271,27 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         option::of((any::<u32>(), any::<u8>(), any::<u64>())),
         option::of(".{0,60}"),
         option::of((any::<bool>(), any::<u64>())),
+        option::of(any::<u64>()),
     );
-    let seen =
-        (heard, ends, rest).prop_map(|(heard, (end, farewell, knock, runs), (unwell, last_words, gone))| {
+    let seen = (heard, ends, rest).prop_map(
+        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms))| {
             let (state, silent_ms, by, heard_ms) = heard;
-            Seen { state, silent_ms, by, heard_ms, runs, end, farewell, knock, unwell, last_words, gone }
-        });
+            Seen {
+                state,
+                silent_ms,
+                by,
+                heard_ms,
+                runs,
+                lost_ms,
+                end,
+                farewell,
+                knock,
+                unwell,
+                last_words,
+                gone,
+            }
+        },
+    );
     (name(), any::<u64>(), option::of(own), option::of(seen)).prop_map(|(by, wall_ms, own, seen)| Testimony {
         by,
         wall_ms,
