@@ -88,7 +88,7 @@ fn acceptor() -> (Node, Addr, Key) {
         weight: 64,
         limits: Limits::default(),
         views: vec![Arc::new(view)],
-        account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST] },
+        account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },
         decree: Decree::default(),
         birth: Birth::None,
         tuning: Tuning::default(),

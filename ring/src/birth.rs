@@ -90,8 +90,16 @@ impl Stage {
                 let members = local.present().view.members().len() as u64;
                 for _ in 0..ASKED {
                     let member = local.up_to(members - 1) as u32;
+                    // Itself, under another incarnation: nobody is there.
+                    if local.present().machine(member).name != local.me.name {
+                        local.send_to(member, Message::Blank { weight: local.weight }, None, effects);
+                    }
+                }
+                // All of that view may be gone since.
+                for name in local.seeds.clone() {
+                    let seed = Machine { name, incarnation: Incarnation::NONE };
                     let message = Message::Blank { weight: local.weight };
-                    local.send_to(member, message, None, effects);
+                    local.send(Addr::Machine(seed), message, None, effects);
                 }
             }
             Self::Gathering { due, .. } => {

@@ -169,7 +169,10 @@ impl Coordinator {
     pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, vote: Vote, answer: Answer) {
         match &mut self.stage {
             Stage::Preparing(p) if p.round.ask == vote.ask => {
-                p.round.hear(turn, vote);
+                // Who does not vote for all its slots yet is asked again: it may by then (section 6).
+                if vote.slots == turn.owners.slots_of(vote.by) || !matches!(answer, Answer::Promised { .. }) {
+                    p.round.hear(turn, vote);
+                }
                 match answer {
                     Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
                         p.promised(turn, vote, record, bound);
@@ -277,6 +280,15 @@ impl Coordinator {
                 self.waiting = back;
             }
             Stage::Idle | Stage::Resting(_) => {}
+        }
+    }
+
+    /// G3: the key's tombstone is gone, and ballots up to the bound, that of a lead among them, are refused for it now.
+    pub(crate) fn on_collected(&mut self, turn: &mut Turn<'_>) {
+        if let Stage::Leading(lead) = &mut self.stage {
+            // What is in flight may still be told: the tombstone itself, say.
+            lead.retiring = true;
+            self.advance(turn);
         }
     }
 

@@ -89,12 +89,12 @@ impl History<'_> {
         Track(self.views.iter().map(place).collect())
     }
 
-    /// S3: the slots that a machine voted for, view by view: in one in which it came to be synced for all it owned,
-    /// those; in another, those of the view before that it still owned (S1).
-    pub(crate) fn voted(&self, track: &Track, owners: &[Owners]) -> Vec<SlotSet> {
+    /// S3: the slots that a machine voted for in view `at` of these: where it came to be synced for all it owned, those;
+    /// elsewhere, those of the view before that it still owned (S1).
+    pub(crate) fn voted(&self, track: &Track, owners: &[Owners], at: usize) -> SlotSet {
         let mut before = SlotSet::EMPTY;
         let mut ever = SlotSet::EMPTY;
-        let votes = track.0.iter().zip(owners).map(|((index, synced), owners)| {
+        for ((index, synced), owners) in track.0.iter().zip(owners).take(at + 1) {
             let owned = index.map_or(SlotSet::EMPTY, |i| owners.slots_of(i));
             before = match synced {
                 true => owned,
@@ -103,9 +103,20 @@ impl History<'_> {
                 false => before.intersection(owned),
             };
             ever = ever.union(before);
-            before
-        });
-        votes.collect()
+        }
+        before
+    }
+
+    /// The slots that a machine votes for in the present view.
+    pub(crate) fn votes(&self, track: &Track, owners: &[Owners]) -> SlotSet {
+        self.voted(track, owners, self.views.len() - 1)
+    }
+
+    /// True if it voted for any slot in any of the views.
+    pub(crate) fn ever_voted(&self, track: &Track, owners: &[Owners]) -> bool {
+        let mut places = track.0.iter().zip(owners);
+        places
+            .any(|((index, synced), owners)| *synced && index.is_some_and(|i| !owners.slots_of(i).is_empty()))
     }
 
     /// S4, for every key at once: true if every earlier view is covered for all slots, though these machines tell
@@ -136,21 +147,12 @@ pub fn may_be_lost(machines: usize, slots: u8) -> usize {
 }
 
 /// What one machine tells of one key.
-#[derive(Clone, Debug)]
-pub(crate) struct Telling {
-    /// The slots it voted for, view by view.
-    pub(crate) voted: Vec<SlotSet>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Telling<'a> {
     /// Its places, view by view.
-    pub(crate) track: Track,
+    pub(crate) track: &'a Track,
     /// Its record's stamp and votes; `None` if it holds none.
     pub(crate) record: Option<(Stamp, SlotSet)>,
-}
-
-impl Telling {
-    /// S5: what it holds counts if it voted for any slot of the key since the last settled view.
-    fn counts(&self) -> bool {
-        self.voted.iter().any(|slots| !slots.is_empty())
-    }
 }
 
 /// What a machine makes of all that it was told of a key (S5, S6).
@@ -167,20 +169,24 @@ pub(crate) struct Verdict {
 }
 
 /// S5 and S6 for one key. `own` is the asker's own telling; `others` is what everyone else tells who tells anything.
-pub(crate) fn judge(history: &History<'_>, owners: &[Owners], own: &Telling, others: &[Telling]) -> Verdict {
+pub(crate) fn judge(
+    history: &History<'_>,
+    owners: &[Owners],
+    own: &Telling<'_>,
+    others: &[Telling<'_>],
+) -> Verdict {
     let last = history.views.len() - 1;
     let me = own.track.0[last].0;
     let owned = me.map_or(SlotSet::EMPTY, |i| owners[last].slots_of(i));
-    let gained = owned.minus(own.voted[last]);
+    let gained = owned.minus(history.votes(own.track, owners));
     let all = || others.iter().chain([own]);
-    // S5OwnVoid: what the machine holds from before the last settled view counts like anything else.
-    let own_counts = own.counts() || history.rules.broken(Mutant::S5OwnVoid);
+    // S5: what a machine holds counts if it voted for any slot of the key since the last settled view.
+    let counts = |t: &Telling<'_>| t.record.is_some() && history.ever_voted(t.track, owners);
+    // S5OwnVoid: what this machine holds from before the last settled view counts like anything else.
+    let own_counts = counts(own) || own.record.is_some() && history.rules.broken(Mutant::S5OwnVoid);
     let own_is_void = own.record.is_some() && !own_counts;
-    let stamps = others
-        .iter()
-        .filter(|t| t.counts())
-        .chain(own_counts.then_some(own))
-        .filter_map(|t| t.record.map(|(s, _)| s));
+    let stamps = others.iter().filter(|t| counts(t)).chain(own_counts.then_some(own));
+    let stamps = stamps.filter_map(|t| t.record.map(|(stamp, _)| stamp));
     let best = if history.rules.broken(Mutant::S5Lowest) { stamps.min() } else { stamps.max() };
     let Some(stamp) = best else {
         return Verdict { gained, best, granted: SlotSet::EMPTY, own_is_void };
@@ -188,14 +194,16 @@ pub(crate) fn judge(history: &History<'_>, owners: &[Owners], own: &Telling, oth
     if history.rules.broken(Mutant::S6CopyIsVote) {
         return Verdict { gained, best, granted: gained, own_is_void };
     }
-    let told_as_vote = |t: &Telling, slot| t.record.is_some_and(|(s, votes)| s == stamp && votes.has(slot));
+    let told_as_vote =
+        |t: &Telling<'_>, slot| t.record.is_some_and(|(s, votes)| s == stamp && votes.has(slot));
     // S6b: a quorum of the present view told it as votes (Q1, Q2).
     let mut tally = Tally::new(history.rules);
     for telling in all() {
         if let Some((s, votes)) = telling.record
             && s == stamp
         {
-            tally.add(history.views[last].epoch(), votes.intersection(telling.voted[last]));
+            let voting = history.votes(telling.track, owners);
+            tally.add(history.views[last].epoch(), votes.intersection(voting));
         }
     }
     let by_quorum = tally.reached(owners[last].slots());
@@ -205,7 +213,7 @@ pub(crate) fn judge(history: &History<'_>, owners: &[Owners], own: &Telling, oth
             let owner = owners[h].owner(slot);
             match all().find(|t| t.track.0[h].0 == Some(owner)) {
                 None => Some(None),
-                Some(t) if t.voted[h].has(slot) => Some(Some(t)),
+                Some(t) if history.voted(t.track, owners, h).has(slot) => Some(Some(t)),
                 Some(_) => None,
             }
         });
@@ -245,8 +253,7 @@ impl History<'_> {
         match concern.purpose {
             Purpose::Sync => {
                 let Some(me) = present.index_of(concern.asker) else { return false };
-                let voted = self.voted(concern.track, owners);
-                let gained = now.slots_of(me).minus(voted[last]);
+                let gained = now.slots_of(me).minus(self.votes(concern.track, owners));
                 if !concern.handoff || last == 0 {
                     return !gained.is_empty();
                 }

@@ -164,11 +164,11 @@ impl Lead {
             if !flight.round.is_due(turn.now) {
                 continue;
             }
-            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up.
-            // So D4: the last state once more, under its next number.
-            if matches!(flight.what, What::Confirm { .. })
-                && let Some(n) = self.next_number()
-            {
+            // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up; or all
+            // hold it, and too few voted for their slots when they took it (Q1). So D4: the last state once more,
+            // under its next number.
+            let vain = matches!(flight.what, What::Confirm { .. }) || flight.round.heard_all(turn.owners);
+            if vain && let Some(n) = self.next_number() {
                 turn.local.forget(flight.round.ask);
                 flight.what = What::Accept { n, state: self.last.clone() };
                 flight.round = Round::new(turn, flight.what.bytes());

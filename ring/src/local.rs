@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::effect::{Account, Change, Effect, Limits, Now, Ticket};
-use crate::history::{Concern, History, Present, Track};
+use crate::history::{History, Present, Track};
 use crate::key::Key;
 use crate::message::{Addr, Ask, Bound, Envelope, Message};
 use crate::mutant::{Mutant, Rules};
@@ -26,6 +26,8 @@ use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 pub(crate) struct Local {
     pub(crate) me: Machine,
     pub(crate) weight: u32,
+    /// Where it was told to join, for when nobody of the views it knows is there any more.
+    pub(crate) seeds: Vec<Name>,
     pub(crate) tuning: Tuning,
     /// The views since the last settled one, the present one last; none on a blank machine.
     views: Vec<Present>,
@@ -69,6 +71,10 @@ impl Local {
         let mut local = Self {
             me: setup.me,
             weight: setup.weight,
+            seeds: match &setup.birth {
+                Birth::Join(seeds) => seeds.iter().copied().filter(|name| *name != setup.me.name).collect(),
+                _ => Vec::new(),
+            },
             tuning: setup.tuning.clone(),
             views: Vec::new(),
             // Told to join again, it does.
@@ -211,12 +217,9 @@ impl Local {
         self.history().track(machine, &account)
     }
 
-    /// True if this machine is to tell of a key.
-    pub(crate) fn tells(&self, concern: &Concern<'_>, key: &Key) -> bool {
-        let history = self.history();
-        let chain = self.present().chain(key);
-        let owners = history.owners(&chain);
-        history.is_told(concern, &chain, &owners, self.me)
+    #[cfg(test)]
+    pub(crate) fn present_mut(&mut self) -> &mut Present {
+        self.views.last_mut().expect("a test has a view")
     }
 
     /// The present view, if there is any.
@@ -256,7 +259,7 @@ impl Local {
         let history = self.history();
         let owners = history.owners(&self.present().chain(key));
         let track = history.track(self.me, &self.account);
-        history.voted(&track, &owners).last().copied().unwrap_or(SlotSet::EMPTY)
+        history.votes(&track, &owners)
     }
 
     // -- clock and ceiling ---------------------------------------------------------------------------

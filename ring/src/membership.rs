@@ -27,7 +27,9 @@ pub(crate) fn next(view: &View, situation: &Situation) -> Option<Vec<Member>> {
     let mut members: Vec<Member> = view.members().to_vec();
     drop_the_gone(view, situation, &mut members);
     if situation.settled {
-        if is_moving(view) {
+        // Where all that are left are leaving, whoever comes is let in first.
+        let stays = view.members().iter().any(|m| m.state != MemberState::Leaving);
+        if is_moving(view) && stays {
             if situation.warm {
                 make_the_move(&mut members);
             }

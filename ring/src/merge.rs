@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
-use crate::history::{Concern, Telling, Verdict, judge};
+use crate::history::{Concern, Telling, Track, Verdict, judge};
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
@@ -155,6 +155,8 @@ struct Teller {
     machine: Machine,
     source: Source<Entry>,
     account: Option<Account>,
+    /// What the account says of the views since the last settled one.
+    track: Option<Track>,
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
@@ -182,6 +184,7 @@ struct Fetch {
     from: Machine,
     keys: Vec<Key>,
     again: Mono,
+    tries: u32,
 }
 
 impl Merge {
@@ -194,6 +197,7 @@ impl Merge {
             machine,
             source: Source::from(None),
             account: None,
+            track: None,
             asked: None,
             out: false,
             looked: 0,
@@ -222,10 +226,11 @@ impl Merge {
         }
     }
 
-    /// True once every key is decided and everything taken has reached its cell.
-    pub(crate) fn is_done(&self) -> bool {
+    /// True once every key is decided and everything taken has reached its cell. S4 holds for the keys that nobody
+    /// named, too.
+    pub(crate) fn is_done(&self, local: &Local) -> bool {
         let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
-        told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
+        self.may_go_on(local) && told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
     }
 
     /// What it tells people of itself.
@@ -297,7 +302,10 @@ impl Merge {
         if page.account.settled > local.account.settled {
             acts.push(Act::Settled(page.account.settled));
         }
-        teller.account = Some(page.account);
+        if teller.account.as_ref() != Some(&page.account) {
+            teller.track = Some(local.history().track(from, &page.account));
+            teller.account = Some(page.account);
+        }
         self.promised = self.promised.max(page.promised);
         self.bound = self.bound.max(page.bound);
         local.see(page.promised.time);
@@ -377,6 +385,14 @@ impl Merge {
         true
     }
 
+    /// T2: earlier views are forgotten, here too.
+    pub(crate) fn on_settled(&mut self, local: &Local) {
+        for teller in &mut self.tellers {
+            let history = local.history();
+            teller.track = teller.account.as_ref().map(|account| history.track(teller.machine, account));
+        }
+    }
+
     /// One record has reached its cell.
     pub(crate) fn taken(&mut self) {
         self.taking = self.taking.saturating_sub(1);
@@ -437,7 +453,11 @@ impl Merge {
             let alive = match present {
                 Some(member) => local.is_alive(member),
                 // No longer a member: nobody probes it. It is heard while it answers.
-                None => !teller.out && teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0),
+                None => {
+                    let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
+                    let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
+                    !teller.out && told && !self.fetches.iter().any(unheard)
+                }
             };
             if !alive && !teller.out {
                 teller.out = true;
@@ -579,13 +599,9 @@ impl Merge {
             asker: local.me,
             track: &track,
         };
-        let telling = |machine, account: &Account, record| {
-            let track = history.track(machine, account);
-            Telling { voted: history.voted(&track, &owners), track, record }
-        };
-        let mut others = Vec::new();
+        let mut others = Vec::with_capacity(self.tellers.len());
         for (i, teller) in self.tellers.iter().enumerate() {
-            let Some(account) = teller.account.as_ref().filter(|_| !teller.out) else { continue };
+            let Some(track) = teller.track.as_ref().filter(|_| !teller.out) else { continue };
             if mute.contains(&teller.machine) || !history.is_told(&concern, &chain, &owners, teller.machine) {
                 continue;
             }
@@ -593,9 +609,10 @@ impl Merge {
                 Held::Record { stamp, votes, .. } => Some((stamp, votes)),
                 Held::Unreadable => None,
             });
-            others.push(telling(teller.machine, account, record));
+            others.push(Telling { track, record });
         }
-        let mine = telling(local.me, &local.account, own);
+        let mine = history.track(local.me, &local.account);
+        let mine = Telling { track: &mine, record: own };
         match self.purpose {
             Purpose::Ahead => {
                 // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.
@@ -724,7 +741,8 @@ impl Merge {
     fn fetch(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         for fetch in &mut self.fetches {
             if fetch.again <= now.mono {
-                fetch.again = now.mono.plus(RESEND.1);
+                fetch.again = now.mono.plus((RESEND.0 << fetch.tries.min(4)).min(RESEND.1));
+                fetch.tries += 1;
                 let message = Message::Fetch { ask: fetch.ask, keys: fetch.keys.clone() };
                 local.send(Addr::Machine(fetch.from), message, None, effects);
             }
@@ -741,7 +759,7 @@ impl Merge {
             let ask = local.number();
             let message = Message::Fetch { ask, keys: keys.clone() };
             local.send(Addr::Machine(from), message, None, effects);
-            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.1) });
+            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.0), tries: 1 });
         }
     }
 

@@ -160,6 +160,9 @@ pub enum Why {
 /// Longest that a request may wait, whatever its sender says: 10 minutes.
 const LONGEST: u64 = 600_000_000_000;
 
+/// Nothing is collected that was written so far ahead of this machine's clock: a day, as in section 12.
+const FAR_AHEAD: u64 = 24 * 3_600 * 1_000_000_000;
+
 type Table<V> = HashMap<Key, V, foldhash::fast::FixedState>;
 
 /// A machine.
@@ -270,7 +273,7 @@ impl Node {
             Input::Scanned { scan, mut found, end, total } => {
                 let local = &mut self.local;
                 if local.newest().is_some()
-                    && !self.tellings.on_scanned(local, scan, &mut found, end, total, effects)
+                    && !self.tellings.on_scanned(local, now, scan, (&mut found, end, total), effects)
                 {
                     let mut wants = Vec::new();
                     self.sync.on_scanned(local, now, scan, &mut found, end, &mut wants);
@@ -620,7 +623,7 @@ impl Node {
     /// T1: this view is settled, somebody says.
     fn settle(&mut self, now: Now, epoch: Epoch, effects: &mut Vec<Effect>) {
         if self.local.note_settled(epoch, effects) {
-            self.sync.begin_sweep(&self.local, now);
+            self.sync.on_settled(&self.local, now);
         }
     }
 
@@ -642,7 +645,7 @@ impl Node {
         let mut wants = Vec::new();
         match message {
             Message::Tell { ask, request } if local.present().index_of(machine).is_some() => {
-                self.tellings.begin(local, machine, ask, request, effects);
+                self.tellings.begin(local, now, machine, ask, request, effects);
             }
             Message::Told { ask, page } => {
                 self.sync.on_page(local, now, machine, ask, *page, &mut wants);
@@ -955,7 +958,13 @@ impl Node {
 impl Cell {
     fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
         let voting = turn.local.voting(turn.key, turn.owners);
+        let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
         match message {
+            // No slot of the key is ours: who asks is behind, and hears so by the epoch of this.
+            Message::Prepare { ask, .. } | Message::Accept { ask, .. } if !owner => {
+                let message = Message::Answer { ask, votes: SlotSet::EMPTY, answer: Answer::Mute };
+                turn.local.send(from, message, None, turn.effects);
+            }
             Message::Prepare { ask, ballot, .. } => {
                 let (answer, votes) = self.acceptor.prepare(ballot, voting, &turn.local.limits);
                 let line = match &answer {
@@ -1041,11 +1050,16 @@ impl Cell {
         let Some(Record { state, .. }) = self.acceptor.tombstone(stamp) else { return };
         let ids = state.recent.iter().map(|applied| applied.id.time);
         let time = ids.chain([stamp.ballot.time, state.horizon]).fold(Hlc::ZERO, Hlc::max);
+        if time > Hlc::from_nanos(turn.now.wall).plus(FAR_AHEAD) {
+            // A clock far off: the bound is the machine's, and would refuse new keys until that time comes.
+            return;
+        }
         let bound = Bound { time, version: state.version };
         turn.local.raise_bound(bound, turn.effects);
         self.acceptor.forget(stamp);
         let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
         self.acceptor.set_ticket(ticket);
+        self.coordinator.on_collected(turn);
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {

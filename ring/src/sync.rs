@@ -119,7 +119,14 @@ impl Sync {
     }
 
     /// T2: a view is settled; what was kept for earlier ones may go.
-    pub(crate) fn begin_sweep(&mut self, local: &Local, now: Now) {
+    pub(crate) fn on_settled(&mut self, local: &Local, now: Now) {
+        for pass in &mut self.passes {
+            pass.on_settled(local);
+        }
+        self.begin_sweep(local, now);
+    }
+
+    fn begin_sweep(&mut self, local: &Local, now: Now) {
         // Who wants to come back keeps what it has: it need not be copied again.
         if local.present().me.is_some() || local.account.left {
             self.sweep = Some(Sweep { after: None, scan: None, not_before: now.mono });
@@ -258,7 +265,7 @@ impl Sync {
         }
         self.settle(local, effects);
         self.sweep_on(local, now, effects);
-        let Some(at) = self.passes.iter().position(Merge::is_done) else { return };
+        let Some(at) = self.passes.iter().position(|pass| pass.is_done(local)) else { return };
         let pass = self.passes.swap_remove(at);
         match pass.purpose {
             Purpose::Sync => {
@@ -337,10 +344,9 @@ fn is_for_nothing(local: &Local, key: &Key) -> bool {
     let chain = present.chain(key);
     let owners = history.owners(&chain);
     let track = history.track(local.me, &local.account);
-    let voted = history.voted(&track, &owners).into_iter().fold(SlotSet::EMPTY, SlotSet::union);
     let mine =
         |owners: &crate::placement::Owners| present.me.map_or(SlotSet::EMPTY, |me| owners.slots_of(me));
     let now = owners.last().map_or(SlotSet::EMPTY, mine);
     let next = present.next.as_ref().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
-    voted.is_empty() && now.is_empty() && next.is_empty()
+    !history.ever_voted(&track, &owners) && now.is_empty() && next.is_empty()
 }

@@ -1,22 +1,32 @@
-//! What a machine tells others of what it holds (S3): pages, each from a scan of its storage, in the order of the keys.
+//! What a machine tells others of what it holds (S3): pages in the order of the keys, made of chunks of its storage.
+//!
+//! When a view changes, everybody asks everybody. So a chunk is read once, and who owns its keys is computed once, for
+//! all that ask for it: pages begin and end with chunks, and the last few chunks are kept.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::effect::{Effect, Loaded, Scan};
+use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::history::Concern;
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Entry, Held, Message, Page, TellRequest};
+use crate::placement::Owners;
+use crate::position::Chain;
 use crate::view::{Epoch, Machine};
 
-/// Bytes of a page, roughly; a longer value makes a page of its own.
-const PAGE: usize = 256 << 10;
-/// Keys of one scan, and its bytes.
-const SCAN: (usize, usize) = (1024, 1 << 20);
-/// Scans for one page: then it goes out however few of the keys concern the asker, so that he sees that we live.
-const SCANS: u32 = 16;
+/// A page is sent once it has so many bytes; a chunk more may be in it.
+const PAGE: usize = 128 << 10;
+/// Keys of a chunk, and its bytes.
+const CHUNK: (usize, usize) = (512, 512 << 10);
+/// Chunks looked at for one page: then it goes out however few of the keys concern the asker, so that he sees that we
+/// live.
+const LOOKED: u32 = 16;
+/// Chunks kept, and for how long.
+const KEPT: usize = 8;
+const KEPT_FOR: u64 = 2_000_000_000;
 /// Pages in the making at once; further requests are lost, and asked again.
 const AT_ONCE: usize = 64;
 /// What an entry costs beside its key and state, roughly.
@@ -24,19 +34,44 @@ const ENTRY: usize = 40;
 
 /// See the module's caption.
 #[derive(Debug, Default)]
-pub(crate) struct Tellings(BTreeMap<Scan, Making>);
+pub(crate) struct Tellings {
+    epoch: Epoch,
+    /// The views that the chunks' owners are computed for: T2 forgets earlier ones.
+    settled: Epoch,
+    /// Newest first.
+    chunks: VecDeque<Rc<Chunk>>,
+    scans: Vec<(Scan, Option<Key>)>,
+    makings: Vec<Making>,
+}
+
+/// A run of keys, from storage, and who owns their slots in each view since the last settled one.
+#[derive(Debug)]
+struct Chunk {
+    after: Option<Key>,
+    keys: Vec<Told>,
+    end: bool,
+    total: u64,
+    made: Mono,
+}
+
+#[derive(Debug)]
+struct Told {
+    key: Key,
+    chain: Chain,
+    owners: Vec<Owners>,
+    loaded: Loaded,
+}
 
 #[derive(Debug)]
 struct Making {
     to: Machine,
     ask: Ask,
-    /// The view for which it is told.
-    epoch: Epoch,
     request: Box<TellRequest>,
     entries: Vec<Entry>,
     bytes: usize,
     looked: u32,
-    scans: u32,
+    chunks: u32,
+    /// The next chunk is the one after this key.
     upto: Option<Key>,
 }
 
@@ -45,107 +80,135 @@ impl Tellings {
     pub(crate) fn begin(
         &mut self,
         local: &mut Local,
+        now: Now,
         to: Machine,
         ask: Ask,
         request: Box<TellRequest>,
         effects: &mut Vec<Effect>,
     ) {
+        self.chunks.retain(|chunk| chunk.made.plus(KEPT_FOR) > now.mono);
+        if (self.epoch, self.settled) != (local.epoch(), local.account.settled) {
+            self.forget();
+            (self.epoch, self.settled) = (local.epoch(), local.account.settled);
+        }
         // Asked again: the page is in the making.
-        if self.0.values().any(|m| m.to == to && m.ask == ask) {
+        if self.makings.iter().any(|m| m.to == to && m.ask == ask) {
             return;
         }
-        self.0.retain(|_, m| m.to != to || m.request.purpose != request.purpose);
-        if self.0.len() >= AT_ONCE {
+        self.makings.retain(|m| m.to != to || m.request.purpose != request.purpose);
+        if self.makings.len() >= AT_ONCE {
             return;
         }
         let upto = request.after.clone();
-        let making = Making {
+        self.makings.push(Making {
             to,
             ask,
-            epoch: local.epoch(),
             request,
             entries: Vec::new(),
             bytes: 0,
             looked: 0,
-            scans: 0,
+            chunks: 0,
             upto,
-        };
-        self.scan(local, making, effects);
-    }
-
-    fn scan(&mut self, local: &mut Local, making: Making, effects: &mut Vec<Effect>) {
-        let scan = Scan(local.number().0);
-        let after = making.upto.clone();
-        self.0.insert(scan, making);
-        effects.push(Effect::Scan { scan, after, keys: SCAN.0, bytes: SCAN.1 });
+        });
+        self.go_on(local, effects);
     }
 
     /// Storage has looked. False if the scan was not for a page.
     pub(crate) fn on_scanned(
         &mut self,
         local: &mut Local,
+        now: Now,
         scan: Scan,
-        found: &mut Vec<(Key, Loaded)>,
-        end: bool,
-        total: u64,
+        (found, end, total): (&mut Vec<(Key, Loaded)>, bool, u64),
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(mut making) = self.0.remove(&scan) else { return false };
-        if making.epoch != local.epoch() {
-            // A newer view: the asker begins anew.
-            return true;
-        }
-        making.scans += 1;
-        let mut full = false;
-        let tracks = local.tracks_of(making.to, making.request.since);
-        for (key, loaded) in core::mem::take(found) {
-            if making.bytes >= PAGE {
-                full = true;
-                break;
-            }
-            making.looked += 1;
-            let concern = Concern {
-                purpose: making.request.purpose,
-                handoff: making.request.handoff,
-                without: &making.request.without,
-                asker: making.to,
-                track: &tracks,
+        let Some(at) = self.scans.iter().position(|(s, _)| *s == scan) else { return false };
+        let (_, after) = self.scans.swap_remove(at);
+        let told = |(key, loaded): (Key, Loaded)| {
+            let chain = local.present().chain(&key);
+            let owners = local.history().owners(&chain);
+            Told { key, chain, owners, loaded }
+        };
+        let keys = core::mem::take(found).into_iter().map(told).collect();
+        self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono }));
+        self.chunks.truncate(KEPT);
+        self.go_on(local, effects);
+        true
+    }
+
+    /// Makes what can be made of the chunks there are; asks for those that are missing.
+    fn go_on(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
+        let mut at = 0;
+        while let Some(making) = self.makings.get_mut(at) {
+            let Some(chunk) = self.chunks.iter().find(|c| c.after == making.upto).cloned() else {
+                if !self.scans.iter().any(|(_, after)| *after == making.upto) {
+                    let scan = Scan(local.number().0);
+                    let after = making.upto.clone();
+                    self.scans.push((scan, after.clone()));
+                    effects.push(Effect::Scan { scan, after, keys: CHUNK.0, bytes: CHUNK.1 });
+                }
+                at += 1;
+                continue;
             };
-            if local.tells(&concern, &key) {
-                let held = held(loaded, making.request.whole);
-                making.bytes += ENTRY + key.as_bytes().len() + state_bytes(&held);
-                making.entries.extend(held.map(|held| Entry { key: key.clone(), held }));
+            making.add(local, &chunk);
+            if chunk.end || making.bytes >= PAGE || making.chunks >= LOOKED {
+                let making = self.makings.swap_remove(at);
+                making.send(local, &chunk, effects);
             }
-            making.upto = Some(key);
         }
-        let over = end && !full;
-        if !over && !full && making.bytes < PAGE && making.scans < SCANS {
-            self.scan(local, making, effects);
-            return true;
+    }
+
+    /// A newer view: nobody waits for what is in the making.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Making {
+    fn add(&mut self, local: &Local, chunk: &Chunk) {
+        let request = &*self.request;
+        let track = local.tracks_of(self.to, request.since);
+        let concern = Concern {
+            purpose: request.purpose,
+            handoff: request.handoff,
+            without: &request.without,
+            asker: self.to,
+            track: &track,
+        };
+        let history = local.history();
+        for Told { key, chain, owners, loaded } in &chunk.keys {
+            if history.is_told(&concern, chain, owners, local.me)
+                && let Some(held) = held(loaded, request.whole)
+            {
+                self.bytes += ENTRY + key.as_bytes().len() + state_bytes(&held);
+                self.entries.push(Entry { key: key.clone(), held });
+            }
         }
+        self.looked += chunk.keys.len() as u32;
+        self.chunks += 1;
+        if let Some(told) = chunk.keys.last() {
+            self.upto = Some(told.key.clone());
+        }
+    }
+
+    fn send(self, local: &mut Local, last: &Chunk, effects: &mut Vec<Effect>) {
         let page = Page {
             account: local.account.clone(),
             promised: local.highest_promised(),
             bound: local.limits.bound,
-            entries: making.entries,
-            upto: if over { None } else { making.upto },
-            looked: making.looked,
-            total,
+            entries: self.entries,
+            upto: if last.end { None } else { self.upto },
+            looked: self.looked,
+            total: last.total,
         };
         // S3, "durably": what is told is on disk, and so is all that it was read after.
         let after = local.last_ticket();
-        let message = Message::Told { ask: making.ask, page: Box::new(page) };
-        local.send(Addr::Machine(making.to), message, after, effects);
-        true
-    }
-
-    /// A newer view, or a restart of the asker: nobody waits for what is in the making.
-    pub(crate) fn forget(&mut self) {
-        self.0.clear();
+        let message = Message::Told { ask: self.ask, page: Box::new(page) };
+        local.send(Addr::Machine(self.to), message, after, effects);
     }
 }
 
-fn held(loaded: Loaded, whole: bool) -> Option<Held> {
+fn held(loaded: &Loaded, whole: bool) -> Option<Held> {
     match loaded {
         Loaded::Nothing => None,
         Loaded::Unreadable => Some(Held::Unreadable),
@@ -153,14 +216,14 @@ fn held(loaded: Loaded, whole: bool) -> Option<Held> {
             stamp: record.stamp,
             votes: record.votes,
             tombstone: record.state.value.is_none(),
-            state: whole.then_some(record.state),
+            state: whole.then(|| record.state.clone()),
         }),
     }
 }
 
-fn state_bytes(held: &Option<Held>) -> usize {
+fn state_bytes(held: &Held) -> usize {
     match held {
-        Some(Held::Record { state: Some(state), .. }) => {
+        Held::Record { state: Some(state), .. } => {
             state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
         }
         _ => 0,

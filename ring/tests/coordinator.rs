@@ -10,8 +10,8 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{
-    Ballot, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Node, Record, RequestId,
-    SlotSet, Stamp, State, View,
+    Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Node,
+    Record, RequestId, SlotSet, Stamp, State, View,
 };
 
 const MS: u64 = 1_000_000;
@@ -42,6 +42,8 @@ impl Scene {
             weight: 8,
             limits: Limits::default(),
             views: vec![view.clone()],
+            account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },
+            decree: Decree::default(),
             birth: Birth::None,
             tuning: Tuning::default(),
             seed: 1,
@@ -64,7 +66,8 @@ impl Scene {
                     }
                     Effect::Send { to, envelope, .. } => self.sent.push((to, envelope.message)),
                     Effect::Load { key } => inputs.push_back(Input::Loaded { key, found: Loaded::Nothing }),
-                    Effect::Persist { .. } => {}
+                    // A sweep at the start: there is nothing.
+                    Effect::Persist { .. } | Effect::Scan { .. } => {}
                 }
             }
             self.node.check();

@@ -28,8 +28,8 @@ use ennead_ring::message::{
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
-    Ballot, Hlc, Incarnation, Input, Key, Limits, Loaded, Machine, Mono, Name, Node, Now, Record, RequestId,
-    Stamp, View,
+    Account, Ballot, Decree, Hlc, Incarnation, Input, Key, Limits, Loaded, Machine, Mono, Name, Node, Now,
+    Record, RequestId, Stamp, View,
 };
 
 const MS: u64 = 1_000_000;
@@ -41,6 +41,8 @@ struct Computer {
     birth: Birth,
     node: Option<Node>,
     records: BTreeMap<Key, Record>,
+    account: Account,
+    decree: Decree,
     limits: Limits,
     views: Vec<Arc<View>>,
 }
@@ -175,6 +177,8 @@ impl Stage {
             weight: 8,
             limits: computer.limits,
             views: computer.views.clone(),
+            account: computer.account.clone(),
+            decree: computer.decree.clone(),
             birth: computer.birth.clone(),
             tuning: Tuning::default(),
             seed: m as u64,
@@ -198,11 +202,21 @@ impl Stage {
                         self.computers[m].records.insert(key, record);
                     }
                     effect::Change::Limits(limits) => self.computers[m].limits = limits,
+                    effect::Change::Forget { key } => drop(self.computers[m].records.remove(&key)),
                     effect::Change::View(view) => self.computers[m].views.push(view),
+                    effect::Change::Account(account) => self.computers[m].account = account,
+                    effect::Change::Decree(decree) => self.computers[m].decree = decree,
                 },
                 Effect::Send { to, envelope, .. } => {
                     let from = Addr::Machine(self.computers[m].me);
                     self.flights.push_back(Flight::Message { from, to, envelope });
+                }
+                Effect::Scan { scan, after, .. } => {
+                    let records = &self.computers[m].records;
+                    let rest = records.iter().filter(|(key, _)| after.as_ref().is_none_or(|a| *key > a));
+                    let found: Vec<_> = rest.map(|(k, r)| (k.clone(), Loaded::Record(r.clone()))).collect();
+                    let input = Input::Scanned { scan, found, end: true, total: records.len() as u64 };
+                    self.flights.push_back(Flight::Inside { machine: m, input });
                 }
                 Effect::Load { key } => {
                     let found =
@@ -395,6 +409,8 @@ impl Stage {
                 },
                 node: None,
                 records: BTreeMap::new(),
+                account: Account::default(),
+                decree: Decree::default(),
                 limits: Limits::default(),
                 views: Vec::new(),
             });

@@ -7,6 +7,7 @@ use super::checker::{Call, If, Op, Reply};
 use super::client::{Client, Script};
 use super::computer::Role;
 use super::events::{Event, Fault};
+use super::faults::Profile;
 use super::world::World;
 use super::{MS, SEC};
 
@@ -113,8 +114,10 @@ impl World {
         let keys: Vec<usize> = (0..self.keys.len()).collect();
         for keys in keys.chunks(if together { 1 } else { keys.len() }) {
             let c = self.clients.len();
-            // Its clock is ahead of all others: no request of its is too late.
-            let ahead = (self.profile.client_skew + self.profile.tick + SEC) as i64;
+            // Its clock is ahead of all others: no request of its is too late. Ballots run ahead of the clocks, by the
+            // ceiling of each restart, and the bound of what was collected with them.
+            let Profile { client_skew, skew, tick, .. } = self.profile;
+            let ahead = (client_skew + skew + tick + 3_600 * SEC) as i64;
             let mut client = Client::new(0, ahead, self.keys.len());
             client.scripted = true;
             let script = [

@@ -430,6 +430,8 @@ impl World {
                     Some(Copied::None) => Reply::Nothing(None),
                     Some(Copied::Whole(record)) => match &record.state.value {
                         Some(value) => Reply::Found(value_of(value), record.state.version),
+                        // I4: where tombstones are collected, the version of what is not there may rise by itself.
+                        None if self.profile.moves() => Reply::Nothing(None),
                         None => Reply::Nothing(Some(record.state.version)),
                     },
                     other => {

@@ -178,6 +178,20 @@ impl World {
                 self.crash(m);
             }
         }
+        for m in 0..self.computers.len() {
+            // Nobody whom it knows is there any more: it is told of others.
+            let computer = &self.computers[m];
+            let there = |name: &Name| newest.view.index_of(*name).is_some();
+            let told = matches!(&computer.birth, Birth::Join(to) if to.iter().any(there));
+            let view = computer.node.as_ref().and_then(|node| node.view());
+            let knows = view.is_some_and(|v| v.members().iter().any(|m| newest.view.has(m.machine)));
+            let runs = computer.role == Role::In && computer.node.is_some();
+            if runs && !newest.view.has(computer.me) && !told && !knows {
+                self.crash(m);
+                self.computers[m].birth = Birth::Join(self.seeds(m, 5));
+                self.start(m);
+            }
+        }
         for machine in std::mem::take(&mut self.removals) {
             if newest.view.has(machine) {
                 self.wish(Wish::Remove { machine });

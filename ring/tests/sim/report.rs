@@ -98,7 +98,6 @@ impl World {
             Input::Loaded { .. } => "loaded",
             Input::Reachable { .. } => "hint",
             Input::Scanned { .. } => "scanned",
-            Input::Health(_) => "health",
             Input::Wake => "wake",
             Input::Health(_) => "health",
         };
@@ -129,7 +128,7 @@ impl World {
             }
             Input::Loaded { .. } => self.mix(1),
             Input::Reachable { reachable, .. } => self.mix(2 + u64::from(*reachable)),
-            Input::Wake | Input::Health(_) => self.mix(4),
+            Input::Wake => self.mix(4),
             Input::Scanned { found, .. } => self.mix(5 + found.len() as u64),
             Input::Health(_) => self.mix(6),
         }
@@ -239,6 +238,10 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 entries.join("; "),
                 if page.upto.is_none() { "; the end" } else { "" }
             )
+        }
+        Message::Probe { gossip, .. } | Message::ProbeFor { gossip, .. } | Message::Alive { gossip, .. } => {
+            let news: Vec<String> = gossip.news().iter().map(|n| format!("{} {:?}", n.of, n.said)).collect();
+            format!(" {}", news.join("; "))
         }
         Message::Fetch { keys, .. } => format!(" {} keys", keys.len()),
         Message::Fetched { records, .. } => format!(" {} records", records.len()),

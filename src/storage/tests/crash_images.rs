@@ -27,10 +27,16 @@ fn append(journal: &mut Journal, numbers: std::ops::Range<u32>) -> Vec<Recovered
     let mut group = Group::default();
     let mut entries = Vec::new();
     for n in numbers {
-        let (name, body) = (format!("k{n}"), vec![n as u8; 10 + n as usize * 3]);
+        let (kind, name, length) = match n {
+            2 => (Kind::Forget, format!("k{n}"), 0),
+            4 => (Kind::Decree, String::new(), 30),
+            7 => (Kind::Account, String::new(), 20),
+            _ => (Kind::Record, format!("k{n}"), 10 + n as usize * 3),
+        };
+        let body = vec![n as u8; length];
         let sum = entry::checksum(name.as_bytes(), &body);
-        journal.add(&mut group, Kind::Record, name.as_bytes(), &body, sum);
-        entries.push(Recovered { kind: Kind::Record, key: name.into_bytes(), body: Some((sum, body)) });
+        journal.add(&mut group, kind, name.as_bytes(), &body, sum);
+        entries.push(Recovered { kind, key: name.into_bytes(), body: Some((sum, body)) });
     }
     journal.append(&mut group).unwrap();
     entries
