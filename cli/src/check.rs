@@ -90,7 +90,9 @@ impl Found {
         }
         match accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account) {
             // Begun again meanwhile, its counts too: what it looks at now it does to the end as well.
-            Some(Ok(account)) if account.check.rounds < self.before.rounds => self.before = CheckStatus::default(),
+            Some(Ok(account)) if account.check.rounds < self.before.rounds => {
+                self.before = CheckStatus::default()
+            }
             Some(Ok(account)) => {
                 self.told = CheckStatus {
                     mended: account.check.mended.saturating_sub(self.before.mended),

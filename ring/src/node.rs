@@ -368,6 +368,11 @@ impl Node {
         self.detector.suspects(&self.local)
     }
 
+    /// When a machine was last heard, if it was: by itself, or by somebody who was asked to listen.
+    pub fn heard(&self, name: Name) -> Option<Mono> {
+        self.detector.last_heard(name)
+    }
+
     /// Members that say they are not well, how, and since when.
     pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
         self.detector.unwell(&self.local)
@@ -1126,7 +1131,8 @@ fn spare_requests(answer: &mut Answer) {
 
 /// Why a client's request is refused before anything is tried.
 fn unacceptable(turn: &Turn<'_>, waiting: &Waiting) -> Option<Box<str>> {
-    if matches!(waiting.from, Addr::Client(_)) && turn.key.is_reserved() {
+    // Whoever may read anything may read those.
+    if matches!((waiting.from, &waiting.op), (Addr::Client(_), Op::Write(_))) && turn.key.is_reserved() {
         return Some("keys that begin with a zero byte are the cluster's own".into());
     }
     match &waiting.op {

@@ -239,7 +239,7 @@ impl Tries<'_> {
                 self.lost = self.all.last().is_some_and(|t| t.name == name);
                 return Taken::Closed;
             }
-            Reply::Down(_) | Reply::Status(_) | Reply::Check { .. } => return Taken::Nothing,
+            Reply::Down(_) | Reply::Status(_) | Reply::Check { .. } | Reply::Why(_) => return Taken::Nothing,
         };
         let others_changed_nothing = self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
         let Some(this) = self.all.iter_mut().find(|t| t.ask == asked) else { return Taken::Nothing };
