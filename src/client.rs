@@ -4,6 +4,7 @@ mod error;
 mod link;
 mod operate;
 mod read;
+mod why;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -357,7 +358,7 @@ impl Client {
                 Reply::Down(reason) if open.remove(&name) => {
                     told.insert(name, Err(reason));
                 }
-                Reply::Down(_) | Reply::Ring(_) | Reply::Check { .. } => {}
+                Reply::Down(_) | Reply::Ring(_) | Reply::Check { .. } | Reply::Why(_) => {}
             }
         }
         Ok(told.into_iter().collect())

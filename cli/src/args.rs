@@ -88,6 +88,18 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Compares every copy of every key, and mends what is not alike; 0 if all were
     Check,
+    /// Why a machine failed or is not well: the verdict, and the evidence
+    Why {
+        /// Which machine
+        #[arg(value_name = "MACHINE")]
+        machine: Name,
+    },
+    /// Crash reports kept in the ring, newest first; exit code 1 if there are none
+    Crashes {
+        /// Only this machine's, in full
+        #[arg(value_name = "MACHINE")]
+        machine: Option<Name>,
+    },
     /// Makes and shows certificates
     Certs {
         #[command(subcommand)]

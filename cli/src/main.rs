@@ -11,6 +11,7 @@
 //! | [`membership`], [`planned`] | leave and remove; what they would move |
 //! | [`check`] | compares every copy |
 //! | [`mod@bench`], [`measure`] | how fast; how that is told |
+//! | [`why`], [`crashes`] | why a machine failed; the crash reports that the ring keeps |
 //! | [`certs`] | the cluster's own authority |
 //! | [`watch`], [`terminal`] | once, or every second; what fits on a screen |
 //! | [`output`], [`failure`] | what is said, and how it ends |
@@ -20,6 +21,7 @@ mod bench;
 mod certs;
 mod check;
 mod circle;
+mod crashes;
 mod data;
 mod failure;
 mod locate;
@@ -33,6 +35,7 @@ mod ring;
 mod status;
 mod terminal;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -79,6 +82,8 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Leave(args) => membership::leave(args, global, output).await,
         Command::Remove(args) => membership::remove(args, global, output).await,
         Command::Check => check::run(global, output).await,
+        Command::Why { machine } => why::run(machine, global, output).await,
+        Command::Crashes { machine } => crashes::run(machine, global, output).await,
         Command::Bench(args) => bench::run(args, global, output).await,
         Command::Certs { command } => certs::run(command, output),
         Command::Completions { shell } => {

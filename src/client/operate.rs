@@ -90,7 +90,7 @@ pub(super) async fn check(link: &Arc<Link>, deadline: Instant) -> Result<BTreeMa
             Reply::Check { refused: Some(reason), .. } => CheckAnswer::Refused(reason),
             Reply::Check { before, refused: None } => CheckAnswer::Begun(before),
             Reply::Down(why) => CheckAnswer::Silent(why),
-            Reply::Ring(_) | Reply::Status(_) => continue,
+            Reply::Ring(_) | Reply::Status(_) | Reply::Why(_) => continue,
         };
         // Only of those asked, and the first word of each.
         if let Some(waiting) = told.get_mut(&name)
