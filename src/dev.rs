@@ -113,7 +113,7 @@ fn grow(cluster: &Cluster, dir: &Path) {
     let (Some(new), Some(member)) = (cluster.spare().first(), cluster.names().first().copied()) else {
         return;
     };
-    let program = std::env::current_exe().map_or_else(|_| PathBuf::from("ennead"), |path| shorter(path));
+    let program = std::env::current_exe().map_or_else(|_| PathBuf::from("ennead"), shorter);
     println!(
         "To let a further peer in, and out again (certificates are there for {} of them):",
         cluster.spare().len()

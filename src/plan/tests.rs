@@ -54,7 +54,7 @@ fn a_first_second_machine_takes_four_slots_of_nine_of_every_key() {
     assert_eq!((plan.machines, plan.machines_after), (1, 2));
     let slots = |n: usize| plan.shares.iter().find(|s| s.name == name(n)).map(|s| s.after);
     let (old, new) = (slots(0).expect("a share"), slots(1).expect("a share"));
-    assert!(new >= 4.0 / 9.0 - 1e-9 && new <= 5.0 / 9.0 + 1e-9, "four or five of each key's nine: {new}");
+    assert!((4.0 / 9.0 - 1e-9..=5.0 / 9.0 + 1e-9).contains(&new), "four or five of each key's nine: {new}");
     assert!((old + new - 1.0).abs() < 1e-9);
     assert_eq!(plan.flows.len(), 1);
     assert!((plan.shares[1].takes - 1.0).abs() < 1e-9, "it takes a copy of every key");
