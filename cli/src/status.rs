@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use ennead::Client;
 use ennead::Name;
 use ennead::status::{MachineStatus, PeerState, PeerStatus};
 use ennead::units::show_duration;
+use ennead::verdict::Word;
 use ennead_ring::{MemberState, View, quorum_of};
 use serde_json::{Value, json};
 
@@ -12,14 +14,15 @@ use crate::args::Global;
 use crate::data::rfc3339;
 use crate::failure::Failure;
 use crate::output::{Colour, Output, table};
-use crate::{Verdict, connect};
+use crate::{Verdict, connect, why};
 
 /// Prints it; "no" if not every machine is up.
 pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
     let view = client.view().await?;
     let accounts = client.status().await?;
-    let summary = Summary::of(&view, &accounts);
+    let mut summary = Summary::of(&view, &accounts);
+    summary.explain(&client).await;
     match output.json {
         true => output.print_json(&summary.to_json(&view))?,
         false => {
@@ -96,6 +99,19 @@ impl Summary {
             line(name, member.state, account, accounts)
         });
         Self { lines: lines.collect(), slots: view.slots() }
+    }
+
+    /// Finds out why machines are not well; one whose disk hangs is not, whatever it answers.
+    async fn explain(&mut self, client: &Client) {
+        let names: Vec<Name> = self.lines.iter().map(|line| line.name).collect();
+        for (name, word, reason) in why::explain(client, names.into_iter()).await {
+            for line in self.lines.iter_mut().filter(|line| line.name == name) {
+                line.reason = Some(reason.clone());
+                if line.health == Health::Up && word == Word::DiskStalled {
+                    line.health = Health::Suspect;
+                }
+            }
+        }
     }
 
     fn machines(&self) -> usize {
