@@ -152,6 +152,11 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     let why = tokio::select! {
         reason = node.stopped() => {
+            // What it was for is done: nobody is to start it again.
+            if let StopReason::Left(_) = reason {
+                eprintln!("ennead: stopped: {reason}. Start it with --join to come in again");
+                return ExitCode::SUCCESS;
+            }
             if log_is_elsewhere {
                 tracing::error!(%reason, "stopped");
             }
@@ -163,7 +168,7 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     tracing::info!(why, "stopping; once more Ctrl-C ends at once");
     tokio::select! {
         reason = node.shutdown(why) => match reason {
-            StopReason::Shutdown(_) => ExitCode::SUCCESS,
+            StopReason::Shutdown(_) | StopReason::Left(_) => ExitCode::SUCCESS,
             StopReason::Failed(reason) => {
                 eprintln!("ennead: failed while stopping: {reason}");
                 ExitCode::from(FAILED)

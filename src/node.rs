@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ennead_ring::node::{Birth, PROBE_EVERY, Tuning};
-use ennead_ring::view::{DEFAULT_WEIGHT, Machine, Name};
+use ennead_ring::view::{DEFAULT_WEIGHT, Epoch, Machine, Name};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,6 +18,7 @@ use crate::client::{Client, ClientOptions, Error};
 use crate::crash::{self, Cause, Context};
 use crate::errands::{self, Errands};
 use crate::evidence::Evidence;
+use crate::farewell;
 use crate::recovery::{self, open_storage};
 use crate::run_file::RunFile;
 #[doc(hidden)]
@@ -79,6 +80,12 @@ pub enum StartError {
          cluster that it was in. Start without --init to join them; to make a new cluster, remove that file first"
     )]
     WasMember(PathBuf),
+    /// The machine has left the ring.
+    #[error(
+        "the data directory {0} is that of a machine that has left its ring; the others have all that it held. \
+         Start with --join IP to come in again, or remove the directory"
+    )]
+    HasLeft(PathBuf),
     /// The directory is another machine's.
     #[error(
         "the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}"
@@ -116,6 +123,8 @@ pub enum StartError {
 pub enum StopReason {
     /// It was asked to, for this reason.
     Shutdown(String),
+    /// It has left the ring for good: the others have all that it held. Its directory starts again only to join.
+    Left(Epoch),
     /// It cannot go on, for this reason.
     Failed(String),
 }
@@ -124,6 +133,7 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Shutdown(why) => write!(f, "shut down: {why}"),
+            Self::Left(epoch) => write!(f, "left the ring (epoch {epoch}); the others have all that it held"),
             Self::Failed(why) => write!(f, "{why}"),
         }
     }
@@ -331,6 +341,11 @@ fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
         (Some(view), Birth::Init { .. }) => {
             Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
         }
+        // M3: before that view is settled, it still has to tell what it holds.
+        (Some(view), Birth::None) if restored.account.left && restored.account.settled >= view.epoch() => {
+            farewell::write(&data, view.epoch());
+            Err(StartError::HasLeft(data))
+        }
         (Some(view), _) => {
             let same = view.members().iter().find(|m| m.machine.incarnation == restored.incarnation);
             match same {
@@ -370,6 +385,7 @@ async fn live(
         listen = %transport.local_addr(),
         "started"
     );
+    farewell::erase(&config.data);
     let _ = started.send(Ok(()));
     let saved = RefCell::new(Saved::of(&restored));
     let peers = RefCell::new(Peers::default());
@@ -425,6 +441,7 @@ async fn live(
             }
             Ok(Ended::Storage(error)) => break (StopReason::Failed(error.to_string()), Some(Cause::Storage)),
             Ok(Ended::Transport(why)) => break (StopReason::Failed(why), Some(Cause::Transport)),
+            Ok(Ended::Left(epoch)) => break (StopReason::Left(epoch), None),
             Err(panic) => {
                 if let Err(reason) = core_restarts.another(&last_words(&*panic), Instant::now()) {
                     break (StopReason::Failed(reason), Some(Cause::Panic));
@@ -434,6 +451,9 @@ async fn live(
     };
     match &reason {
         StopReason::Shutdown(why) => tracing::info!(why, "shutting down"),
+        StopReason::Left(epoch) => {
+            tracing::info!(%epoch, "has left the ring; the others have all that it held")
+        }
         StopReason::Failed(why) => tracing::error!(why, "cannot go on"),
     }
     if let (Some(crash), Some(cause)) = (&why.crash, cause) {
@@ -445,6 +465,9 @@ async fn live(
         note_the_end(run_file, &reason).await;
     }
     drop(storage);
+    if let StopReason::Left(epoch) = &reason {
+        farewell::write(&config.data, *epoch);
+    }
     Some(reason)
 }
 
@@ -469,6 +492,7 @@ async fn leave_a_report(
 async fn note_the_end(run_file: RunFile, reason: &StopReason) {
     let (why, failed) = match reason {
         StopReason::Shutdown(why) => (why.clone(), false),
+        StopReason::Left(_) => (reason.to_string(), false),
         StopReason::Failed(why) => (why.clone(), true),
     };
     let (done, noted) = oneshot::channel();

@@ -9,16 +9,17 @@ use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, 
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
-use ennead_ring::view::{Machine, Name, View};
+use ennead_ring::view::{Epoch, Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
+use crate::progress;
+use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
 mod why;
 
 use self::why::Beat;
 pub(crate) use self::why::Why;
 use crate::errands::Errand;
-use crate::status::{MachineStatus, PeerState, PeerStatus};
 use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
@@ -94,6 +95,8 @@ pub(crate) enum Ended {
     Storage(StorageError),
     /// A part of the transport died too often.
     Transport(String),
+    /// It handed over what it held, and the view of this epoch, which it is not in, needs it no more (M3).
+    Left(Epoch),
 }
 
 /// What a core loop is made of.
@@ -242,6 +245,9 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         if let Some(ended) = core.ended.take() {
             return ended;
         }
+        if core.node.has_left() {
+            return Ended::Left(core.node.view().map(|view| view.epoch()).unwrap_or_default());
+        }
         if core.node.wake_at().is_some_and(|(at, _)| at <= now(parts.started).mono) {
             core.input(Input::Wake);
         }
@@ -292,6 +298,10 @@ impl Core<'_> {
             Event::Frame { from, frame: Frame::StatusAsk { ask } } => {
                 let status = Box::new(self.status());
                 self.parts.transport.send(To::from(from), Frame::StatusTold { ask, status });
+            }
+            Event::Frame { from, frame: Frame::CheckAsk { ask } } => {
+                let (before, refused) = self.start_check();
+                self.parts.transport.send(To::from(from), Frame::CheckTold { ask, before, refused });
             }
             Event::Frame { from, frame: Frame::WhyAsk { ask, of } } => {
                 let testimony = Box::new(self.testimony(of));
@@ -452,6 +462,7 @@ impl Core<'_> {
             machine: self.parts.me,
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
+            settled: self.node.account().settled,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
@@ -460,7 +471,21 @@ impl Core<'_> {
             records: self.parts.storage.stats().records,
             clients: transport.clients as u32,
             part_restarts: self.parts.part_restarts + transport.part_restarts,
+            moves: progress::moves(&self.node, mono),
+            check: progress::check(&self.node),
         }
+    }
+
+    /// Begins to compare all copies; tells how that stood before, and why not, if not.
+    fn start_check(&mut self) -> (CheckStatus, Option<String>) {
+        let before = progress::check(&self.node);
+        if self.node.view().is_none() {
+            return (before, Some("it belongs to no cluster yet".to_owned()));
+        }
+        self.node.start_check(now(self.parts.started), &mut self.effects);
+        self.carry_out();
+        self.drain();
+        (before, None)
     }
 }
 

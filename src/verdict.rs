@@ -316,7 +316,7 @@ fn noticed(by: Name, seen: &Seen) -> Vec<Name> {
     if seen.state != PeerState::Up {
         names.clone_from(&seen.by);
     }
-    if seen.farewell.is_some() || seen.unwell.is_some() || misses(seen) {
+    if seen.runs.len() > 1 || seen.farewell.is_some() || seen.unwell.is_some() || misses(seen) {
         names.push(by);
     }
     names

@@ -58,7 +58,7 @@ fn to_text(judgement: &Judgement, output: &Output) -> String {
         (true, Some(_)) => Colour::Yellow,
         (false, _) => Colour::Red,
     };
-    let word = judgement.word.map_or("nothing known", Word::word);
+    let word = judgement.word.map_or(if judgement.up { "up" } else { "nothing known" }, Word::word);
     let since = judgement.at_ms.map(|at| format!(" (since {})", rfc3339(at))).unwrap_or_default();
     let mut text = format!("{}: {}{since}\n", output.paint(colour, word), judgement.sentence);
     if !judgement.detected_by.is_empty() {

@@ -531,7 +531,8 @@ impl Detector {
     fn doubt(&mut self, local: &mut Local, member: u32, since: Now, by: Name) {
         let machine = local.present().machine(member);
         let peer = &mut self.peers[member as usize];
-        let missed = peer.silent.map(|silent| (local.me.name, silent));
+        let own = by == local.me.name && peer.doubt.as_ref().is_some_and(|doubt| doubt.by.contains(&by));
+        let missed = peer.silent.filter(|_| !own).map(|silent| (local.me.name, silent));
         for (by, since) in [Some((by, since)), missed].into_iter().flatten() {
             match &mut peer.doubt {
                 None => {
@@ -540,13 +541,9 @@ impl Detector {
                     local.doubted.push(machine.name);
                     (self.urgent, self.lost) = (true, true);
                 }
-                // While there are few witnesses, what one says is said again, of a later probe: whoever heard the suspect
-                // after the first one did not count it.
-                Some(doubt) if by == local.me.name && doubt.by.contains(&by) => {
-                    if doubt.by.len() >= ENOUGH_WITNESSES {
-                        continue;
-                    }
-                }
+                // What one says is said again, of a later probe: whoever heard the suspect after the first one that it
+                // missed did not count that.
+                Some(_) if own => {}
                 Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
                 Some(doubt) => {
                     doubt.by.push(by);
@@ -703,10 +700,10 @@ impl Detector {
             }
             Stage::Direct { asker: None, .. } => {
                 let suspected = peer.doubt.is_some();
-                let since = *peer.silent.get_or_insert(since);
+                let first = *peer.silent.get_or_insert(since);
                 let helpers = if suspected { Vec::new() } else { self.some(local, Some(whom)) };
                 if helpers.is_empty() {
-                    self.judge(local, now, whom, since, effects);
+                    self.judge(local, now, whom, if suspected { since } else { first }, effects);
                     return;
                 }
                 let (machine, within) = (local.present().machine(whom), (wait / MS) as u32);

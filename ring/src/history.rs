@@ -121,16 +121,31 @@ impl History<'_> {
 
     /// S4, for every key at once: true if every earlier view is covered for all slots, though these machines tell
     /// nothing. So many may be missing in each view as may be lost in it (section 2): whatever slots they own, five
-    /// others are told for each.
-    pub(crate) fn is_covered_without(&self, asker: Machine, without: &[Machine]) -> bool {
+    /// others are told for each. Or so many in a later view, where the others that tell were synced for all they owned
+    /// (`synced`): they have told "voted" in a view that is not earlier.
+    pub(crate) fn is_covered_without(
+        &self,
+        asker: Machine,
+        without: &[Machine],
+        synced: impl Fn(Machine, Epoch) -> bool,
+    ) -> bool {
         if self.rules.broken(Mutant::S4NoCover) {
             return true;
         }
+        let silent = |m: &Machine| *m != asker && without.contains(m);
+        let enough =
+            |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
-        earlier.iter().all(|p| {
-            let missing = p.ring_members().filter(|m| *m != asker && without.contains(m)).count();
-            missing <= may_be_lost(p.ring_members().count(), p.view.slots())
-        })
+        // From the present view backwards: what covers one covers those before it.
+        let mut later = false;
+        for (h, p) in self.views.iter().enumerate().rev() {
+            if h < earlier.len() && !later && !enough(p, p.ring_members().filter(silent).count()) {
+                return false;
+            }
+            let not_told = |m: &Machine| silent(m) || !synced(*m, p.epoch());
+            later = later || enough(p, p.ring_members().filter(not_told).count());
+        }
+        true
     }
 }
 

@@ -304,7 +304,12 @@ impl Merge {
         }
         if teller.account.as_ref() != Some(&page.account) {
             teller.track = Some(local.history().track(from, &page.account));
-            teller.account = Some(page.account);
+            // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
+            let mut account = page.account;
+            if teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch)) {
+                account.synced.retain(|epoch| *epoch != self.epoch);
+            }
+            teller.account = Some(account);
         }
         self.promised = self.promised.max(page.promised);
         self.bound = self.bound.max(page.bound);
@@ -406,6 +411,9 @@ impl Merge {
         for teller in &mut self.tellers {
             teller.source = Source::from(self.at.clone());
             teller.asked = None;
+            if self.at.is_none() {
+                teller.account = None;
+            }
         }
         if self.at.is_none() {
             self.wanted.clear();
@@ -488,10 +496,18 @@ impl Merge {
     /// S4: no key is decided while those who are left out may be needed for it.
     fn may_go_on(&self, local: &Local) -> bool {
         match self.purpose {
-            Purpose::Sync => local.history().is_covered_without(local.me, &self.without),
+            Purpose::Sync => self.is_covered_without(local, &self.without),
             Purpose::Ahead => true,
             Purpose::Check => self.without.is_empty(),
         }
+    }
+
+    fn is_covered_without(&self, local: &Local, without: &[Machine]) -> bool {
+        let synced = |machine, epoch| match self.tellers.iter().find(|t| t.machine == machine) {
+            Some(teller) => teller.account.as_ref().is_some_and(|account| account.synced.contains(&epoch)),
+            None => machine == local.me && local.account.synced.contains(&epoch),
+        };
+        local.history().is_covered_without(local.me, without, synced)
     }
 
     /// One key, of which all has been told. False if it cannot be decided yet.
@@ -519,7 +535,7 @@ impl Merge {
                 let mute: Vec<Machine> = mute.map(|(i, _)| self.tellers[*i].machine).collect();
                 let without: Vec<Machine> =
                     self.without.iter().copied().chain(mute.iter().copied()).collect();
-                if self.purpose == Purpose::Sync && !local.history().is_covered_without(local.me, &without) {
+                if self.purpose == Purpose::Sync && !self.is_covered_without(local, &without) {
                     let at = self.at.clone();
                     self.restart(at);
                     self.not_before = now.mono.plus(TRY_AGAIN);

@@ -709,8 +709,7 @@ impl Node {
                 self.born(now, effects);
             }
             (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
-                let reason = "this machine belongs to no cluster yet";
-                let outcome = Outcome::Refused(reason.into());
+                let outcome = Outcome::NotHere;
                 self.local.send(from, Message::Outcome { ask, outcome }, None, effects);
             }
             _ => {}
@@ -1064,7 +1063,9 @@ impl Cell {
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
         turn.local.waiting_bytes += waiting.cost();
-        if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
+        if turn.local.present().me.is_none() {
+            turn.answer(&waiting, Outcome::NotHere);
+        } else if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
         } else if let Some(reason) = unacceptable(turn, &waiting) {
             turn.answer(&waiting, Outcome::Refused(reason));

@@ -40,8 +40,16 @@ pub(crate) struct Tellings {
     settled: Epoch,
     /// Newest first.
     chunks: VecDeque<Rc<Chunk>>,
-    scans: Vec<(Scan, Option<Key>)>,
+    scans: Vec<Asked>,
     makings: Vec<Making>,
+}
+
+/// A chunk that storage is asked for.
+#[derive(Debug)]
+struct Asked {
+    scan: Scan,
+    after: Option<Key>,
+    synced: bool,
 }
 
 /// A run of keys, from storage, and who owns their slots in each view since the last settled one.
@@ -52,6 +60,9 @@ struct Chunk {
     end: bool,
     total: u64,
     made: Mono,
+    /// The machine was synced in the present view when storage was asked. If not, it tells "never voted" with this
+    /// chunk, whatever it is by then: what it held before is no vote of that view (S5).
+    synced: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +82,7 @@ struct Making {
     bytes: usize,
     looked: u32,
     chunks: u32,
+    synced: bool,
     /// The next chunk is the one after this key.
     upto: Option<Key>,
 }
@@ -108,6 +120,7 @@ impl Tellings {
             bytes: 0,
             looked: 0,
             chunks: 0,
+            synced: true,
             upto,
         });
         self.go_on(local, effects);
@@ -122,15 +135,15 @@ impl Tellings {
         (found, end, total): (&mut Vec<(Key, Loaded)>, bool, u64),
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(at) = self.scans.iter().position(|(s, _)| *s == scan) else { return false };
-        let (_, after) = self.scans.swap_remove(at);
+        let Some(at) = self.scans.iter().position(|asked| asked.scan == scan) else { return false };
+        let Asked { after, synced, .. } = self.scans.swap_remove(at);
         let told = |(key, loaded): (Key, Loaded)| {
             let chain = local.present().chain(&key);
             let owners = local.history().owners(&chain);
             Told { key, chain, owners, loaded }
         };
         let keys = core::mem::take(found).into_iter().map(told).collect();
-        self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono }));
+        self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono, synced }));
         self.chunks.truncate(KEPT);
         self.go_on(local, effects);
         true
@@ -141,10 +154,10 @@ impl Tellings {
         let mut at = 0;
         while let Some(making) = self.makings.get_mut(at) {
             let Some(chunk) = self.chunks.iter().find(|c| c.after == making.upto).cloned() else {
-                if !self.scans.iter().any(|(_, after)| *after == making.upto) {
+                if !self.scans.iter().any(|asked| asked.after == making.upto) {
                     let scan = Scan(local.number().0);
                     let after = making.upto.clone();
-                    self.scans.push((scan, after.clone()));
+                    self.scans.push(Asked { scan, after: after.clone(), synced: local.is_synced() });
                     effects.push(Effect::Scan { scan, after, keys: CHUNK.0, bytes: CHUNK.1 });
                 }
                 at += 1;
@@ -184,6 +197,7 @@ impl Making {
                 self.entries.push(Entry { key: key.clone(), held });
             }
         }
+        self.synced &= chunk.synced;
         self.looked += chunk.keys.len() as u32;
         self.chunks += 1;
         if let Some(told) = chunk.keys.last() {
@@ -192,8 +206,13 @@ impl Making {
     }
 
     fn send(self, local: &mut Local, last: &Chunk, effects: &mut Vec<Effect>) {
+        let mut account = local.account.clone();
+        if !self.synced {
+            let present = local.epoch();
+            account.synced.retain(|epoch| *epoch != present);
+        }
         let page = Page {
-            account: local.account.clone(),
+            account,
             promised: local.highest_promised(),
             bound: local.limits.bound,
             entries: self.entries,

@@ -91,7 +91,7 @@ impl Client {
                 Reply::Down(reason) if open.remove(&name) => {
                     told.insert(name, Err(reason));
                 }
-                Reply::Down(_) | Reply::Ring(_) | Reply::Status(_) | Reply::Why(_) => {}
+                Reply::Down(_) | Reply::Ring(_) | Reply::Status(_) | Reply::Why(_) | Reply::Check { .. } => {}
             }
         }
         told.into_iter().collect()

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Write as Wanted,
+    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Purpose, Write as Wanted,
 };
 use ennead_ring::stamp::{Applied, Ballot, Came, Hlc, Record, RequestId, Stamp, State};
 use ennead_ring::view::{Epoch, Incarnation, Member, MemberState, Name, View};
@@ -13,7 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::{PeerState, PeerStatus};
+use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
 use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
 
 // ---- Any frame there can be
@@ -211,12 +211,30 @@ fn status() -> impl Strategy<Value = MachineStatus> {
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
-    (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers).prop_map(
-        |(machine, cluster, epoch, version, peers, (uptime_ms, records, clients, part_restarts))| {
+    let purpose = prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Check)];
+    let names = || vec(name(), 0..4);
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let one = (purpose, counts, names(), names()).prop_map(
+        |(purpose, (keys, bytes, looked, total, since_ms), from, waits_for)| MoveStatus {
+            purpose,
+            keys,
+            bytes,
+            looked,
+            total,
+            since_ms,
+            from,
+            waits_for,
+        },
+    );
+    let work = (epoch(), vec(one, 0..4), check());
+    (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers, work).prop_map(
+        |(machine, cluster, epoch, version, peers, numbers, (settled, moves, check))| {
+            let (uptime_ms, records, clients, part_restarts) = numbers;
             MachineStatus {
                 machine,
                 cluster,
                 epoch,
+                settled,
                 version,
                 uptime_ms,
                 slots: clients,
@@ -225,9 +243,23 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 records,
                 clients,
                 part_restarts,
+                moves,
+                check,
             }
         },
     )
+}
+
+fn check() -> impl Strategy<Value = CheckStatus> {
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (any::<bool>(), counts).prop_map(|(running, (rounds, keys, unlike, mended, collected))| CheckStatus {
+        rounds,
+        running,
+        keys,
+        unlike,
+        mended,
+        collected,
+    })
 }
 
 fn testimony() -> impl Strategy<Value = Testimony> {
@@ -316,6 +348,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(ask, testimony)| Frame::WhyTold { ask, testimony: Box::new(testimony) }),
         1 => (any::<u64>(), status())
             .prop_map(|(ask, status)| Frame::StatusTold { ask, status: Box::new(status) }),
+        1 => any::<u64>().prop_map(|ask| Frame::CheckAsk { ask }),
+        1 => (any::<u64>(), check(), option::of(".{0,20}"))
+            .prop_map(|(ask, before, refused)| Frame::CheckTold { ask, before, refused }),
     ]
 }
 

@@ -232,9 +232,10 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 .collect();
             let account = &page.account;
             format!(
-                ", settled e{}, synced {:?}: {}{}",
+                ", settled e{}, synced {:?}, bound {}: {}{}",
                 account.settled,
                 account.synced,
+                page.bound.time,
                 entries.join("; "),
                 if page.upto.is_none() { "; the end" } else { "" }
             )
@@ -267,6 +268,6 @@ pub(crate) fn said(outcome: &Outcome) -> &'static str {
         Outcome::NoQuorum { .. } => "no quorum",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Overloaded { .. } => "overloaded",
-        Outcome::Refused(_) => "not tried",
+        Outcome::Refused(_) | Outcome::NotHere => "not tried",
     }
 }
