@@ -452,7 +452,7 @@ fn the_bytes_of_version_two_stay_as_they_are() {
 
 /// A status whose text claims so many bytes and has none.
 fn claiming(bytes: u64) -> Vec<u8> {
-    let mut frame = vec![5, 1, 4, 127, 0, 0, 1, 5, 5, 0, 0, 0, 0, 253];
+    let mut frame = vec![5, 1, 4, 127, 0, 0, 1, 5, 5, 0, 0, 0, 0, 0, 0, 0, 253];
     frame.extend_from_slice(&bytes.to_le_bytes());
     frame
 }
