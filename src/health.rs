@@ -12,11 +12,13 @@ use crate::storage::Histogram;
 
 /// An fsync under way for so long is a stall, whatever came before.
 const HANGS: Duration = Duration::from_secs(1);
-/// The disk is slow if lately its slowest fsyncs took so long...
-const SLOW: u64 = 200_000;
-/// ...and so many times what it usually takes;
+/// The disk is slow if lately it was busy for half the time with fsyncs of a quarter of a second or more (in
+/// microseconds, as a power of two)...
+const SLOW: usize = 18;
+/// ...and that is so many times what it usually takes;
 const SLOWER: u64 = 8;
-/// or if lately most of them took so long...
+/// or if lately most of so many took so long...
+const SOME: u64 = 3;
 const MOSTLY_SLOW: u64 = 50_000;
 /// ...and so many times what they usually take.
 const MOSTLY_SLOWER: u64 = 30;
@@ -84,12 +86,15 @@ impl Pulse {
         }
         let usual = self.usual.max(100);
         let (worst, most) = (quantile(&lately, 99), quantile(&lately, 50));
+        // One slow fsync is a hiccup. The middle of a bucket stands for all that is in it.
+        let busy: u64 = (SLOW..32).map(|i| lately[i].saturating_mul(3 << (i - 1))).sum();
+        let count: u64 = lately.iter().sum();
         let running = running.unwrap_or_default();
         let stalled_us = if running >= HANGS {
             running.as_micros() as u64
-        } else if self.usual > 0 && worst >= SLOW && worst / usual >= SLOWER {
+        } else if self.usual > 0 && busy >= LATELY.as_micros() as u64 / 2 && worst / usual >= SLOWER {
             worst
-        } else if self.usual > 0 && most >= MOSTLY_SLOW && most / usual >= MOSTLY_SLOWER {
+        } else if self.usual > 0 && count >= SOME && most >= MOSTLY_SLOW && most / usual >= MOSTLY_SLOWER {
             most
         } else {
             0
@@ -160,6 +165,18 @@ mod tests {
         let mut pulse = Pulse::new(now);
         run(&mut pulse, &mut counts, &mut now, 700, 10);
         assert!(run(&mut pulse, &mut counts, &mut now, 70_000, 4).stalled_ms > 0);
+    }
+
+    #[test]
+    fn one_slow_fsync_is_a_hiccup() {
+        let mut now = Instant::now();
+        let (mut pulse, mut counts) = (Pulse::new(now), [0; 32]);
+        run(&mut pulse, &mut counts, &mut now, 2_000, 60);
+        for _ in 0..8 {
+            counts[19] += 1;
+            now += Duration::from_secs(2);
+            assert_eq!(pulse.read(now, &counts, None, Duration::ZERO).stalled_ms, 0);
+        }
     }
 
     #[test]

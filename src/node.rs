@@ -457,7 +457,8 @@ async fn live(
         StopReason::Failed(why) => tracing::error!(why, "cannot go on"),
     }
     if let (Some(crash), Some(cause)) = (&why.crash, cause) {
-        leave_a_report(crash, cause, &reason, &transport, &peers.borrow()).await;
+        let neighbours: Vec<Name> = peers.borrow().reached().take(LAST_WORDS_TO).collect();
+        leave_a_report(crash, cause, &reason, &transport, neighbours).await;
     }
     transport.close(&reason.to_string()).await;
     if let Some(run_file) = run_file {
@@ -476,12 +477,12 @@ async fn leave_a_report(
     cause: Cause,
     reason: &StopReason,
     transport: &Transport,
-    peers: &Peers,
+    neighbours: Vec<Name>,
 ) {
     let report = crash.end(cause, &reason.to_string());
     let text = report.to_json();
     // Written to them by `close`, which waits for that.
-    for name in peers.reached().take(LAST_WORDS_TO) {
+    for name in neighbours {
         transport.send(To::Machine(name), Frame::LastWords { report: text.clone() });
     }
     crash.write(report, MOMENT).await;

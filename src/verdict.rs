@@ -292,6 +292,9 @@ pub fn judge(case: &Case) -> Verdict {
         case.others.iter().filter_map(|t| Some((t.by, t.seen.as_ref()?))).collect();
     let own = case.own.as_ref().and_then(|t| t.own.as_ref());
     let finding = match own {
+        _ if !case.member && seen.iter().any(|(_, s)| matches!(s.gone, Some((true, _)))) => {
+            of_one_that_left(case, &seen)
+        }
         Some(own) => of_one_that_answers(case, own, &seen),
         None => of_a_silent_one(case, &seen),
     };
@@ -316,7 +319,7 @@ fn noticed(by: Name, seen: &Seen) -> Vec<Name> {
     if seen.state != PeerState::Up {
         names.clone_from(&seen.by);
     }
-    if seen.farewell.is_some() || seen.unwell.is_some() || misses(seen) {
+    if seen.runs.len() > 1 || seen.farewell.is_some() || seen.unwell.is_some() || misses(seen) {
         names.push(by);
     }
     names
@@ -441,13 +444,16 @@ fn of_its_end(name: Name, report: &Report) -> Finding {
     Finding { report: Some(report.clone()), ..found(word, Some(report.at_ms), text) }
 }
 
+/// It may still answer: it goes on, without votes, until nobody needs it any more (M3).
+fn of_one_that_left(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
+    let ms = seen.iter().filter_map(|(_, s)| s.gone).map(|(_, ms)| ms).max().unwrap_or(0);
+    let text = format!("{} handed its data over and left the cluster", case.name);
+    found(Word::Left, Some(case.now_ms.saturating_sub(ms)), text)
+}
+
 fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
     let name = case.name;
     let ago = |ms: u64| Some(case.now_ms.saturating_sub(ms));
-    if let Some((_, s)) = seen.iter().find(|(_, s)| matches!(s.gone, Some((true, _)))) {
-        let text = format!("{name} handed its data over and left the cluster");
-        return found(Word::Left, s.gone.and_then(|(_, ms)| ago(ms)), text);
-    }
     let silent = seen.iter().map(|(_, s)| missed_for(s)).max().filter(|ms| *ms > 0).and_then(ago);
     // The run that was met last, by whoever met it last: reports of earlier ones say nothing of this end.
     let latest = seen.iter().filter_map(|(_, s)| s.runs.first()).min_by_key(|met| met.ago_ms);
@@ -882,7 +888,8 @@ mod tests {
             ),
             ("never failed", case(Some(own()), all(up()), vec![]), None),
         ];
-        for (what, case, expected) in table {
+        for (what, mut case, expected) in table {
+            case.member = !case.others.iter().any(|t| t.seen.as_ref().is_some_and(|s| s.gone.is_some()));
             assert_eq!(word(&case), expected, "{what}: {:#?}", judge(&case));
         }
     }

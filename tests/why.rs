@@ -1,6 +1,6 @@
 //! Machines that fail in different ways, and what is said of each: the verdict, within five seconds.
 
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

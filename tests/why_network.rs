@@ -3,7 +3,7 @@
 //! Each machine has a network namespace, with a cable to a bridge in one more, where the asking is done. That needs
 //! root on Linux; elsewhere this says so and tests nothing. No packet leaves the namespaces.
 
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

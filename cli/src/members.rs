@@ -17,7 +17,8 @@ pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Re
     let client = connect(global).await?;
     show(args, output, async |output: &Output| {
         let view = client.view().await?;
-        let summary = Summary::of(&view, &client.status().await?);
+        let mut summary = Summary::of(&view, &client.status().await?);
+        summary.explain(&client).await;
         let text = to_text(&view, &summary, output);
         Ok(Look { text, json: to_json(&view, &summary), verdict: Verdict::Yes })
     })

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ennead::Client;
 use ennead::Name;
 use ennead::plan::tolerable;
 use ennead::status::{MachineStatus, PeerState, PeerStatus};
 use ennead::units::show_duration;
+use ennead::verdict::Word;
 use ennead_ring::{Epoch, MemberState, View, quorum_of};
 use serde_json::{Value, json};
 
@@ -15,7 +17,7 @@ use crate::failure::Failure;
 use crate::moves::{self, Accounts, Move, Rates};
 use crate::output::{Colour, Output, table};
 use crate::watch::{Look, show};
-use crate::{Verdict, connect};
+use crate::{Verdict, connect, why};
 
 /// Prints it; "no" if not every machine is up.
 pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
@@ -24,7 +26,8 @@ pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Re
     show(args, output, async |output: &Output| {
         let view = client.view().await?;
         let accounts = client.status().await?;
-        let summary = Summary::of(&view, &accounts);
+        let mut summary = Summary::of(&view, &accounts);
+        summary.explain(&client).await;
         let moves = rates.look(&accounts, Instant::now());
         let verdict = if summary.healthy() { Verdict::Yes } else { Verdict::No };
         let text = summary.to_text(&view, &moves, output);
@@ -108,6 +111,19 @@ impl Summary {
         };
         let settled = accounts.iter().any(settled);
         Self { lines: lines.collect(), slots: view.slots(), settled }
+    }
+
+    /// Finds out why machines are not well; one whose disk hangs is not, whatever it answers.
+    pub(crate) async fn explain(&mut self, client: &Client) {
+        let names: Vec<Name> = self.lines.iter().map(|line| line.name).collect();
+        for (name, word, reason) in why::explain(client, names.into_iter()).await {
+            for line in self.lines.iter_mut().filter(|line| line.name == name) {
+                line.reason = Some(reason.clone());
+                if line.health == Health::Up && word == Word::DiskStalled {
+                    line.health = Health::Suspect;
+                }
+            }
+        }
     }
 
     fn machines(&self) -> usize {

@@ -124,3 +124,41 @@ fn nobody_there_is_told_with_who_was_tried() {
     assert_eq!((&error["error"], &error["outcome"]), (&"unreachable".into(), &"unchanged".into()));
     assert_eq!(error["silent"][0], "127.0.99.1");
 }
+
+#[tokio::test]
+async fn why_and_crashes_tell_of_a_panic_and_exit_codes_say_yes_and_no() {
+    let one = one([127, 0, 95, 1]).await;
+    let name = one.name.clone();
+    let well = one.json(0, &["why", &name]);
+    assert_eq!(
+        (&well["machine"], &well["verdict"], &well["up"]),
+        (&name.as_str().into(), &Value::Null, &true.into())
+    );
+    assert_eq!(one.json(1, &["crashes"])["crashes"], serde_json::json!([]));
+    let stranger = one.json(1, &["why", "127.0.95.9", "--timeout", "1s"]);
+    assert_eq!(stranger["verdict"], Value::Null);
+
+    one.node.break_part(ennead::node::Part::Core).await;
+    let begun = std::time::Instant::now();
+    let panic = loop {
+        let told = one.json(0, &["why", &name]);
+        if told["report"].is_object() {
+            break told;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "{told}");
+    };
+    assert_eq!(panic["verdict"], "panic");
+    assert_eq!(panic["report"]["message"], "asked to panic by a test");
+    assert!(panic["at"].is_string() && panic["evidence"].is_array() && panic["detected_by"].is_array());
+    let crashes = one.json(0, &["crashes", &name]);
+    assert_eq!(crashes["crashes"][0]["id"], panic["report"]["id"]);
+    let text = one.kvctl(&["why", &name]).output().expect("a run");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.starts_with("panic: ") && text.contains("backtrace (") && text.contains("core loop"),
+        "{text}"
+    );
+    let all = one.kvctl(&["crashes"]).output().expect("a run");
+    assert!(String::from_utf8_lossy(&all.stdout).starts_with("MACHINE"));
+    one.node.shutdown("the test is over").await;
+}
