@@ -2,7 +2,9 @@
 
 mod error;
 mod link;
+mod operate;
 mod read;
+mod why;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ennead_ring::Key;
-use ennead_ring::message::{Change, Condition};
+use ennead_ring::message::{Change, Condition, Wish};
 use ennead_ring::position::Position;
 use ennead_ring::stamp::Hlc;
 use ennead_ring::view::{Name, View};
@@ -26,6 +28,7 @@ use crate::transport::To;
 use crate::wire::Frame;
 
 pub use error::{Effect, Error};
+pub use operate::CheckAnswer;
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.
 #[derive(Clone, Debug)]
@@ -355,10 +358,29 @@ impl Client {
                 Reply::Down(reason) if open.remove(&name) => {
                     told.insert(name, Err(reason));
                 }
-                Reply::Down(_) | Reply::Ring(_) => {}
+                Reply::Down(_) | Reply::Ring(_) | Reply::Check { .. } | Reply::Why(_) => {}
             }
         }
         Ok(told.into_iter().collect())
+    }
+
+    /// Wants the membership changed (V7): tells it to any machine, which passes it on to the wardens.
+    ///
+    /// `Ok` says that the wish has been heard, not that it is carried out: it is kept for some seconds, so it is to be
+    /// repeated until [`view`](Self::view) shows it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason, and nothing changes; [`Error::Unreachable`] if nobody answers.
+    pub async fn wish(&self, wish: Wish) -> Result<(), Error> {
+        operate::wish(&self.link, wish, self.deadline()).await
+    }
+
+    /// Asks every member to compare its copies with everybody's; [`status`](Self::status) tells how it goes.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] if no machine tells its view.
+    pub async fn check(&self) -> Result<BTreeMap<Name, CheckAnswer>, Error> {
+        operate::check(&self.link, self.deadline()).await
     }
 }
 

@@ -3,14 +3,24 @@
 pub mod certs;
 pub mod client;
 pub mod cluster;
+pub mod crash;
+mod errands;
+mod evidence;
+mod farewell;
+mod health;
+mod knock;
 pub mod node;
+pub mod plan;
+mod progress;
 mod recovery;
+mod run_file;
 mod runtime;
 pub mod status;
 pub mod storage;
 mod supervisor;
 pub mod transport;
 pub mod units;
+pub mod verdict;
 pub mod wire;
 
 pub use client::Client;

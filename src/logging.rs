@@ -4,7 +4,12 @@ use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use ennead::crash::LastLines;
 
 use crate::config::{Log, LogFormat};
 
@@ -36,11 +41,17 @@ pub(crate) fn start(log: &Log) -> Result<WorkerGuard, LogError> {
         .thread_name("log")
         .finish(target);
     let filter = EnvFilter::builder().parse(&log.level).map_err(|e| LogError::Start(e.to_string()))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
-    match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|e| LogError::Start(e.to_string()))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
+        LogFormat::Text => Box::new(lines.with_filter(filter)),
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).with_filter(filter)),
+    };
+    // What crash reports tell of the log is the same however little of it is written.
+    let last = LastLines.with_filter(LevelFilter::INFO);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(last)
+        .try_init()
+        .map_err(|e| LogError::Start(e.to_string()))?;
     Ok(guard)
 }

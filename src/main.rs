@@ -48,6 +48,8 @@ fn main() -> ExitCode {
 fn command() -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let orphan = Arg::new("die-with-parent").long("die-with-parent").action(ArgAction::SetTrue).hide(true);
+    // For tests: see `ennead::storage::slow_by_file`.
+    let slow = Arg::new("test-slow-disk").long("test-slow-disk").action(ArgAction::SetTrue).hide(true);
     let peers = Arg::new("peers")
         .long("peers")
         .value_name("N")
@@ -68,7 +70,7 @@ fn command() -> Command {
                 .about("Runs one machine of a cluster")
                 .after_help("Every flag is also a variable ENNEAD_<FLAG> and a key of the --config file. A flag is\nstronger than the environment, that than the file, that than the default.")
                 .args(config::arguments())
-                .arg(orphan),
+                .args([orphan, slow]),
         )
         .subcommand(
             Command::new("config")
@@ -126,6 +128,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         Ok(guard) => guard,
         Err(e) => return complain(NOT_STARTED, &e),
     };
+    if flags.get_flag("test-slow-disk") {
+        ennead::storage::slow_by_file();
+    }
     let mut stop = match Stop::listen(flags.get_flag("die-with-parent")) {
         Ok(stop) => stop,
         Err(e) => return complain(NOT_STARTED, &e),
@@ -147,6 +152,11 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     let why = tokio::select! {
         reason = node.stopped() => {
+            // What it was for is done: nobody is to start it again.
+            if let StopReason::Left(_) = reason {
+                eprintln!("ennead: stopped: {reason}. Start it with --join to come in again");
+                return ExitCode::SUCCESS;
+            }
             if log_is_elsewhere {
                 tracing::error!(%reason, "stopped");
             }
@@ -158,7 +168,7 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     tracing::info!(why, "stopping; once more Ctrl-C ends at once");
     tokio::select! {
         reason = node.shutdown(why) => match reason {
-            StopReason::Shutdown(_) => ExitCode::SUCCESS,
+            StopReason::Shutdown(_) | StopReason::Left(_) => ExitCode::SUCCESS,
             StopReason::Failed(reason) => {
                 eprintln!("ennead: failed while stopping: {reason}");
                 ExitCode::from(FAILED)

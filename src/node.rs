@@ -4,24 +4,36 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ennead_ring::node::{Birth, PROBE_EVERY, Tuning};
-use ennead_ring::view::{DEFAULT_WEIGHT, Machine, Name};
+use ennead_ring::view::{DEFAULT_WEIGHT, Epoch, Machine, Name};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertError, Identity};
 use crate::client::{Client, ClientOptions, Error};
+use crate::crash::{self, Cause, Context};
+use crate::errands::{self, Errands};
+use crate::evidence::Evidence;
+use crate::farewell;
 use crate::recovery::{self, open_storage};
+use crate::run_file::RunFile;
 #[doc(hidden)]
 pub use crate::runtime::Part;
-use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved};
+use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved, Why};
 use crate::storage::{Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
-use crate::transport::{Config, Transport, TransportError};
-use crate::wire::Role;
+use crate::transport::{Config, To, Transport, TransportError};
+use crate::verdict::Before;
+use crate::wire::{Frame, Role};
+
+/// Neighbours that a machine which cannot go on leaves its crash report to.
+const LAST_WORDS_TO: usize = 5;
+/// How long it waits for the report to be on its own disk.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// What a machine is started with.
 #[derive(Clone, Debug)]
@@ -68,6 +80,12 @@ pub enum StartError {
          cluster that it was in. Start without --init to join them; to make a new cluster, remove that file first"
     )]
     WasMember(PathBuf),
+    /// The machine has left the ring.
+    #[error(
+        "the data directory {0} is that of a machine that has left its ring; the others have all that it held. \
+         Start with --join IP to come in again, or remove the directory"
+    )]
+    HasLeft(PathBuf),
     /// The directory is another machine's.
     #[error(
         "the data directory {data} is that of {theirs}, not of {mine}: start it with --advertise {theirs}"
@@ -105,6 +123,8 @@ pub enum StartError {
 pub enum StopReason {
     /// It was asked to, for this reason.
     Shutdown(String),
+    /// It has left the ring for good: the others have all that it held. Its directory starts again only to join.
+    Left(Epoch),
     /// It cannot go on, for this reason.
     Failed(String),
 }
@@ -113,6 +133,7 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Shutdown(why) => write!(f, "shut down: {why}"),
+            Self::Left(epoch) => write!(f, "left the ring (epoch {epoch}); the others have all that it held"),
             Self::Failed(why) => write!(f, "{why}"),
         }
     }
@@ -320,6 +341,11 @@ fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
         (Some(view), Birth::Init { .. }) => {
             Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
         }
+        // M3: before that view is settled, it still has to tell what it holds.
+        (Some(view), Birth::None) if restored.account.left && restored.account.settled >= view.epoch() => {
+            farewell::write(&data, view.epoch());
+            Err(StartError::HasLeft(data))
+        }
         (Some(view), _) => {
             let same = view.members().iter().find(|m| m.machine.incarnation == restored.incarnation);
             match same {
@@ -342,14 +368,15 @@ async fn live(
 ) -> Option<StopReason> {
     let (storage_tx, storage_rx) = mpsc::unbounded_channel();
     let begun = begin(&config, identity, &storage_tx);
-    let Begun { mut storage, restored, birth, transport, events } = match begun {
+    let Begun { storage, restored, birth, transport, events, crash, run, run_file, before } = match begun {
         Ok(begun) => begun,
         Err(error) => {
             let _ = started.send(Err(error));
             return None;
         }
     };
-    let mut inbox = Inbox { transport: events, storage: storage_rx, control };
+    let (errands, errands_rx) = Errands::new();
+    let mut inbox = Inbox { transport: events, storage: storage_rx, control, errands: errands_rx };
     let me = Machine { name: config.advertise, incarnation: restored.incarnation };
     tracing::info!(
         name = %me.name,
@@ -358,38 +385,50 @@ async fn live(
         listen = %transport.local_addr(),
         "started"
     );
+    farewell::erase(&config.data);
     let _ = started.send(Ok(()));
     let saved = RefCell::new(Saved::of(&restored));
     let peers = RefCell::new(Peers::default());
+    let (heard, heard_rx) = mpsc::channel(errands::LAST_WORDS);
+    let why = Why { evidence: Evidence::default(), run, before, crash, heard };
+    // They end with this runtime.
+    tokio::spawn(why.evidence.clone().knock(config.listen.ip()));
+    tokio::spawn(errands::hear(heard_rx, errands.clone()));
+    if let Some(crash) = &why.crash {
+        tokio::spawn(errands::deliver(crash.clone(), errands));
+    }
     let tuning = Tuning { max_value: config.max_value, probe_every: PROBE_EVERY, ..Tuning::default() };
     let (mut core_restarts, mut storage_restarts) =
         (Restarts::of("core loop"), Restarts::of("storage writer"));
     let start = Instant::now();
-    let reason = loop {
+    let mut storage = Some(storage);
+    let (reason, cause) = loop {
+        let Some(open) = &storage else { unreachable!("it is opened again, or the loop ends") };
         let parts = Parts {
             me,
             weight: config.virtual_peers,
             birth: birth.clone(),
             tuning: tuning.clone(),
             transport: &transport,
-            storage: &storage,
+            storage: open,
             saved: &saved,
             peers: &peers,
+            why: &why,
             started: start,
             part_restarts: core_restarts.total() + storage_restarts.total(),
         };
         match AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await {
-            Ok(Ended::Shutdown(why)) => break StopReason::Shutdown(why),
+            Ok(Ended::Shutdown(why)) => break (StopReason::Shutdown(why), None),
             // The records in the core's memory may be ahead of the disk: both begin anew from what is on it.
             Ok(Ended::Storage(error)) if error.is_panic() => {
                 if let Err(reason) = storage_restarts.another(&error.to_string(), Instant::now()) {
-                    break StopReason::Failed(reason);
+                    break (StopReason::Failed(reason), Some(Cause::Panic));
                 }
-                storage.close();
+                drop(storage.take());
                 while inbox.storage.try_recv().is_ok() {}
                 let why = match open_storage(&config.data, &storage_tx) {
                     Ok((opened, restored)) if restored.incarnation == me.incarnation => {
-                        storage = opened;
+                        storage = Some(opened);
                         *saved.borrow_mut() = Saved::of(&restored);
                         continue;
                     }
@@ -398,25 +437,77 @@ async fn live(
                     Err(error) => error.to_string(),
                 };
                 let why = format!("the data directory cannot be opened again: {why}");
-                transport.close(&why).await;
-                return Some(StopReason::Failed(why));
+                break (StopReason::Failed(why), Some(Cause::Storage));
             }
-            Ok(Ended::Storage(error)) => break StopReason::Failed(error.to_string()),
-            Ok(Ended::Transport(why)) => break StopReason::Failed(why),
+            Ok(Ended::Storage(error)) => break (StopReason::Failed(error.to_string()), Some(Cause::Storage)),
+            Ok(Ended::Transport(why)) => break (StopReason::Failed(why), Some(Cause::Transport)),
+            Ok(Ended::Left(epoch)) => break (StopReason::Left(epoch), None),
             Err(panic) => {
                 if let Err(reason) = core_restarts.another(&last_words(&*panic), Instant::now()) {
-                    break StopReason::Failed(reason);
+                    break (StopReason::Failed(reason), Some(Cause::Panic));
                 }
             }
         }
     };
     match &reason {
         StopReason::Shutdown(why) => tracing::info!(why, "shutting down"),
+        StopReason::Left(epoch) => {
+            tracing::info!(%epoch, "has left the ring; the others have all that it held")
+        }
         StopReason::Failed(why) => tracing::error!(why, "cannot go on"),
     }
+    if let (Some(crash), Some(cause)) = (&why.crash, cause) {
+        leave_a_report(crash, cause, &reason, &transport, &peers.borrow()).await;
+    }
     transport.close(&reason.to_string()).await;
-    storage.close();
+    if let Some(run_file) = run_file {
+        note_the_end(run_file, &reason).await;
+    }
+    drop(storage);
+    if let StopReason::Left(epoch) = &reason {
+        farewell::write(&config.data, *epoch);
+    }
     Some(reason)
+}
+
+/// A machine that cannot go on tells a few of its neighbours why, at length, and writes it down.
+async fn leave_a_report(
+    crash: &Context,
+    cause: Cause,
+    reason: &StopReason,
+    transport: &Transport,
+    peers: &Peers,
+) {
+    let report = crash.end(cause, &reason.to_string());
+    let text = report.to_json();
+    // Written to them by `close`, which waits for that.
+    for name in peers.reached().take(LAST_WORDS_TO) {
+        transport.send(To::Machine(name), Frame::LastWords { report: text.clone() });
+    }
+    crash.write(report, MOMENT).await;
+}
+
+/// On a thread of its own, and no longer than a moment: the disk may be the reason.
+async fn note_the_end(run_file: RunFile, reason: &StopReason) {
+    let (why, failed) = match reason {
+        StopReason::Shutdown(why) => (why.clone(), false),
+        StopReason::Left(_) => (reason.to_string(), false),
+        StopReason::Failed(why) => (why.clone(), true),
+    };
+    let (done, noted) = oneshot::channel();
+    let thread = thread::Builder::new().name("run-file".into()).spawn(move || {
+        // Nobody may wait for it any more.
+        let _ = done.send(run_file.end(&why, failed));
+    });
+    let noted = match thread {
+        Ok(_) => tokio::time::timeout(3 * MOMENT, noted).await.ok().and_then(Result::ok),
+        Err(error) => Some(Err(error)),
+    };
+    match noted {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::warn!(%error, "that this run ends cannot be noted"),
+        None => tracing::warn!("that this run ends may not be noted: the disk does not answer"),
+    }
 }
 
 struct Begun {
@@ -425,6 +516,10 @@ struct Begun {
     birth: Birth,
     transport: Transport,
     events: mpsc::Receiver<crate::transport::Event>,
+    crash: Option<Arc<Context>>,
+    run: u64,
+    run_file: Option<RunFile>,
+    before: Option<Before>,
 }
 
 fn begin(
@@ -436,11 +531,20 @@ fn begin(
     let birth = recovery::birth(config, &restored)?;
     refuse(config, &restored)?;
     let me = Machine { name: config.advertise, incarnation: restored.incarnation };
+    let run = rand::random();
+    // Neither is worth a machine: one that cannot write them says so, and serves.
+    let cannot = |what: &str, error: std::io::Error| tracing::warn!(%error, "{what} cannot be written");
+    let crash = Context::new(me, run, &config.data).map_err(|e| cannot("crash reports", e)).ok();
+    let begun = RunFile::begin(&config.data, run).map_err(|e| cannot("the run file", e)).ok();
+    let (run_file, before) = begun.unzip();
+    crash::belongs_to(&config.data);
     let mut transport = Config::new(Role::Machine(me), identity);
+    transport.run = run;
     transport.listen = Some(config.listen);
     transport.cluster = restored.views.last().map(|view| view.cluster());
     transport.max_value = config.max_value;
     let (tx, events) = mpsc::channel(8192);
     let transport = Transport::bind(transport, tx)?;
-    Ok(Begun { storage, restored, birth, transport, events })
+    let before = before.flatten().as_ref().map(Before::from);
+    Ok(Begun { storage, restored, birth, transport, events, crash, run, run_file, before })
 }

@@ -9,11 +9,17 @@ use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, 
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
-use ennead_ring::view::{Machine, Name, View};
+use ennead_ring::view::{Epoch, Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
-use crate::status::{MachineStatus, PeerState, PeerStatus};
+use crate::progress;
+use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
+mod why;
+
+use self::why::Beat;
+pub(crate) use self::why::Why;
+use crate::errands::Errand;
 use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
@@ -57,6 +63,7 @@ pub(crate) struct Inbox {
     pub(crate) transport: mpsc::Receiver<Event>,
     pub(crate) storage: mpsc::UnboundedReceiver<StorageEvent>,
     pub(crate) control: mpsc::Receiver<Control>,
+    pub(crate) errands: mpsc::Receiver<Errand>,
 }
 
 /// What the node's owner asks of the core loop.
@@ -88,6 +95,8 @@ pub(crate) enum Ended {
     Storage(StorageError),
     /// A part of the transport died too often.
     Transport(String),
+    /// It handed over what it held, and the view of this epoch, which it is not in, needs it no more (M3).
+    Left(Epoch),
 }
 
 /// What a core loop is made of.
@@ -100,6 +109,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) storage: &'a Storage,
     pub(crate) saved: &'a RefCell<Saved>,
     pub(crate) peers: &'a RefCell<Peers>,
+    pub(crate) why: &'a Why,
     pub(crate) started: Instant,
     pub(crate) part_restarts: u32,
 }
@@ -119,6 +129,16 @@ struct Peer {
 }
 
 impl Peers {
+    /// True if there is no connection, though one was wanted.
+    fn is_unreached(&self, name: Name) -> bool {
+        self.of.get(&name).is_some_and(|peer| !peer.reachable)
+    }
+
+    /// Some that can be reached.
+    pub(crate) fn reached(&self) -> impl Iterator<Item = Name> + '_ {
+        self.of.iter().filter(|(_, peer)| peer.reachable).map(|(name, _)| *name)
+    }
+
     fn note(&mut self, name: Name, reachable: bool, reason: Option<String>) {
         let now = Instant::now();
         let peer = self.of.entry(name).or_insert(Peer { reachable: !reachable, since: now, reason: None });
@@ -150,6 +170,7 @@ struct Core<'a> {
     loopback: VecDeque<Input>,
     effects: Vec<Effect>,
     ended: Option<Ended>,
+    beat: Beat,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -181,8 +202,14 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         loopback: VecDeque::new(),
         effects: Vec::new(),
         ended: None,
+        beat: Beat::new(),
     };
+    if let Some(view) = core.node.view() {
+        parts.why.evidence.adopted(view);
+    }
     loop {
+        core.beat();
+        let beat = core.beat.next;
         let wake = core.node.wake_at().map(|(at, _)| parts.started + Duration::from_nanos(at.0));
         let sleep = async {
             match wake {
@@ -201,6 +228,8 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
                 Control::Break(Part::Dialler) => parts.transport.break_part(transport::Part::Dialler),
             },
             () = sleep => core.input(Input::Wake),
+            () = tokio::time::sleep_until(beat.into()) => {}
+            Some(errand) = inbox.errands.recv() => core.on_errand(errand),
             Some(event) = inbox.transport.recv() => core.on_transport(event),
         }
         // What else has come meanwhile, without another trip through the scheduler.
@@ -215,6 +244,9 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         }
         if let Some(ended) = core.ended.take() {
             return ended;
+        }
+        if core.node.has_left() {
+            return Ended::Left(core.node.view().map(|view| view.epoch()).unwrap_or_default());
         }
         if core.node.wake_at().is_some_and(|(at, _)| at <= now(parts.started).mono) {
             core.input(Input::Wake);
@@ -267,13 +299,24 @@ impl Core<'_> {
                 let status = Box::new(self.status());
                 self.parts.transport.send(To::from(from), Frame::StatusTold { ask, status });
             }
+            Event::Frame { from, frame: Frame::CheckAsk { ask } } => {
+                let (before, refused) = self.start_check();
+                self.parts.transport.send(To::from(from), Frame::CheckTold { ask, before, refused });
+            }
+            Event::Frame { from, frame: Frame::WhyAsk { ask, of } } => {
+                let testimony = Box::new(self.testimony(of));
+                self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
+            }
+            Event::Frame { from, frame: Frame::LastWords { report } } => self.on_last_words(from, report),
             Event::Frame { .. } | Event::ClientGone(_) => {}
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
-            Event::Up { machine } => {
+            Event::Up { machine, run, version } => {
+                self.parts.why.evidence.met(machine.name, run, &version);
                 self.parts.peers.borrow_mut().note(machine.name, true, None);
                 self.input(Input::Reachable { name: machine.name, reachable: true });
             }
-            Event::Down { name, reason } => {
+            Event::Down { name, reason, how } => {
+                self.parts.why.evidence.ended(name, how, &reason);
                 self.parts.peers.borrow_mut().note(name, false, Some(reason));
                 self.input(Input::Reachable { name, reachable: false });
             }
@@ -341,6 +384,7 @@ impl Core<'_> {
                     "adopted a view"
                 );
                 self.parts.transport.set_cluster(view.cluster());
+                self.parts.why.evidence.adopted(view);
                 saved.views.push(view.clone());
             }
             Change::Account(account) => {
@@ -356,7 +400,9 @@ impl Core<'_> {
     fn deliver(&mut self, to: Addr, envelope: Box<Envelope>) {
         let me = self.parts.me;
         if matches!(to, Addr::Machine(machine) if machine.name == me.name) {
-            self.loopback.push_back(Input::Message { from: Addr::Machine(me), envelope });
+            if let Some(envelope) = self.errand_done(envelope) {
+                self.loopback.push_back(Input::Message { from: Addr::Machine(me), envelope });
+            }
             return;
         }
         trace("to", to, &envelope);
@@ -416,6 +462,7 @@ impl Core<'_> {
             machine: self.parts.me,
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
+            settled: self.node.account().settled,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
@@ -424,7 +471,21 @@ impl Core<'_> {
             records: self.parts.storage.stats().records,
             clients: transport.clients as u32,
             part_restarts: self.parts.part_restarts + transport.part_restarts,
+            moves: progress::moves(&self.node, mono),
+            check: progress::check(&self.node),
         }
+    }
+
+    /// Begins to compare all copies; tells how that stood before, and why not, if not.
+    fn start_check(&mut self) -> (CheckStatus, Option<String>) {
+        let before = progress::check(&self.node);
+        if self.node.view().is_none() {
+            return (before, Some("it belongs to no cluster yet".to_owned()));
+        }
+        self.node.start_check(now(self.parts.started), &mut self.effects);
+        self.carry_out();
+        self.drain();
+        (before, None)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a machine tells of itself: the material of `kvctl status`.
 
 use bincode::{Decode, Encode};
+use ennead_ring::message::Purpose;
 use ennead_ring::view::{ClusterId, Epoch, Machine, Name};
 
 /// One machine's own account.
@@ -12,6 +13,8 @@ pub struct MachineStatus {
     pub cluster: Option<ClusterId>,
     /// Its newest view's epoch.
     pub epoch: Epoch,
+    /// The last view that it knows to be settled (T1).
+    pub settled: Epoch,
     /// Version of the program.
     pub version: String,
     /// Milliseconds since it started.
@@ -28,6 +31,48 @@ pub struct MachineStatus {
     pub clients: u32,
     /// Restarts of its parts since it started.
     pub part_restarts: u32,
+    /// What it takes in from others at present.
+    pub moves: Vec<MoveStatus>,
+    /// How its comparison of copies goes.
+    pub check: CheckStatus,
+}
+
+/// Data on its way to the machine that tells of it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct MoveStatus {
+    /// For what.
+    pub purpose: Purpose,
+    /// Keys taken so far.
+    pub keys: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Keys looked at so far, of about `total`: how far it is.
+    pub looked: u64,
+    /// See `looked`; 0 while nobody knows.
+    pub total: u64,
+    /// Milliseconds since it began.
+    pub since_ms: u64,
+    /// Who tells.
+    pub from: Vec<Name>,
+    /// Who of them does not answer.
+    pub waits_for: Vec<Name>,
+}
+
+/// How a machine's comparison of copies goes: of the keys whose first slot it owns, with all who hold them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct CheckStatus {
+    /// Rounds that came to their end since it started.
+    pub rounds: u64,
+    /// True while a round is under way.
+    pub running: bool,
+    /// Keys looked at: in the round under way, or in the last.
+    pub keys: u64,
+    /// Keys whose copies were not alike, or not all voted for.
+    pub unlike: u64,
+    /// Settling rounds that brought a key to all its slots, since it started.
+    pub mended: u64,
+    /// Deleted keys forgotten everywhere (G2), since it started.
+    pub collected: u64,
 }
 
 /// One machine as another sees it.

@@ -36,6 +36,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use ennead_ring::{Account, Change, Decree, Epoch, Incarnation, Key, Limits, Loaded, Scan, Ticket, View};
 
@@ -47,6 +48,8 @@ use ordered::{Ordered, decode, keep, lost};
 use overlay::{Layer, Overlay};
 use workers::{Asked, Queued, Shared, State};
 
+#[doc(hidden)]
+pub use disk::slow_by_file;
 pub use error::StorageError;
 pub(crate) use ordered::past;
 pub(crate) use peers::known as known_peers;
@@ -240,9 +243,12 @@ impl Storage {
         });
         let start = |name: &'static str, work: Work| {
             let shared = shared.clone();
-            let thread = thread::Builder::new().name(format!("storage-{name}"));
+            let (thread, data) = (thread::Builder::new().name(format!("storage-{name}")), dir.to_owned());
             thread
-                .spawn(move || shared.run(name, work))
+                .spawn(move || {
+                    crate::crash::belongs_to(&data);
+                    shared.run(name, work);
+                })
                 .map_err(|e| StorageError::io(dir, "starting a storage thread", e))
         };
         let mut storage = Self { shared: shared.clone(), writer: None, others: Vec::new(), home: Some(home) };
@@ -332,6 +338,12 @@ impl Storage {
             record_bytes,
             ..state.stats.clone()
         }
+    }
+
+    /// How the disk does: times of fsyncs, and how long the one under way has been going on. Waits for nobody.
+    pub fn fsyncs(&self) -> (Histogram, Option<Duration>) {
+        let state = self.shared.state();
+        (state.stats.fsync_micros, state.fsync_since.map(|since| since.elapsed()))
     }
 
     /// Makes durable what is queued, tells of it, answers the loads asked for, and releases the directory.

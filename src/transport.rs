@@ -24,7 +24,7 @@ mod link;
 mod peers;
 mod settings;
 
-pub use close::CloseCode;
+pub use close::{CloseCode, Ended};
 pub use counters::TransportStats;
 use peers::Shared;
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub role: Role,
     /// Certificate, key and authority.
     pub identity: Identity,
+    /// Which run of the program this is: told in the hello. Default: drawn.
+    pub run: u64,
     /// Our cluster, if we have one; a blank machine learns it later ([`Transport::set_cluster`]). Default `None`.
     pub cluster: Option<ClusterId>,
     /// Largest value, in bytes: frames of up to that and 64 KiB more are taken. Default 8 MiB.
@@ -69,6 +71,7 @@ impl Config {
             listen: None,
             role,
             identity,
+            run: rand::random(),
             cluster: None,
             max_value: 8 << 20,
             queue: 4096,
@@ -170,6 +173,10 @@ pub enum Event {
     Up {
         /// Who it says it is; its certificate has proven the name.
         machine: Machine,
+        /// Which run of its program.
+        run: u64,
+        /// Version of its program.
+        version: String,
     },
     /// A machine cannot be reached: the last connection ended, or a dial failed. Sending dials it again.
     Down {
@@ -177,6 +184,8 @@ pub enum Event {
         name: Name,
         /// Why: in the machine's own words where it said any.
         reason: String,
+        /// What that says of it.
+        how: Ended,
     },
     /// A client's connection ended.
     ClientGone(u64),

@@ -10,9 +10,10 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes, BytesMut};
 use ennead_ring::message::Envelope;
-use ennead_ring::view::{ClusterId, Machine};
+use ennead_ring::view::{ClusterId, Machine, Name};
 
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
+use crate::verdict::Testimony;
 
 /// The version of the wire, as the handshake of a connection names it.
 pub const ALPN: &[u8] = b"ennead/1";
@@ -50,6 +51,39 @@ pub enum Frame {
         /// The answer.
         status: Box<MachineStatus>,
     },
+    /// Compare your copies with everybody's, now and to the end.
+    CheckAsk {
+        /// Ties the answer to this.
+        ask: u64,
+    },
+    /// It is begun, if it was not under way; its status tells how it goes.
+    CheckTold {
+        /// What was asked.
+        ask: u64,
+        /// How it stood before.
+        before: CheckStatus,
+        /// Why not, if not.
+        refused: Option<String>,
+    },
+    /// I end, and this is my crash report, as JSON: keep it for me.
+    LastWords {
+        /// The report.
+        report: String,
+    },
+    /// What do you know of this machine's failures?
+    WhyAsk {
+        /// Ties the answer to this.
+        ask: u64,
+        /// Which: maybe the one asked.
+        of: Name,
+    },
+    /// This.
+    WhyTold {
+        /// What was asked.
+        ask: u64,
+        /// The answer.
+        testimony: Box<Testimony>,
+    },
 }
 
 impl Frame {
@@ -62,6 +96,11 @@ impl Frame {
             Self::Pong(_) => "pong",
             Self::StatusAsk { .. } => "status_ask",
             Self::StatusTold { .. } => "status_told",
+            Self::CheckAsk { .. } => "check_ask",
+            Self::CheckTold { .. } => "check_told",
+            Self::LastWords { .. } => "last_words",
+            Self::WhyAsk { .. } => "why_ask",
+            Self::WhyTold { .. } => "why_told",
         }
     }
 

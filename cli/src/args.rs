@@ -39,19 +39,24 @@ pub(crate) struct Global {
     /// Which client's certificate; needed only where there are several
     #[arg(long = "as", global = true, env = "KVCTL_AS", value_name = "NAME")]
     pub(crate) identity: Option<String>,
-    /// Deadline of each operation, retries included
-    #[arg(
-        long,
-        global = true,
-        env = "KVCTL_TIMEOUT",
-        value_name = "TIME",
-        default_value = "2s",
-        value_parser = some_time
-    )]
-    pub(crate) timeout: Duration,
+    /// Deadline of each operation, retries included [default: 2s; of leave, remove and check in all: 10m]
+    #[arg(long, global = true, env = "KVCTL_TIMEOUT", value_name = "TIME", value_parser = some_time)]
+    timeout: Option<Duration>,
     /// Answer in JSON, errors too
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl Global {
+    /// How long one operation may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(2))
+    }
+
+    /// How long a change of the whole cluster may take, which is made of many operations.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(600))
+    }
 }
 
 /// What to do.
@@ -65,8 +70,36 @@ pub(crate) enum Command {
     Del(Del),
     /// Shows where a key's slots are on the ring, and who owns them
     Locate(Locate),
-    /// Can any four machines fail now? Who is up, suspect or down, and why
-    Status,
+    /// Can any four machines fail now? Who is up, suspect or down, and why; what moves
+    Status(Watch),
+    /// Lists the machines: state, view, share of the data, version
+    Members(Watch),
+    /// Draws the ring: who owns how much, and with --key where a key's slots are
+    Ring(Ring),
+    /// Lists the data on its way: to whom, from whom, how fast, how long yet, what it waits for
+    Moves(Watch),
+    /// Lets a machine hand its data over and go; with --plan shows the move and changes nothing
+    ///
+    /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
+    Leave(Leave),
+    /// Retires a machine that is gone for good; the others restore its copies
+    ///
+    /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
+    Remove(Remove),
+    /// Compares every copy of every key, and mends what is not alike; 0 if all were
+    Check,
+    /// Why a machine failed or is not well: the verdict, and the evidence
+    Why {
+        /// Which machine
+        #[arg(value_name = "MACHINE")]
+        machine: Name,
+    },
+    /// Crash reports kept in the ring, newest first; exit code 1 if there are none
+    Crashes {
+        /// Only this machine's, in full
+        #[arg(value_name = "MACHINE")]
+        machine: Option<Name>,
+    },
     /// Makes and shows certificates
     Certs {
         #[command(subcommand)]
@@ -151,6 +184,70 @@ pub(crate) struct Locate {
     /// With --machines: slots of each key [default: 9]
     #[arg(long, value_name = "N", requires = "machines")]
     pub(crate) slots: Option<u8>,
+}
+
+/// Once, or again and again.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    /// Look again every second, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// `kvctl ring`.
+#[derive(Args, Debug)]
+pub(crate) struct Ring {
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+    /// Mark this key's slots on the circle
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Draw it for a cluster of these machines, and ask nobody
+    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',', conflicts_with = "watch")]
+    pub(crate) machines: Vec<Name>,
+    /// With --machines: positions of each on the ring [default: 1]
+    #[arg(long, value_name = "N", requires = "machines")]
+    pub(crate) virtual_peers: Option<u32>,
+}
+
+/// `kvctl leave`.
+#[derive(Args, Debug)]
+pub(crate) struct Leave {
+    /// Which machine
+    #[arg(value_name = "MACHINE")]
+    pub(crate) machine: Name,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// `kvctl remove`.
+#[derive(Args, Debug)]
+pub(crate) struct Remove {
+    /// Which machine
+    #[arg(value_name = "MACHINE")]
+    pub(crate) machine: Name,
+    #[command(flatten)]
+    pub(crate) how: How,
+    /// Do not ask
+    #[arg(short, long, conflicts_with = "plan")]
+    pub(crate) yes: bool,
+}
+
+/// How a change of the membership is made.
+#[derive(Args, Debug)]
+pub(crate) struct How {
+    /// Show what would move, and change nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Return once the cluster has begun, and do not wait for the end
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) no_wait: bool,
+    /// With --plan: for a cluster of these machines, and ask nobody
+    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',', requires = "plan")]
+    pub(crate) machines: Vec<Name>,
+    /// With --machines: positions of each on the ring [default: 1]
+    #[arg(long, value_name = "N", requires = "machines")]
+    pub(crate) virtual_peers: Option<u32>,
 }
 
 /// `kvctl certs`.

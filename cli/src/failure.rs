@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use ennead::Name;
 use ennead::client::{Effect, Error};
 use serde_json::{Value, json};
 
@@ -32,6 +33,15 @@ pub(crate) enum Failure {
         /// Answers of the copies, where they were asked for.
         copies: Option<Value>,
     },
+    /// The cluster has no such member.
+    #[error("{0} is not a member of this cluster; nothing was changed")]
+    NoSuchMachine(Name),
+    /// The change is not made, for this reason.
+    #[error("{0}")]
+    Refused(String),
+    /// The time is over, and the end of it not seen.
+    #[error("{0}")]
+    TimeOver(String),
     /// Certificates cannot be made or read.
     #[error("{0}")]
     Certs(#[from] ennead::certs::CertError),
@@ -54,20 +64,22 @@ pub(crate) enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Absent { .. } | Self::Client(Error::VersionMismatch { .. }) => NO,
+            Self::Absent { .. } | Self::NoSuchMachine(_) | Self::Client(Error::VersionMismatch { .. }) => NO,
             Self::Client(e) => match e.effect() {
                 Effect::Unchanged => FAILED,
                 Effect::Unknown => UNKNOWN,
             },
-            Self::Untold { .. } => UNKNOWN,
-            Self::Usage(_) | Self::Certs(_) | Self::Input(..) | Self::Output(_) => FAILED,
+            Self::Untold { .. } | Self::TimeOver(_) => UNKNOWN,
+            Self::Usage(_) | Self::Refused(_) | Self::Certs(_) | Self::Input(..) | Self::Output(_) => FAILED,
         }
     }
 
     fn word(&self) -> &'static str {
         match self {
             Self::Client(e) => e.code(),
-            Self::Absent { .. } => "not_found",
+            Self::Absent { .. } | Self::NoSuchMachine(_) => "not_found",
+            Self::Refused(_) => "refused",
+            Self::TimeOver(_) => "timeout",
             Self::Usage(_) => "invalid",
             Self::Certs(_) => "certificates",
             Self::Input(..) => "input",

@@ -21,11 +21,7 @@ pub(crate) async fn run(args: Locate, global: &Global, output: &mut Output) -> R
     check_key(&args.key)?;
     let locations = match args.machines.is_empty() {
         true => connect(global).await?.locate(&args.key).await?,
-        false => {
-            let weight = args.virtual_peers.unwrap_or(IMAGINED_WEIGHT);
-            let slots = args.slots.unwrap_or(DEFAULT_SLOTS);
-            imagine(&args.key, &args.machines, weight, slots)?
-        }
+        false => locate(&args.key, &imagine_view(&args.machines, args.virtual_peers, args.slots)?),
     };
     match output.json {
         true => output.print_json(&to_json(&args.key, &locations))?,
@@ -34,8 +30,14 @@ pub(crate) async fn run(args: Locate, global: &Global, output: &mut Output) -> R
     Ok(Verdict::Yes)
 }
 
-/// The slots of a key in a cluster of these machines. Asks nobody.
-fn imagine(key: &str, machines: &[Name], weight: u32, slots: u8) -> Result<Vec<Location>, Failure> {
+/// The view of a cluster of these machines, each with so many positions. Asks nobody.
+pub(crate) fn imagine_view(
+    machines: &[Name],
+    weight: Option<u32>,
+    slots: Option<u8>,
+) -> Result<View, Failure> {
+    let weight = weight.unwrap_or(IMAGINED_WEIGHT);
+    let slots = slots.unwrap_or(DEFAULT_SLOTS);
     let member = |(i, &name): (usize, &Name)| Member {
         machine: Machine { name, incarnation: Incarnation::new(i as u64 + 1) },
         weight,
@@ -43,19 +45,24 @@ fn imagine(key: &str, machines: &[Name], weight: u32, slots: u8) -> Result<Vec<L
         state: MemberState::Up,
     };
     let members = machines.iter().enumerate().map(member).collect();
-    let view = View::new(ClusterId::new(0), Epoch::FIRST, slots, members, Vec::new())
-        .map_err(|e| Failure::Usage(e.to_string()))?;
-    let chain = Chain::of(key.as_bytes(), slots);
-    let owners = Ring::of(&view).owners(&chain);
+    View::new(ClusterId::new(0), Epoch::FIRST, slots, members, Vec::new())
+        .map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The slots of a key in a view.
+pub(crate) fn locate(key: &str, view: &View) -> Vec<Location> {
+    let chain = Chain::of(key.as_bytes(), view.slots());
+    let owners = Ring::of(view).owners(&chain);
     let locate = |(slot, &position)| Location {
         slot,
         position,
         owner: view.members()[owners.owner(slot) as usize].machine.name,
     };
-    Ok((1..=slots).zip(chain.positions()).map(locate).collect())
+    (1..=view.slots()).zip(chain.positions()).map(locate).collect()
 }
 
-fn to_json(key: &str, locations: &[Location]) -> Value {
+/// For programs.
+pub(crate) fn to_json(key: &str, locations: &[Location]) -> Value {
     let slot = |l: &Location| json!({"slot": l.slot, "position": l.position.to_string(), "owner": l.owner.to_string()});
     json!({"key": key, "slots": locations.iter().map(slot).collect::<Vec<_>>()})
 }

@@ -6,19 +6,36 @@
 //! | [`data`] | put, get, del |
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
+//! | [`members`], [`moves`] | the machines, and the data on its way between them |
+//! | [`ring`], [`circle`] | who owns how much; how that is drawn |
+//! | [`membership`], [`planned`] | leave and remove; what they would move |
+//! | [`check`] | compares every copy |
 //! | [`mod@bench`], [`measure`] | how fast; how that is told |
+//! | [`why`], [`crashes`] | why a machine failed; the crash reports that the ring keeps |
 //! | [`certs`] | the cluster's own authority |
+//! | [`watch`], [`terminal`] | once, or every second; what fits on a screen |
 //! | [`output`], [`failure`] | what is said, and how it ends |
 
 mod args;
 mod bench;
 mod certs;
+mod check;
+mod circle;
+mod crashes;
 mod data;
 mod failure;
 mod locate;
 mod measure;
+mod members;
+mod membership;
+mod moves;
 mod output;
+mod planned;
+mod ring;
 mod status;
+mod terminal;
+mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -58,7 +75,15 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Get(args) => data::get(args, global, output).await,
         Command::Del(args) => data::del(args, global, output).await,
         Command::Locate(args) => locate::run(args, global, output).await,
-        Command::Status => status::run(global, output).await,
+        Command::Status(args) => status::run(args, global, output).await,
+        Command::Members(args) => members::run(args, global, output).await,
+        Command::Ring(args) => ring::run(args, global, output).await,
+        Command::Moves(args) => moves::run(args, global, output).await,
+        Command::Leave(args) => membership::leave(args, global, output).await,
+        Command::Remove(args) => membership::remove(args, global, output).await,
+        Command::Check => check::run(global, output).await,
+        Command::Why { machine } => why::run(machine, global, output).await,
+        Command::Crashes { machine } => crashes::run(machine, global, output).await,
         Command::Bench(args) => bench::run(args, global, output).await,
         Command::Certs { command } => certs::run(command, output),
         Command::Completions { shell } => {
@@ -82,7 +107,7 @@ async fn connect(global: &Global) -> Result<Client, Failure> {
     };
     let mut options = ClientOptions::new(global.peers.clone(), certs);
     options.identity = global.identity.clone();
-    options.timeout = global.timeout;
+    options.timeout = global.timeout();
     Ok(Client::with_options(options).await?)
 }
 

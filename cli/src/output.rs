@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::terminal::width as width_of;
 
 /// Stdout and stderr.
 #[derive(Debug)]
@@ -68,6 +69,31 @@ impl Output {
         }
     }
 
+    /// Asks a person yes or no; anything but yes is no, silence too.
+    pub(crate) fn ask(&mut self, question: &str) -> bool {
+        let mut stderr = io::stderr().lock();
+        let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+        let mut answer = String::new();
+        asked.is_ok()
+            && io::stdin().read_line(&mut answer).is_ok()
+            && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    }
+
+    /// True if there is a person to ask.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.stderr_is_terminal && !self.json && io::stdin().is_terminal()
+    }
+
+    /// Takes the line of progress away.
+    pub(crate) fn no_progress(&mut self) {
+        self.progress("");
+    }
+
+    /// True if colours are wanted.
+    pub(crate) fn is_colourful(&self) -> bool {
+        self.colour
+    }
+
     /// A version: the number alone is data. Where a person looks on, words lead up to it.
     pub(crate) fn version(&mut self, word: &str, version: u64) -> Result<(), Failure> {
         if self.stdout_is_terminal && self.stderr_is_terminal {
@@ -96,34 +122,20 @@ impl Output {
 /// Rows of text in columns, the first row being their heads.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| seen(c)).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| width_of(c)).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(cell);
-            line.push_str(&" ".repeat(width - seen(cell) + 2));
+            line.push_str(&" ".repeat(width - width_of(cell) + 2));
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
-}
-
-/// How wide a cell looks: colours take no room.
-fn seen(cell: &str) -> usize {
-    let mut width = 0;
-    let mut escaped = false;
-    for c in cell.chars() {
-        match c {
-            '\x1b' => escaped = true,
-            'm' if escaped => escaped = false,
-            _ if escaped => {}
-            _ => width += 1,
-        }
-    }
-    width
 }
 
 #[cfg(test)]

@@ -1,38 +1,41 @@
 //! One screen: can any four fail now? Who is up, suspect or down, since when and why.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ennead::Name;
+use ennead::plan::tolerable;
 use ennead::status::{MachineStatus, PeerState, PeerStatus};
 use ennead::units::show_duration;
-use ennead_ring::{MemberState, View, quorum_of};
+use ennead_ring::{Epoch, MemberState, View, quorum_of};
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::args::{Global, Watch};
 use crate::data::rfc3339;
 use crate::failure::Failure;
+use crate::moves::{self, Accounts, Move, Rates};
 use crate::output::{Colour, Output, table};
+use crate::watch::{Look, show};
 use crate::{Verdict, connect};
 
 /// Prints it; "no" if not every machine is up.
-pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
+pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
-    let view = client.view().await?;
-    let accounts = client.status().await?;
-    let summary = Summary::of(&view, &accounts);
-    match output.json {
-        true => output.print_json(&summary.to_json(&view))?,
-        false => {
-            let text = summary.to_text(&view, output);
-            output.data(text.as_bytes())?;
-        }
-    }
-    Ok(if summary.healthy() { Verdict::Yes } else { Verdict::No })
+    let mut rates = Rates::default();
+    show(args, output, async |output: &Output| {
+        let view = client.view().await?;
+        let accounts = client.status().await?;
+        let summary = Summary::of(&view, &accounts);
+        let moves = rates.look(&accounts, Instant::now());
+        let verdict = if summary.healthy() { Verdict::Yes } else { Verdict::No };
+        let text = summary.to_text(&view, &moves, output);
+        Ok(Look { text, json: summary.to_json(&view, &moves), verdict })
+    })
+    .await
 }
 
 /// How a machine is, seen from here and by the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Health {
+pub(crate) enum Health {
     /// It answers us, and the others reach it.
     Up,
     /// Some reach it, some do not, or it answers us and not their probes.
@@ -46,7 +49,7 @@ enum Health {
 }
 
 impl Health {
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Suspect => "suspect",
@@ -56,7 +59,7 @@ impl Health {
         }
     }
 
-    fn colour(self) -> Colour {
+    pub(crate) fn colour(self) -> Colour {
         match self {
             Self::Up => Colour::Green,
             Self::Down => Colour::Red,
@@ -67,35 +70,44 @@ impl Health {
 
 /// What is known of one machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Line {
-    name: Name,
-    health: Health,
+pub(crate) struct Line {
+    pub(crate) name: Name,
+    pub(crate) health: Health,
     /// True if it owns slots: what the first line counts.
     in_ring: bool,
     /// How long it has been so; `None` if nobody knows.
     since: Option<Duration>,
-    reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Version of its program, if it answered.
-    version: Option<String>,
-    records: Option<u64>,
+    pub(crate) version: Option<String>,
+    pub(crate) records: Option<u64>,
     /// Its positions on the ring, and for how many of them it votes.
-    slots: Option<(u32, u32)>,
+    pub(crate) slots: Option<(u32, u32)>,
+    /// Its newest view.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) uptime: Option<Duration>,
 }
 
 /// What there is to say.
-struct Summary {
-    lines: Vec<Line>,
+pub(crate) struct Summary {
+    pub(crate) lines: Vec<Line>,
     slots: u8,
+    /// True if all have what they own in the newest view, so that no earlier one is needed (T1).
+    pub(crate) settled: bool,
 }
 
 impl Summary {
-    fn of(view: &View, accounts: &[(Name, Result<MachineStatus, String>)]) -> Self {
+    pub(crate) fn of(view: &View, accounts: &Accounts) -> Self {
         let lines = view.members().iter().map(|member| {
             let name = member.machine.name;
             let account = accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account);
             line(name, member.state, account, accounts)
         });
-        Self { lines: lines.collect(), slots: view.slots() }
+        let settled = |(_, account): &(Name, Result<MachineStatus, String>)| {
+            account.as_ref().is_ok_and(|account| account.settled >= view.epoch())
+        };
+        let settled = accounts.iter().any(settled);
+        Self { lines: lines.collect(), slots: view.slots(), settled }
     }
 
     fn machines(&self) -> usize {
@@ -150,7 +162,7 @@ impl Summary {
         }
     }
 
-    fn to_text(&self, view: &View, output: &Output) -> String {
+    fn to_text(&self, view: &View, moves: &[Move], output: &Output) -> String {
         let (colour, headline) = self.headline();
         let head = ["MACHINE", "STATE", "SINCE", "RECORDS", "REASON"].map(String::from).to_vec();
         let row = |l: &Line| {
@@ -164,21 +176,23 @@ impl Summary {
         };
         let rows: Vec<_> = std::iter::once(head).chain(self.lines.iter().map(row)).collect();
         let facts = format!(
-            "cluster {}, epoch {}, {} slots a key, {} must agree",
+            "cluster {}, epoch {} ({}), {} slots a key, {} must agree",
             view.cluster(),
             view.epoch(),
+            if self.settled { "settled" } else { "not settled yet" },
             self.slots,
             quorum_of(self.slots)
         );
+        let moves = moves::summary(moves).map(|line| format!("\n{line}\n")).unwrap_or_default();
         format!(
-            "{}\n{}\n\n{}",
+            "{}\n{}\n\n{}{moves}",
             output.paint(colour, &headline),
             output.paint(Colour::Dim, &facts),
             table(&rows)
         )
     }
 
-    fn to_json(&self, view: &View) -> Value {
+    fn to_json(&self, view: &View, moves: &[Move]) -> Value {
         let now = SystemTime::now();
         let machine = |l: &Line| {
             json!({
@@ -196,13 +210,14 @@ impl Summary {
             "cluster": view.cluster().to_string(),
             "epoch": view.epoch().number,
             "generation": view.epoch().generation,
+            "settled": self.settled,
             "slots": self.slots,
             "quorum": quorum_of(self.slots),
             "tolerates": self.tolerates().unwrap_or(0),
             "healthy": self.healthy(),
             "summary": self.headline().1,
             "machines": self.lines.iter().map(machine).collect::<Vec<_>>(),
-            "moves": [],
+            "moves": moves::to_json(moves),
         })
     }
 }
@@ -212,7 +227,7 @@ fn line(
     name: Name,
     state: MemberState,
     account: Option<&Result<MachineStatus, String>>,
-    accounts: &[(Name, Result<MachineStatus, String>)],
+    accounts: &Accounts,
 ) -> Line {
     let others = accounts.iter().filter(|(n, _)| *n != name).filter_map(|(_, account)| account.as_ref().ok());
     let seen: Vec<_> = others.flat_map(|a| a.peers.iter().filter(|p| p.name == name)).collect();
@@ -258,6 +273,8 @@ fn line(
         version: own.map(|o| o.version.clone()),
         records: own.map(|o| o.records),
         slots: own.map(|o| (o.slots, o.synced_slots)),
+        epoch: own.map(|o| o.epoch),
+        uptime: own.map(|o| Duration::from_millis(o.uptime_ms)),
     }
 }
 
@@ -288,28 +305,6 @@ fn silence(missed: &[&&PeerStatus]) -> Option<String> {
     let machines = if by.len() == 1 { "1 machine".to_string() } else { format!("{} machines", by.len()) };
     let time = show_duration(Duration::from_millis(longest));
     Some(format!("{word} by {machines}, no answer to probes for {time}"))
-}
-
-/// Machines that may be lost at once, of so many: the table of PROTOCOL section 2, for any number of slots.
-///
-/// Slots are shared evenly, some machines owning one more than others; lost are those that own the most.
-fn tolerable(machines: usize, slots: u8) -> usize {
-    let slots = usize::from(slots);
-    let Some(share) = slots.checked_div(machines) else { return 0 };
-    let larger = slots % machines;
-    let mut spare = slots - usize::from(quorum_of(slots as u8));
-    let mut lost = 0;
-    for machine in 0..machines {
-        let owns = share + usize::from(machine < larger);
-        if owns == 0 {
-            break;
-        }
-        match spare.checked_sub(owns) {
-            Some(left) => (spare, lost) = (left, lost + 1),
-            None => break,
-        }
-    }
-    lost
 }
 
 #[cfg(test)]

@@ -303,6 +303,12 @@ impl Coordinator {
             waiting.mark_sent();
             self.waiting.push_back(waiting);
         }
+        if turn.local.present().me.is_none() {
+            // V5: nobody takes part in a round of a machine that is not in the view.
+            for waiting in mem::take(&mut self.waiting) {
+                turn.answer(&waiting, Outcome::NotHere);
+            }
+        }
         self.advance(turn);
     }
 
@@ -329,7 +335,7 @@ impl Coordinator {
         let Some(at) = self.handed.iter().position(|h| h.ask == ask) else { return };
         let Handed { to, mut waiting, .. } = self.handed.swap_remove(at);
         turn.local.forget(ask);
-        if let Outcome::Refused(_) | Outcome::Overloaded { .. } = outcome {
+        if let Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere = outcome {
             // Not its fault: try it here.
             self.favourite = None;
             waiting.handed = true;

@@ -289,6 +289,11 @@ impl Detector {
         dead.collect()
     }
 
+    /// When a machine was last heard.
+    pub(crate) fn last_heard(&self, name: Name) -> Option<Mono> {
+        self.peers.iter().find(|peer| peer.machine.name == name)?.heard
+    }
+
     /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
     pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
         let Some(present) = local.newest() else { return Vec::new() };

@@ -347,6 +347,8 @@ pub enum Outcome {
     Overloaded { retry_after: u32 },
     /// Not tried, for this reason. Nothing was changed.
     Refused(Box<str>),
+    /// Not tried: this machine is in no view, or no longer in it. Another one may; nothing was changed.
+    NotHere,
 }
 
 impl Outcome {

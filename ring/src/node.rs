@@ -368,6 +368,11 @@ impl Node {
         self.detector.suspects(&self.local)
     }
 
+    /// When a machine was last heard, if it was: by itself, or by somebody who was asked to listen.
+    pub fn heard(&self, name: Name) -> Option<Mono> {
+        self.detector.last_heard(name)
+    }
+
     /// Members that say they are not well, how, and since when.
     pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
         self.detector.unwell(&self.local)
@@ -704,8 +709,7 @@ impl Node {
                 self.born(now, effects);
             }
             (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
-                let reason = "this machine belongs to no cluster yet";
-                let outcome = Outcome::Refused(reason.into());
+                let outcome = Outcome::NotHere;
                 self.local.send(from, Message::Outcome { ask, outcome }, None, effects);
             }
             _ => {}
@@ -1059,7 +1063,9 @@ impl Cell {
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
         turn.local.waiting_bytes += waiting.cost();
-        if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
+        if turn.local.present().me.is_none() {
+            turn.answer(&waiting, Outcome::NotHere);
+        } else if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
         } else if let Some(reason) = unacceptable(turn, &waiting) {
             turn.answer(&waiting, Outcome::Refused(reason));
@@ -1125,7 +1131,8 @@ fn spare_requests(answer: &mut Answer) {
 
 /// Why a client's request is refused before anything is tried.
 fn unacceptable(turn: &Turn<'_>, waiting: &Waiting) -> Option<Box<str>> {
-    if matches!(waiting.from, Addr::Client(_)) && turn.key.is_reserved() {
+    // Whoever may read anything may read those.
+    if matches!((waiting.from, &waiting.op), (Addr::Client(_), Op::Write(_))) && turn.key.is_reserved() {
         return Some("keys that begin with a zero byte are the cluster's own".into());
     }
     match &waiting.op {

@@ -70,6 +70,11 @@ impl Readings {
             for waiting in mem::take(&mut reading.waiting).into_iter().rev() {
                 self.next.push_front(waiting);
             }
+            if turn.local.present().me.is_none() {
+                for waiting in mem::take(&mut self.next) {
+                    turn.answer(&waiting, Outcome::NotHere);
+                }
+            }
             self.end(turn);
         }
     }

@@ -177,11 +177,10 @@ impl Turn<'_> {
             (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if sent => {
                 Outcome::Unknown { votes, needed, silent }
             }
-            (Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. }, Op::Write(_))
-                if sent =>
-            {
-                Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() }
-            }
+            (
+                Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere,
+                Op::Write(_),
+            ) if sent => Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() },
             (outcome, _) => outcome,
         };
         self.local.waiting_bytes = self.local.waiting_bytes.saturating_sub(waiting.cost());

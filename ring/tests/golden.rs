@@ -443,6 +443,7 @@ fn tell(outcome: &Outcome) -> String {
         Outcome::Unknown { votes, needed, .. } => format!("unknown, {votes} of {needed}"),
         Outcome::Overloaded { .. } => "overloaded".to_string(),
         Outcome::Refused(reason) => format!("refused: {reason}"),
+        Outcome::NotHere => "not here".to_owned(),
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
-use crate::status::MachineStatus;
+use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
+use crate::verdict::Testimony;
 use crate::wire::{Frame, Role};
 
 /// How long a machine that owes an answer may be silent before it is pinged, at least.
@@ -49,6 +50,11 @@ impl Known {
 pub(super) enum Reply {
     Ring(Box<Envelope>),
     Status(Box<MachineStatus>),
+    Check {
+        before: CheckStatus,
+        refused: Option<String>,
+    },
+    Why(Box<Testimony>),
     /// This machine cannot be reached; whatever was sent to it may be lost.
     Down(String),
 }
@@ -249,12 +255,15 @@ impl Link {
                     Message::Outcome { outcome: Outcome::Refused(reason), .. } => {
                         why.insert(name, reason.into());
                     }
+                    Message::Outcome { outcome: Outcome::NotHere, .. } => {
+                        why.insert(name, "this machine belongs to no cluster yet".to_owned());
+                    }
                     _ => {}
                 },
                 Reply::Down(reason) => {
                     why.insert(name, reason);
                 }
-                Reply::Status(_) => {}
+                Reply::Status(_) | Reply::Check { .. } | Reply::Why(_) => {}
             }
         }
         match newest {
@@ -457,24 +466,27 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                         let ask = match &envelope.message {
                             Message::Answer { ask, .. }
                             | Message::Outcome { ask, .. }
-                            | Message::ViewTold { ask, .. } => ask.0,
+                            | Message::ViewTold { ask, .. }
+                            | Message::Wished { ask, .. } => ask.0,
                             _ => continue,
                         };
                         (ask, Reply::Ring(envelope))
                     }
                     Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
+                    Frame::CheckTold { ask, before, refused } => (ask, Reply::Check { before, refused }),
+                    Frame::WhyTold { ask, testimony } => (ask, Reply::Why(testimony)),
                     _ => continue,
                 };
                 if let Some(waiting) = state.pending.get(&ask) {
                     let _ = waiting.send((machine.name, reply));
                 }
             }
-            Event::Up { machine } => {
+            Event::Up { machine, .. } => {
                 state.health.entry(machine.name).or_default().alive();
                 drop(state);
                 link.changed.notify_waiters();
             }
-            Event::Down { name, reason } => {
+            Event::Down { name, reason, .. } => {
                 let health = state.health.entry(name).or_default();
                 health.up = false;
                 health.why = Some(reason.clone());

@@ -65,7 +65,7 @@ impl Asking {
                 self.answered.push((name, took));
             }
             Reply::Down(_) if !self.answered.iter().any(|(n, _)| *n == name) => self.refused.push(name),
-            Reply::Down(_) | Reply::Status(_) => {}
+            Reply::Down(_) | Reply::Status(_) | Reply::Check { .. } | Reply::Why(_) => {}
         }
     }
 

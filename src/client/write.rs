@@ -239,7 +239,7 @@ impl Tries<'_> {
                 self.lost = self.all.last().is_some_and(|t| t.name == name);
                 return Taken::Closed;
             }
-            Reply::Down(_) | Reply::Status(_) => return Taken::Nothing,
+            Reply::Down(_) | Reply::Status(_) | Reply::Check { .. } | Reply::Why(_) => return Taken::Nothing,
         };
         let others_changed_nothing = self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
         let Some(this) = self.all.iter_mut().find(|t| t.ask == asked) else { return Taken::Nothing };
@@ -259,6 +259,11 @@ impl Tries<'_> {
             Outcome::Overloaded { retry_after } => {
                 this.stands = Stands::Unchanged;
                 self.overloaded = Some(Duration::from_millis(retry_after.into()));
+                Taken::Closed
+            }
+            // In no view, or no longer in it: another one is. A newer view says who.
+            Outcome::NotHere => {
+                this.stands = Stands::Unchanged;
                 Taken::Closed
             }
             Outcome::Refused(reason) => {

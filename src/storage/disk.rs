@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A journal file, as its writer sees it.
 pub(super) trait Disk: Send {
@@ -22,7 +24,36 @@ pub(super) struct FileDisk(pub(super) File);
 
 impl FileDisk {
     pub(super) fn disks() -> Disks {
-        Arc::new(|file, _| Box::new(Self(file)))
+        Arc::new(|file, path| {
+            // DATA/journal/FILE
+            let data = path.parent().and_then(Path::parent).filter(|_| SLOW.load(Relaxed));
+            match data.map(|data| data.join("slow-disk")) {
+                Some(how) => Box::new(SlowDisk(Self(file), how)),
+                None => Box::new(Self(file)),
+            }
+        })
+    }
+}
+
+static SLOW: AtomicBool = AtomicBool::new(false);
+
+/// Test-only: from now on, each fsync of a journal first waits as many milliseconds as `DATA/slow-disk` says.
+#[doc(hidden)]
+pub fn slow_by_file() {
+    SLOW.store(true, Relaxed);
+}
+
+struct SlowDisk(FileDisk, PathBuf);
+
+impl Disk for SlowDisk {
+    fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(at, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let wait = std::fs::read_to_string(&self.1).ok().and_then(|text| text.trim().parse().ok());
+        std::thread::sleep(Duration::from_millis(wait.unwrap_or(0)));
+        self.0.sync()
     }
 }
 

@@ -8,6 +8,8 @@
 //! DIR/doubtful      why this incarnation must not vote again, found while it ran; text
 //! DIR/peers         the members' names: whom to ask should the rest be lost; text
 //! DIR/damaged-N/    what was moved aside when it was found to be damaged, at the Unix time N
+//! DIR/run           which run of the program has it, and how that ended; not storage's own
+//! DIR/crashes/      crash reports; not storage's own
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -167,7 +169,8 @@ fn foreign(path: &Path) -> Result<Option<String>, StorageError> {
         match name.to_string_lossy().as_ref() {
             MARK | MARK_NEW => return Ok(None),
             // `lost+found`: the directory may be the root of a file system of its own.
-            LOCK | "lost+found" | PEERS | PEERS_NEW => {}
+            // `run` and `crashes`: what is left of a machine that ended before it had made anything.
+            LOCK | "lost+found" | PEERS | PEERS_NEW | "run" | "run.new" | "crashes" => {}
             aside if damaged_at(aside).is_some() => {}
             other => strangers.push(other.to_owned()),
         }

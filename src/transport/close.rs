@@ -73,6 +73,36 @@ impl CloseCode {
     }
 }
 
+/// What the end of a connection, or a dial that failed, says of the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Its process said that it ends.
+    Farewell,
+    /// There is somebody, and for this reason we do not belong together.
+    Refused(CloseCode),
+    /// Nothing came back.
+    Silence,
+    /// Nothing much: another connection is in use, or it is back already.
+    Other,
+}
+
+impl Ended {
+    fn of(code: Option<CloseCode>, shutdown: bool) -> Self {
+        match code {
+            Some(CloseCode::Shutdown) if shutdown => Self::Farewell,
+            Some(CloseCode::Silent) => Self::Silence,
+            Some(
+                code @ (CloseCode::AnotherCluster
+                | CloseCode::WrongVersion
+                | CloseCode::WrongName
+                | CloseCode::NotAllowed
+                | CloseCode::Certificate),
+            ) => Self::Refused(code),
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A reason short enough to travel.
 pub(super) fn cut(reason: &str) -> String {
     plain(reason.as_bytes(), LONGEST)
@@ -82,12 +112,20 @@ pub(super) fn cut(reason: &str) -> String {
 pub(super) struct End {
     pub(super) code: Option<CloseCode>,
     pub(super) text: String,
+    pub(super) how: Ended,
+}
+
+impl End {
+    /// The end of a connection that we ended.
+    pub(super) fn ours(code: CloseCode, text: String) -> Self {
+        Self { code: Some(code), text, how: Ended::of(Some(code), false) }
+    }
 }
 
 /// What to make of the end of a connection with `name`. The text begins with what it is about:
 /// `NAME closed: ...` in the peer's own words, or `certificate: ...`, `refused: ...`, `timed out`.
 pub(super) fn end_of(name: &str, error: &ConnectionError) -> End {
-    let end = |code, text: String| End { code, text };
+    let end = |code, text: String| End { code, text, how: Ended::of(code, true) };
     match error {
         ConnectionError::ApplicationClosed(close) => end(
             CloseCode::from_number(close.error_code.into_inner()),
@@ -120,7 +158,7 @@ pub(super) fn end_of(name: &str, error: &ConnectionError) -> End {
             format!("wrong version: {name} speaks no QUIC version of ours"),
         ),
         ConnectionError::Reset => end(None, format!("{name} restarted")),
-        ConnectionError::TimedOut => end(None, "timed out".to_string()),
+        ConnectionError::TimedOut => End { how: Ended::Silence, ..end(None, "timed out".to_string()) },
         ConnectionError::LocallyClosed => end(None, "closed here".to_string()),
         ConnectionError::CidsExhausted => end(None, "too many connections in this process".to_string()),
     }
@@ -142,7 +180,7 @@ fn of_alert(alert: u8, detail: &str) -> End {
         42 | 43 | 44 | 46 | 51 => (CloseCode::Certificate, "certificate: not accepted".to_string()),
         other => (CloseCode::Handshake, format!("handshake failed (TLS alert {other})")),
     };
-    End { code: Some(code), text: format!("{text} ({detail})") }
+    End { code: Some(code), text: format!("{text} ({detail})"), how: Ended::of(Some(code), false) }
 }
 
 /// The reason for which a dial of `name` failed before there was any answer.

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::close::{CloseCode, cut, end_of, no_answer};
+use super::close::{CloseCode, End, Ended, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
@@ -56,8 +56,6 @@ pub(super) struct Shared {
     /// Where our tasks live, whoever calls from wherever.
     runtime: Handle,
     cluster: OnceLock<ClusterId>,
-    /// Drawn for this endpoint: see [`Hello::run`].
-    run: u64,
     next_link: AtomicU64,
     closing: AtomicBool,
     listener_restarts: Mutex<Restarts>,
@@ -187,6 +185,15 @@ impl Drop for Handshake {
 struct Refused {
     code: Option<CloseCode>,
     reason: String,
+    how: Ended,
+}
+
+impl Refused {
+    /// We end it, for this reason.
+    fn by_us(code: CloseCode, reason: String) -> Self {
+        let End { code, text, how } = End::ours(code, reason);
+        Self { code, reason: text, how }
+    }
 }
 
 impl Shared {
@@ -209,7 +216,6 @@ impl Shared {
             endpoint,
             runtime,
             cluster,
-            run: rand::random(),
             next_link: AtomicU64::new(1),
             closing: AtomicBool::new(false),
             listener_restarts: Mutex::new(Restarts::of("listener")),
@@ -238,7 +244,7 @@ impl Shared {
             role: self.config.role,
             cluster: self.cluster.get().copied(),
             version: env!("CARGO_PKG_VERSION").to_string(),
-            run: self.run,
+            run: self.config.run,
         }
     }
 
@@ -339,7 +345,7 @@ impl Shared {
             Counters::add(&self.counters.dials, 1);
             let dialled = match timeout(self.config.dial_timeout, self.dial(name)).await {
                 Ok(dialled) => dialled,
-                Err(_) => Err(Refused { code: None, reason: no_answer(name) }),
+                Err(_) => Err(Refused { code: None, reason: no_answer(name), how: Ended::Silence }),
             };
             match dialled {
                 Ok((connection, machine, hello, main)) => {
@@ -365,7 +371,7 @@ impl Shared {
             }
             peer.lost(peer.failures.saturating_add(1));
             if peer.links.is_empty() {
-                peer.note(Event::Down { name, reason: refused.reason });
+                peer.note(Event::Down { name, reason: refused.reason, how: refused.how });
             }
             peer.links.clone()
         };
@@ -378,20 +384,20 @@ impl Shared {
 
     async fn dial(&self, name: Name) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
         let text = name.ip().to_string();
-        let connecting = self
-            .endpoint
-            .connect(name.address(), &text)
-            .map_err(|e| Refused { code: None, reason: format!("cannot be dialled from here: {e}") })?;
+        let connecting = self.endpoint.connect(name.address(), &text).map_err(|e| {
+            let reason = format!("cannot be dialled from here: {e}");
+            Refused { code: None, reason, how: Ended::Other }
+        })?;
         let ended = |error: &quinn::ConnectionError| {
             let end = end_of(&name.to_string(), error);
             // What the other end counted and refused is not ours to count.
             let code = end.code.filter(|_| matches!(error, quinn::ConnectionError::TransportError(_)));
-            Refused { code, reason: end.text }
+            Refused { code, reason: end.text, how: end.how }
         };
         let connection = connecting.await.map_err(|e| ended(&e))?;
         let refuse = |code: CloseCode, reason: String| {
             connection.close(code.number(), cut(&reason).as_bytes());
-            Refused { code: Some(code), reason }
+            Refused::by_us(code, reason)
         };
         let lost = |error: NoHello| match error {
             NoHello::Bad(code, why) => refuse(code, why),
@@ -516,14 +522,14 @@ impl Shared {
         let from = incoming.remote_address().to_string();
         let ended = |error: &quinn::ConnectionError| {
             let end = end_of(&from, error);
-            Refused { code: end.code, reason: end.text }
+            Refused { code: end.code, reason: end.text, how: end.how }
         };
         let connection = incoming.accept().map_err(|e| ended(&e))?.await.map_err(|e| ended(&e))?;
         // A caller that never says hello is cut off by the timeout around this: it is told so here.
         let cut_off = CutOff(Some(&connection));
         let refuse = |code: CloseCode, reason: String| {
             connection.close(code.number(), cut(&reason).as_bytes());
-            Refused { code: Some(code), reason }
+            Refused::by_us(code, reason)
         };
         let lost = |error: NoHello| match error {
             NoHello::Bad(code, why) => refuse(code, why),
@@ -576,7 +582,7 @@ impl Shared {
         link.set_told_up();
         link.serve(self, main).await;
         self.lock().clients.remove(&id);
-        tracing::debug!(client = id, reason = self.end_of(&link).1, "client gone");
+        tracing::debug!(client = id, reason = self.end_of(&link).text, "client gone");
         let _ = self.events.send(Event::ClientGone(id)).await;
     }
 
@@ -591,6 +597,7 @@ impl Shared {
         let name = machine.name;
         let id = self.next_link.fetch_add(1, Relaxed);
         let run = (machine, hello.run);
+        let version = hello.version.clone();
         let (link, older) = {
             let mut table = self.lock();
             let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
@@ -608,10 +615,10 @@ impl Shared {
             peer.choose(self.me());
             if peer.told_up != Some(run) {
                 if peer.told_up.is_some() {
-                    peer.note(Event::Down { name, reason: format!("{name} restarted") });
+                    peer.note(Event::Down { name, reason: format!("{name} restarted"), how: Ended::Other });
                 }
                 peer.told_up = Some(run);
-                peer.note(Event::Up { machine });
+                peer.note(Event::Up { machine, run: run.1, version });
             }
             (link, older)
         };
@@ -631,7 +638,7 @@ impl Shared {
 
     /// Takes a connection that ended off the table.
     fn ended(self: &Arc<Self>, name: Name, link: &Arc<Link>) {
-        let (code, reason) = self.end_of(link);
+        let End { code, text: reason, how } = self.end_of(link);
         let mut table = self.lock();
         let Some(peer) = table.peers.get_mut(&name) else { return };
         let before = peer.links.len();
@@ -651,24 +658,21 @@ impl Shared {
             };
             peer.lost(failures);
             peer.told_up = None;
-            peer.note(Event::Down { name, reason });
+            peer.note(Event::Down { name, reason, how });
             if !peer.lanes.is_empty() {
                 self.dial_soon(name, peer);
             }
         }
     }
 
-    /// Why a connection ended: the code, if it was one of ours, and the text for people.
-    fn end_of(&self, link: &Link) -> (Option<CloseCode>, String) {
+    /// Why a connection ended: the code, if it was one of ours, the text for people, and what it says of the other end.
+    fn end_of(&self, link: &Link) -> End {
         if let Some((code, why)) = link.farewell() {
-            return (Some(*code), why.clone());
+            return End::ours(*code, why.clone());
         }
         match link.connection.close_reason() {
-            Some(error) => {
-                let end = end_of(&link.from.to_string(), &error);
-                (end.code, end.text)
-            }
-            None => (None, "ended".to_string()),
+            Some(error) => end_of(&link.from.to_string(), &error),
+            None => End { code: None, text: "ended".to_string(), how: Ended::Other },
         }
     }
 

@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ennead_ring::gossip::{Gossip, News, Said};
+use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Write as Wanted,
+    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Purpose, Write as Wanted,
 };
 use ennead_ring::stamp::{Applied, Ballot, Came, Hlc, Record, RequestId, Stamp, State};
 use ennead_ring::view::{Epoch, Incarnation, Member, MemberState, Name, View};
@@ -13,7 +13,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::{PeerState, PeerStatus};
+use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
+use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
 
 // ---- Any frame there can be
 
@@ -157,7 +158,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 fn gossip() -> impl Strategy<Value = Gossip> {
     let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
-    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent])
+    let health =
+        (any::<u32>(), any::<u8>()).prop_map(|(stalled_ms, load)| Said::Health(Health { stalled_ms, load }));
+    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health])
         .prop_map(|(of, refuted, said)| News { of, refuted, said });
     vec(news, 0..12).prop_map(Gossip::new)
 }
@@ -208,12 +211,30 @@ fn status() -> impl Strategy<Value = MachineStatus> {
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
-    (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers).prop_map(
-        |(machine, cluster, epoch, version, peers, (uptime_ms, records, clients, part_restarts))| {
+    let purpose = prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Check)];
+    let names = || vec(name(), 0..4);
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let one = (purpose, counts, names(), names()).prop_map(
+        |(purpose, (keys, bytes, looked, total, since_ms), from, waits_for)| MoveStatus {
+            purpose,
+            keys,
+            bytes,
+            looked,
+            total,
+            since_ms,
+            from,
+            waits_for,
+        },
+    );
+    let work = (epoch(), vec(one, 0..4), check());
+    (machine(), cluster(), epoch(), ".{0,20}", vec(peer, 0..20), numbers, work).prop_map(
+        |(machine, cluster, epoch, version, peers, numbers, (settled, moves, check))| {
+            let (uptime_ms, records, clients, part_restarts) = numbers;
             MachineStatus {
                 machine,
                 cluster,
                 epoch,
+                settled,
                 version,
                 uptime_ms,
                 slots: clients,
@@ -222,9 +243,93 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 records,
                 clients,
                 part_restarts,
+                moves,
+                check,
             }
         },
     )
+}
+
+fn check() -> impl Strategy<Value = CheckStatus> {
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (any::<bool>(), counts).prop_map(|(running, (rounds, keys, unlike, mended, collected))| CheckStatus {
+        rounds,
+        running,
+        keys,
+        unlike,
+        mended,
+        collected,
+    })
+}
+
+fn testimony() -> impl Strategy<Value = Testimony> {
+    let ended = (".{0,60}", any::<bool>(), any::<u64>()).prop_map(|(reason, failed, at_ms)| Ended {
+        reason,
+        failed,
+        at_ms,
+    });
+    let before = (any::<u64>(), ".{0,20}", option::of(ended)).prop_map(|(run, version, ended)| Before {
+        run,
+        version,
+        ended,
+    });
+    let own = (any::<u64>(), any::<u64>(), ".{0,20}", any::<u32>(), any::<u8>(), option::of(before))
+        .prop_map(|(run, ms, version, stalled_ms, load, before)| Own {
+            run,
+            uptime_ms: ms,
+            version,
+            stalled_ms,
+            load,
+            unwell_ms: ms,
+            before,
+        });
+    let ending = || {
+        let kinds = [EndKind::Farewell, EndKind::Incompatible, EndKind::Silence, EndKind::Other];
+        let kind = (0..4usize).prop_map(move |i| kinds[i]);
+        (kind, ".{0,60}", any::<u64>()).prop_map(|(kind, text, ago_ms)| Ending { kind, text, ago_ms })
+    };
+    let knocked = || {
+        let all = [Knocked::Refused, Knocked::Silent, Knocked::NoRoute];
+        (0..3usize).prop_map(move |i| all[i])
+    };
+    let knock =
+        (knocked(), knocked(), any::<u64>()).prop_map(|(port, host, ago_ms)| Knock { port, host, ago_ms });
+    let met = (any::<u64>(), ".{0,20}", any::<u64>(), any::<bool>())
+        .prop_map(|(run, version, ago_ms, farewell)| Met { run, version, ago_ms, farewell });
+    let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
+    let heard = (state, any::<u64>(), vec(name(), 0..9), option::of(any::<u64>()));
+    let ends = (option::of(ending()), option::of(ending()), option::of(knock), vec(met, 0..3));
+    let rest = (
+        option::of((any::<u32>(), any::<u8>(), any::<u64>())),
+        option::of(".{0,60}"),
+        option::of((any::<bool>(), any::<u64>())),
+        option::of(any::<u64>()),
+    );
+    let seen = (heard, ends, rest).prop_map(
+        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms))| {
+            let (state, silent_ms, by, heard_ms) = heard;
+            Seen {
+                state,
+                silent_ms,
+                by,
+                heard_ms,
+                runs,
+                lost_ms,
+                end,
+                farewell,
+                knock,
+                unwell,
+                last_words,
+                gone,
+            }
+        },
+    );
+    (name(), any::<u64>(), option::of(own), option::of(seen)).prop_map(|(by, wall_ms, own, seen)| Testimony {
+        by,
+        wall_ms,
+        own,
+        seen,
+    })
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -237,8 +342,15 @@ fn frame() -> impl Strategy<Value = Frame> {
         1 => any::<u64>().prop_map(Frame::Ping),
         1 => any::<u64>().prop_map(Frame::Pong),
         1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
+        1 => ".{0,60}".prop_map(|report| Frame::LastWords { report }),
+        1 => (any::<u64>(), name()).prop_map(|(ask, of)| Frame::WhyAsk { ask, of }),
+        1 => (any::<u64>(), testimony())
+            .prop_map(|(ask, testimony)| Frame::WhyTold { ask, testimony: Box::new(testimony) }),
         1 => (any::<u64>(), status())
             .prop_map(|(ask, status)| Frame::StatusTold { ask, status: Box::new(status) }),
+        1 => any::<u64>().prop_map(|ask| Frame::CheckAsk { ask }),
+        1 => (any::<u64>(), check(), option::of(".{0,20}"))
+            .prop_map(|(ask, before, refused)| Frame::CheckTold { ask, before, refused }),
     ]
 }
 
@@ -333,7 +445,7 @@ fn the_bytes_of_version_two_stay_as_they_are() {
     assert_eq!(&bytes_of(&[ring])[..], [7, 0, 0, 0, 1, 0, 0, 0, 1, 9, 3]);
     let probe = Message::Probe { ask: Ask(3), gossip: Gossip::default() };
     let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: probe }));
-    assert_eq!(&bytes_of(&[ring])[..], [8, 0, 0, 0, 1, 0, 0, 0, 1, 11, 3, 0]);
+    assert_eq!(&bytes_of(&[ring])[..], [8, 0, 0, 0, 1, 0, 0, 0, 1, 25, 3, 0]);
 }
 
 // ---- Limits

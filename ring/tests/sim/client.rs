@@ -484,7 +484,8 @@ impl World {
             Outcome::Unknown { .. }
             | Outcome::NoQuorum { .. }
             | Outcome::Overloaded { .. }
-            | Outcome::Refused(_) => {
+            | Outcome::Refused(_)
+            | Outcome::NotHere => {
                 let (call, key) = (doing.call, doing.key);
                 if self.clients[c].scripted && !matches!(outcome, Outcome::Overloaded { .. }) {
                     let told = said(&outcome);

@@ -268,6 +268,6 @@ pub(crate) fn said(outcome: &Outcome) -> &'static str {
         Outcome::NoQuorum { .. } => "no quorum",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Overloaded { .. } => "overloaded",
-        Outcome::Refused(_) => "not tried",
+        Outcome::Refused(_) | Outcome::NotHere => "not tried",
     }
 }

@@ -1,0 +1,162 @@
+//! Compares every copy of every key, on every machine, to the end; says who found what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use ennead::Name;
+use ennead::client::CheckAnswer;
+use ennead::status::CheckStatus;
+use ennead::units::show_duration;
+use ennead_ring::message::Purpose;
+use serde_json::{Value, json};
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::moves::Accounts;
+use crate::output::{Output, table};
+use crate::{Verdict, connect};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Runs it on all machines; "no" if copies were not alike, or not all could be looked at.
+pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
+    let client = connect(global).await?;
+    let began = Instant::now();
+    let deadline = began + global.patience();
+    let mut found: BTreeMap<Name, Found> =
+        client.check().await?.into_iter().map(|(name, answer)| (name, Found::new(answer))).collect();
+    while found.values().any(|found| found.is_open()) {
+        if Instant::now() >= deadline {
+            output.no_progress();
+            let time = show_duration(global.patience());
+            let word =
+                "the comparison goes on by itself, 'kvctl moves' shows it; no copy is the worse for it";
+            return Err(Failure::TimeOver(format!("after {time} not every copy has been compared; {word}")));
+        }
+        tokio::time::sleep(EVERY).await;
+        // Nobody reached for a moment: the deadline is the end of that.
+        if let Ok(accounts) = client.status().await {
+            found.iter_mut().for_each(|(name, found)| found.look(*name, &accounts));
+        }
+        let keys: u64 = found.values().map(|found| found.told.keys).sum();
+        let open = found.values().filter(|found| found.is_open()).count();
+        let waits: BTreeSet<Name> =
+            found.values().flat_map(|found| found.waits_for.iter().copied()).collect();
+        let waits: Vec<String> = waits.iter().map(ToString::to_string).collect();
+        let waits =
+            if waits.is_empty() { String::new() } else { format!("; waits for {}", waits.join(", ")) };
+        output.progress(&format!("{keys} keys compared; {open} machines go on{waits}"));
+    }
+    output.no_progress();
+    match output.json {
+        true => output.print_json(&to_json(&found, began.elapsed()))?,
+        false => output.data(to_text(&found, began.elapsed()).as_bytes())?,
+    }
+    Ok(if found.values().all(Found::is_alike) { Verdict::Yes } else { Verdict::No })
+}
+
+/// What one machine found of the keys whose first slot it owns.
+struct Found {
+    /// How it stood before this round.
+    before: CheckStatus,
+    /// Why it looked at nothing, or not to the end.
+    trouble: Option<String>,
+    done: bool,
+    told: CheckStatus,
+    waits_for: Vec<Name>,
+}
+
+impl Found {
+    fn new(answer: CheckAnswer) -> Self {
+        let (before, trouble) = match answer {
+            CheckAnswer::Begun(before) => (before, None),
+            CheckAnswer::Refused(why) | CheckAnswer::Silent(why) => (CheckStatus::default(), Some(why)),
+        };
+        Self { before, trouble, done: false, told: CheckStatus::default(), waits_for: Vec::new() }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.done && self.trouble.is_none()
+    }
+
+    fn is_alike(&self) -> bool {
+        self.done && self.told.unlike == 0
+    }
+
+    fn look(&mut self, name: Name, accounts: &Accounts) {
+        if !self.is_open() {
+            return;
+        }
+        match accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account) {
+            // Begun again meanwhile, its counts too: what it looks at now it does to the end as well.
+            Some(Ok(account)) if account.check.rounds < self.before.rounds => {
+                self.before = CheckStatus::default()
+            }
+            Some(Ok(account)) => {
+                self.told = CheckStatus {
+                    mended: account.check.mended.saturating_sub(self.before.mended),
+                    collected: account.check.collected.saturating_sub(self.before.collected),
+                    ..account.check
+                };
+                self.done = account.check.rounds > self.before.rounds;
+                let checks = account.moves.iter().filter(|m| m.purpose == Purpose::Check);
+                self.waits_for = checks.flat_map(|m| m.waits_for.iter().copied()).collect();
+            }
+            Some(Err(why)) => self.trouble = Some(why.clone()),
+            None => self.trouble = Some("it is no member any more".to_string()),
+        }
+    }
+
+    fn result(&self) -> String {
+        match (&self.trouble, self.told.unlike) {
+            (Some(why), _) => format!("not compared: {why}"),
+            (None, 0) => "all alike".to_string(),
+            (None, unlike) if self.told.mended >= unlike => "alike again".to_string(),
+            (None, unlike) => format!("{} are still unlike", unlike - self.told.mended),
+        }
+    }
+}
+
+fn to_text(found: &BTreeMap<Name, Found>, took: Duration) -> String {
+    let head = ["MACHINE", "KEYS", "UNLIKE", "MENDED", "COLLECTED", "RESULT"].map(String::from).to_vec();
+    let row = |(name, found): (&Name, &Found)| {
+        let CheckStatus { keys, unlike, mended, collected, .. } = found.told;
+        let counts = [keys, unlike, mended, collected].map(|n| n.to_string());
+        [vec![name.to_string()], counts.to_vec(), vec![found.result()]].concat()
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
+    let sum = |of: fn(&CheckStatus) -> u64| found.values().map(|found| of(&found.told)).sum::<u64>();
+    let left = found.values().filter(|found| found.trouble.is_some()).count();
+    let missing = match left {
+        0 => String::new(),
+        1 => "; 1 machine compared nothing".to_string(),
+        n => format!("; {n} machines compared nothing"),
+    };
+    format!(
+        "{}\n{} keys compared in {}: {} unlike, {} mended{missing}\n",
+        table(&rows),
+        sum(|c| c.keys),
+        show_duration(took),
+        sum(|c| c.unlike),
+        sum(|c| c.mended)
+    )
+}
+
+fn to_json(found: &BTreeMap<Name, Found>, took: Duration) -> Value {
+    let machine = |(name, found): (&Name, &Found)| {
+        json!({
+            "name": name.to_string(),
+            "keys": found.told.keys,
+            "unlike": found.told.unlike,
+            "mended": found.told.mended,
+            "collected": found.told.collected,
+            "error": found.trouble,
+        })
+    };
+    json!({
+        "alike": found.values().all(Found::is_alike),
+        "machines": found.iter().map(machine).collect::<Vec<_>>(),
+        "seconds": took.as_secs_f64(),
+    })
+}

@@ -1,0 +1,190 @@
+//! How this machine does: what its disk takes for an fsync against what it used to, and how busy its loop is.
+//!
+//! Probes do not touch the disk, so a machine whose fsyncs hang answers them all and is of no use: the data path is
+//! evidence too.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use ennead_ring::Health;
+
+use crate::storage::Histogram;
+
+/// An fsync under way for so long is a stall, whatever came before.
+const HANGS: Duration = Duration::from_secs(1);
+/// The disk is slow if lately its slowest fsyncs took so long...
+const SLOW: u64 = 200_000;
+/// ...and so many times what it usually takes;
+const SLOWER: u64 = 8;
+/// or if lately most of them took so long...
+const MOSTLY_SLOW: u64 = 50_000;
+/// ...and so many times what they usually take.
+const MOSTLY_SLOWER: u64 = 30;
+/// How long "lately" is.
+const LATELY: Duration = Duration::from_secs(3);
+/// Readings of it.
+const READINGS: usize = 16;
+/// A loop that comes this much too late is fully busy.
+const LAG: Duration = Duration::from_millis(1_000);
+
+/// Readings over time.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// Fsync times as counted when each reading was made.
+    readings: VecDeque<(Instant, Histogram)>,
+    /// What was usual before the readings there are, in microseconds; 0 if nothing is known.
+    usual: u64,
+    /// Since when it is as it is.
+    since: Instant,
+    health: Health,
+    /// How late the loop was at the last reading: one that stood still once is not loaded.
+    late: Duration,
+}
+
+impl Pulse {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            readings: VecDeque::new(),
+            usual: 0,
+            since: now,
+            health: Health::default(),
+            late: Duration::ZERO,
+        }
+    }
+
+    /// How it is, and for how long.
+    pub(crate) fn health(&self, now: Instant) -> (Health, Duration) {
+        (self.health, now.saturating_duration_since(self.since))
+    }
+
+    /// Takes a reading: of the fsyncs counted so far, the one under way, and how late the loop is.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        fsyncs: &Histogram,
+        running: Option<Duration>,
+        late: Duration,
+    ) -> Health {
+        while self.readings.front().is_some_and(|(at, _)| now.duration_since(*at) > LATELY)
+            || self.readings.len() >= READINGS
+        {
+            if let Some((_, old)) = self.readings.pop_front() {
+                // While it is slow, slowness does not become usual.
+                let usual = quantile(&old, 50);
+                if self.health.stalled_ms == 0 && usual > 0 {
+                    self.usual = usual;
+                }
+            }
+        }
+        let before = self.readings.front().map_or(*fsyncs, |(_, old)| *old);
+        self.readings.push_back((now, *fsyncs));
+        let mut lately = [0; 32];
+        for (lately, (now, before)) in lately.iter_mut().zip(fsyncs.iter().zip(before)) {
+            *lately = now.saturating_sub(before);
+        }
+        let usual = self.usual.max(100);
+        let (worst, most) = (quantile(&lately, 99), quantile(&lately, 50));
+        let running = running.unwrap_or_default();
+        let stalled_us = if running >= HANGS {
+            running.as_micros() as u64
+        } else if self.usual > 0 && worst >= SLOW && worst / usual >= SLOWER {
+            worst
+        } else if self.usual > 0 && most >= MOSTLY_SLOW && most / usual >= MOSTLY_SLOWER {
+            most
+        } else {
+            0
+        };
+        let late = std::mem::replace(&mut self.late, late).min(late);
+        let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
+        let health =
+            Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
+        let changed =
+            (health.is_unwell(), health.load >= 100) != (self.health.is_unwell(), self.health.load >= 100);
+        if changed {
+            self.since = now;
+        }
+        self.health = health;
+        health
+    }
+}
+
+/// The value below which so many percent lie, as the lower end of its bucket; 0 of nothing.
+fn quantile(histogram: &Histogram, percent: u64) -> u64 {
+    let all: u64 = histogram.iter().sum();
+    let mut left = (all * percent).div_ceil(100);
+    for (i, count) in histogram.iter().enumerate() {
+        if left <= *count && left > 0 {
+            return 1 << i;
+        }
+        left = left.saturating_sub(*count);
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fsyncs of so many microseconds, a hundred a second, for so long.
+    fn run(
+        pulse: &mut Pulse,
+        counts: &mut Histogram,
+        now: &mut Instant,
+        micros: u64,
+        seconds: u64,
+    ) -> Health {
+        let mut health = Health::default();
+        for _ in 0..seconds * 4 {
+            counts[micros.ilog2() as usize] += 25;
+            *now += Duration::from_millis(250);
+            health = pulse.read(*now, counts, None, Duration::ZERO);
+        }
+        health
+    }
+
+    #[test]
+    fn a_disk_far_slower_than_it_was_is_stalled_and_well_again_when_it_is_not() {
+        let mut now = Instant::now();
+        let (mut pulse, mut counts) = (Pulse::new(now), [0; 32]);
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 60).stalled_ms, 0);
+        let slow = run(&mut pulse, &mut counts, &mut now, 300_000, 4);
+        assert!(slow.stalled_ms >= 200, "{slow:?}");
+        assert!(
+            run(&mut pulse, &mut counts, &mut now, 300_000, 600).stalled_ms > 0,
+            "it does not become usual"
+        );
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 5).stalled_ms, 0);
+        // Slower, and bearable; and a hundred times slower from little.
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 40_000, 5).stalled_ms, 0);
+        let mut counts = [0; 32];
+        let mut pulse = Pulse::new(now);
+        run(&mut pulse, &mut counts, &mut now, 700, 10);
+        assert!(run(&mut pulse, &mut counts, &mut now, 70_000, 4).stalled_ms > 0);
+    }
+
+    #[test]
+    fn a_disk_that_was_always_slow_is_not_stalled() {
+        let mut now = Instant::now();
+        let (mut pulse, mut counts) = (Pulse::new(now), [0; 32]);
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 300_000, 60).stalled_ms, 0);
+    }
+
+    #[test]
+    fn an_fsync_that_hangs_is_seen_before_it_ends() {
+        let now = Instant::now();
+        let mut pulse = Pulse::new(now);
+        let read = |pulse: &mut Pulse, ms| {
+            pulse.read(now, &[0; 32], Some(Duration::from_millis(ms)), Duration::ZERO).stalled_ms
+        };
+        assert_eq!((read(&mut pulse, 900), read(&mut pulse, 1_200)), (0, 1_200));
+    }
+
+    #[test]
+    fn a_loop_that_comes_too_late_is_loaded() {
+        let mut pulse = Pulse::new(Instant::now());
+        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500));
+        assert_eq!(read().load, 0, "once is a pause");
+        let health = read();
+        assert_eq!((health.load, health.is_unwell()), (150, false));
+    }
+}
