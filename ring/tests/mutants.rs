@@ -127,6 +127,27 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             p.deadline = p.patience;
         }
         Mutant::V4Cluster => p.forge = 0.1,
+        // Wardens that cannot hear one another, and much to decide.
+        Mutant::V2NoQuorum | Mutant::V2Forgets | Mutant::V2Stale => {
+            (p.founders, p.machines, p.slots, p.fewest) = (3, 8, 9, 2);
+            (p.join_every, p.leave_every, p.together) = (500 * MS, SEC, 0.0);
+            (p.wipe_every, p.die_every, p.freeze_every) = (0, 0, 2 * SEC);
+            (p.cut_every, p.cut_for, p.split_every) = (300 * MS, 2 * SEC, 0);
+            (p.crash_every, p.down_for, p.power_cut) = (300 * MS, 100 * MS, 0.0);
+            (p.tuning.probe_every, p.tuning.down_after) = (50 * MS, 200 * MS);
+            (p.tail, p.tail_delay, p.drop) = (0.2, 3 * SEC, 0.2);
+            (p.clients, p.calls) = (1, 20);
+        }
+        // States that few hold when the few others change.
+        Mutant::S6CopyIsVote | Mutant::S5NoFloor => {
+            (p.founders, p.machines, p.slots, p.keys, p.fewest) = (3, 6, 3, 1, 2);
+            (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (SEC, SEC, SEC, 0);
+            (p.clients, p.calls, p.think, p.stray) = (6, 200, 20 * MS, 1.0);
+            (p.deletes, p.compares, p.reads, p.direct_reads) = (5, 30, 20, 30);
+            (p.tail, p.tail_delay, p.drop) = (0.3, 500 * MS, 0.2);
+            (p.freeze_every, p.split_every, p.cut_every) = (0, 0, 0);
+            (p.skew, p.jump_every, p.tick) = (0, 0, 1);
+        }
         Mutant::R3Blind => {
             p.rot = 0.5;
             p.crash_every = 100 * MS;

@@ -3,10 +3,13 @@
 //! The checker sees a lost write when somebody misses it. This sees it at once: no five slots that vote in the newest
 //! view may lack a state that five slots held in some view (PROTOCOL 13, why claim 1 holds, (i) to (iii)).
 
+use std::collections::{BTreeMap, VecDeque};
+
 use ennead_ring::message::{Answer, Copied};
 use ennead_ring::quorum::MAX_SLOTS;
 use ennead_ring::{Ballot, Epoch, SlotSet, Stamp, quorum_of};
 
+use super::views::Seen;
 use super::world::World;
 
 /// One key's votes: for each ballot and epoch, how far each slot has gone. Ballots below the chosen one are dropped.
@@ -15,6 +18,10 @@ pub(crate) struct Chosen {
     tallies: Vec<(Epoch, Ballot, [u32; MAX_SLOTS])>,
     /// The highest stamp that a quorum held.
     pub(crate) stamp: Option<Stamp>,
+    /// Of the last few ballots and epochs, the slots that promised.
+    promises: VecDeque<(Epoch, Ballot, SlotSet)>,
+    /// Of each epoch, the highest ballot that a quorum promised, and by which slots.
+    sworn: BTreeMap<Epoch, (Ballot, SlotSet)>,
 }
 
 impl Chosen {
@@ -44,17 +51,66 @@ impl Chosen {
     }
 }
 
+impl Chosen {
+    /// Somebody said with these votes that it promises this.
+    fn promised(&mut self, epoch: Epoch, ballot: Ballot, votes: SlotSet, slots: u8) {
+        let at = self.promises.iter().position(|(e, b, _)| (*e, *b) == (epoch, ballot));
+        let at = at.unwrap_or_else(|| {
+            self.promises.truncate(7);
+            self.promises.push_front((epoch, ballot, SlotSet::EMPTY));
+            0
+        });
+        let all = self.promises[at].2.union(votes);
+        self.promises[at].2 = all;
+        if all.len() >= quorum_of(slots) && self.sworn.get(&epoch).is_none_or(|(b, _)| *b <= ballot) {
+            self.sworn.insert(epoch, (ballot, all));
+        }
+    }
+}
+
 impl World {
     /// A machine's vote is on its way to whoever asked.
     pub(super) fn voted(&mut self, key: usize, epoch: Epoch, votes: SlotSet, answer: &Answer) {
+        let slots = self.profile.slots;
         let stamp = match answer {
+            Answer::Promised { ballot, .. } => {
+                self.chosen[key].promised(epoch, *ballot, votes, slots);
+                None
+            }
             Answer::Held { stamp } => Some(*stamp),
             Answer::Copy(Copied::Whole(record)) => Some(record.stamp),
             Answer::Copy(Copied::Summary { stamp, .. }) => Some(*stamp),
             _ => None,
         };
         if let Some(stamp) = stamp {
-            self.chosen[key].held(epoch, stamp, votes, self.profile.slots);
+            self.chosen[key].held(epoch, stamp, votes, slots);
+        }
+    }
+
+    /// S5: a machine has become synced, and refuses what was promised away on behalf of the slots that it gained.
+    pub(super) fn knows_promises(&mut self, m: usize, seen: &Seen) {
+        let computer = &self.computers[m];
+        let mut missed = None;
+        for (k, key) in self.keys.iter().enumerate() {
+            let owned = seen.owned(computer.me, k);
+            for (&epoch, (ballot, slots)) in self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev() {
+                let own = self.views.may_vote(computer.me, epoch, k);
+                let gained = owned.intersection(*slots).minus(own);
+                let record = computer.disk.durable_record(key).map_or(Ballot::ZERO, |r| r.stamp.ballot);
+                let limits = &computer.disk.limits;
+                let barred = limits.floor.max(limits.bound.time).max(record.time);
+                if !gained.is_empty() && barred < ballot.time {
+                    missed = Some(format!(
+                        "S5: s{} is synced in e{} for slots {gained:?} of key {k}, which promised {ballot} in e{epoch}, \
+                         and would take part in ballots up to it",
+                        m + 1,
+                        seen.epoch()
+                    ));
+                }
+            }
+        }
+        if let Some(what) = missed {
+            self.fail(what);
         }
     }
 

@@ -107,6 +107,9 @@ impl World {
             if self.views.synced(me.incarnation, epoch) {
                 self.note(|| format!("s{} is synced in e{epoch}", m + 1));
                 self.nothing_is_forgotten();
+                if epoch == self.computers[m].stands {
+                    self.knows_promises(m, &seen);
+                }
             }
         }
         match self.views.settled(account.settled) {

@@ -3,7 +3,7 @@
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Wish};
 use ennead_ring::node::Birth;
-use ennead_ring::{Epoch, Incarnation, Machine, MemberState, Name};
+use ennead_ring::{Epoch, Incarnation, Machine, MemberState, Name, Record};
 use rand::RngExt;
 
 use super::computer::Role;
@@ -12,6 +12,9 @@ use super::events::{Event, Fault};
 use super::faults::log_uniform;
 use super::world::World;
 use super::{MS, SEC};
+
+/// Tombstones that seem to be from so far in the future are not collected.
+const FAR_AHEAD: u64 = 24 * 3_600 * SEC;
 
 /// The operator's address: no client has that number.
 pub(super) const OPERATOR: u64 = 1_000_000;
@@ -186,7 +189,9 @@ impl World {
             let view = computer.node.as_ref().and_then(|node| node.view());
             let knows = view.is_some_and(|v| v.members().iter().any(|m| newest.view.has(m.machine)));
             let runs = computer.role == Role::In && computer.node.is_some();
-            if runs && !newest.view.has(computer.me) && !told && !knows {
+            // Or it left when an old wish of its last stay came late.
+            let left = computer.disk.account.left;
+            if runs && !newest.view.has(computer.me) && (left || !told && !knows) {
                 self.crash(m);
                 self.computers[m].birth = Birth::Join(self.seeds(m, 5));
                 self.start(m);
@@ -273,7 +278,7 @@ impl World {
         for (k, key) in self.keys.iter().enumerate() {
             let mut first: Option<Option<ennead_ring::Stamp>> = None;
             for (m, c) in self.computers.iter().enumerate() {
-                if c.role != Role::In {
+                if c.role != Role::In || !newest.view.has(c.me) {
                     continue;
                 }
                 let owned = newest.owned(c.me, k);
@@ -294,7 +299,9 @@ impl World {
                 if c.disk.is_rotten(key) {
                     return Some(format!("s{} cannot read key {k}", m + 1));
                 }
-                let stamp = record.map(|r| r.stamp);
+                // G2: who finds its time far ahead of his own clock keeps a tombstone.
+                let kept = |r: &&Record| r.state.value.is_some() || self.profile.skew < FAR_AHEAD;
+                let stamp = record.filter(kept).map(|r| r.stamp);
                 if *first.get_or_insert(stamp) != stamp {
                     return Some(format!("copies of key {k} differ: {:?} and {stamp:?} (s{})", first, m + 1));
                 }
