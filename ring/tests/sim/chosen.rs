@@ -93,7 +93,9 @@ impl World {
         let mut missed = None;
         for (k, key) in self.keys.iter().enumerate() {
             let owned = seen.owned(computer.me, k);
-            for (&epoch, (ballot, slots)) in self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev() {
+            for (&epoch, (ballot, slots)) in
+                self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev()
+            {
                 let own = self.views.may_vote(computer.me, epoch, k);
                 let gained = owned.intersection(*slots).minus(own);
                 let record = computer.disk.durable_record(key).map_or(Ballot::ZERO, |r| r.stamp.ballot);
