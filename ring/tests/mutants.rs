@@ -1,7 +1,8 @@
 //! Each rule, switched off, must be noticed: a suite that lets a mutant live does not test its rule.
 //!
 //! `cargo test -p ennead-ring --test mutants -- --nocapture` prints how many seeds each took, and how it showed.
-//! `MUTANT=C2Early` runs one. Q2MixedEpochs is killed by counting votes alone, too.
+//! `MUTANT=C2Early` runs one; with `KEEP=1` its world with every rule kept, which must live
+//! (`KEEP=seed=99`: of that seed, the trace). Q2MixedEpochs is killed by counting votes alone, too.
 #![allow(clippy::print_stdout, reason = "a table, for people")]
 
 #[path = "sim/mod.rs"]
@@ -177,6 +178,12 @@ fn hunt(mutant: Mutant) -> Option<(u64, String)> {
         let profile = |rng: &mut StdRng| Profile { mutant: broken, ..profile(rng, mutant) };
         run(seed, profile, false).err().map(|failure| failure.what)
     };
+    if let Ok(kept) = std::env::var("KEEP") {
+        if let Some(seed) = kept.strip_prefix("seed=").and_then(|seed| seed.parse().ok()) {
+            return told(seed, mutant);
+        }
+        return (0..BUDGET).find_map(|seed| Some((seed, run(seed, None)?)));
+    }
     for seed in 0..BUDGET {
         let Some(what) = run(seed, Some(mutant)) else { continue };
         // It is the mutant that fails, not the world that was made for it.
@@ -186,6 +193,15 @@ fn hunt(mutant: Mutant) -> Option<(u64, String)> {
         return Some((seed + 1, what));
     }
     None
+}
+
+/// One seed of a mutant's world with every rule kept, and its trace.
+fn told(seed: u64, mutant: Mutant) -> Option<(u64, String)> {
+    let failure = run(seed, |rng| profile(rng, mutant), true).err()?;
+    for line in &failure.trace {
+        println!("{line}");
+    }
+    Some((seed, failure.what))
 }
 
 /// Two views' owners can be disjoint: four votes in each must not make five.

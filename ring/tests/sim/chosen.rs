@@ -89,6 +89,9 @@ impl World {
 
     /// S5: a machine has become synced, and refuses what was promised away on behalf of the slots that it gained.
     pub(super) fn knows_promises(&mut self, m: usize, seen: &Seen) {
+        if self.views.settled >= seen.epoch() {
+            return;
+        }
         let computer = &self.computers[m];
         let mut missed = None;
         for (k, key) in self.keys.iter().enumerate() {
@@ -97,7 +100,9 @@ impl World {
                 self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev()
             {
                 let own = self.views.may_vote(computer.me, epoch, k);
-                let gained = owned.intersection(*slots).minus(own);
+                // One promise serves all slots of a machine: if it is among those who promised, it remembers.
+                let among = !own.intersection(*slots).is_empty();
+                let gained = if among { SlotSet::EMPTY } else { owned.intersection(*slots).minus(own) };
                 let record = computer.disk.durable_record(key).map_or(Ballot::ZERO, |r| r.stamp.ballot);
                 let limits = &computer.disk.limits;
                 let barred = limits.floor.max(limits.bound.time).max(record.time);
