@@ -520,6 +520,8 @@ impl Merge {
         let unreadable = told.iter().any(|(_, e)| e.held == Held::Unreadable);
         match self.purpose {
             Purpose::Check => self.compare(local, now, key, own, &told, acts),
+            // Nobody has it for this machine: whatever is held stays as it is.
+            Purpose::Ahead if told.is_empty() => {}
             _ if matches!(own, Some(Owned { record: None, .. })) => {
                 // R3: mute for this key, until a round that did without it has written it anew.
             }

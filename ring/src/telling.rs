@@ -15,6 +15,7 @@ use crate::local::Local;
 use crate::message::{Addr, Ask, Entry, Held, Message, Page, TellRequest};
 use crate::placement::Owners;
 use crate::position::Chain;
+use crate::stamp::State;
 use crate::view::{Epoch, Machine};
 
 /// A page is sent once it has so many bytes; a chunk more may be in it.
@@ -24,9 +25,10 @@ const CHUNK: (usize, usize) = (512, 512 << 10);
 /// Chunks looked at for one page: then it goes out however few of the keys concern the asker, so that he sees that we
 /// live.
 const LOOKED: u32 = 16;
-/// Chunks kept, and for how long.
-const KEPT: usize = 8;
-const KEPT_FOR: u64 = 2_000_000_000;
+/// Chunks kept: so many, of so many bytes together, and for how long. Everybody who asks after a change of the view
+/// should find them, however far apart they are: to compute the owners again costs more than all else.
+const KEPT: (usize, usize) = (256, 16 << 20);
+const KEPT_FOR: u64 = 3_000_000_000;
 /// Pages in the making at once; further requests are lost, and asked again.
 const AT_ONCE: usize = 64;
 /// What an entry costs beside its key and state, roughly.
@@ -60,6 +62,8 @@ struct Chunk {
     end: bool,
     total: u64,
     made: Mono,
+    /// Of memory, roughly.
+    bytes: usize,
     /// The machine was synced in the present view when storage was asked. If not, it tells "never voted" with this
     /// chunk, whatever it is by then: what it held before is no vote of that view (S5).
     synced: bool,
@@ -71,6 +75,16 @@ struct Told {
     chain: Chain,
     owners: Vec<Owners>,
     loaded: Loaded,
+}
+
+impl Told {
+    fn bytes(&self) -> usize {
+        let state = match &self.loaded {
+            Loaded::Record(record) => record_bytes(&record.state),
+            Loaded::Nothing | Loaded::Unreadable => 0,
+        };
+        size_of::<Self>() + self.key.as_bytes().len() + self.owners.len() * size_of::<Owners>() + state
+    }
 }
 
 #[derive(Debug)]
@@ -142,9 +156,16 @@ impl Tellings {
             let owners = local.history().owners(&chain);
             Told { key, chain, owners, loaded }
         };
-        let keys = core::mem::take(found).into_iter().map(told).collect();
-        self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono, synced }));
-        self.chunks.truncate(KEPT);
+        let keys: Vec<Told> = core::mem::take(found).into_iter().map(told).collect();
+        let bytes = keys.iter().map(Told::bytes).sum();
+        self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono, synced, bytes }));
+        let mut bytes = 0;
+        let fits = |chunk: &&Rc<Chunk>| {
+            bytes += chunk.bytes;
+            bytes <= KEPT.1
+        };
+        let kept = self.chunks.iter().take(KEPT.0).take_while(fits).count();
+        self.chunks.truncate(kept.max(1));
         self.go_on(local, effects);
         true
     }
@@ -242,9 +263,11 @@ fn held(loaded: &Loaded, whole: bool) -> Option<Held> {
 
 fn state_bytes(held: &Held) -> usize {
     match held {
-        Held::Record { state: Some(state), .. } => {
-            state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
-        }
+        Held::Record { state: Some(state), .. } => record_bytes(state),
         _ => 0,
     }
+}
+
+fn record_bytes(state: &State) -> usize {
+    state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
 }
