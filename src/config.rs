@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgMatches};
@@ -33,7 +34,7 @@ struct Setting {
 
 /// The settings, in the order in which they are printed.
 #[rustfmt::skip]
-const SETTINGS: [Setting; 14] = [
+const SETTINGS: [Setting; 17] = [
     Setting { name: "listen", value: "IP[:PORT]", default: None,
         help: "Address to listen on, UDP; port 9595 if none is given" },
     Setting { name: "advertise", value: "IP[:PORT]", default: None,
@@ -54,6 +55,12 @@ const SETTINGS: [Setting; 14] = [
         help: "Positions on the ring: this machine's share of the keys, against the others'" },
     Setting { name: "max-value", value: "SIZE", default: Some("8MiB"),
         help: "Longest value accepted from a client, at most 8MiB" },
+    Setting { name: "patience", value: "TIME", default: Some("30s"),
+        help: "How long a machine is down before the others drop it and restore its copies; longer than a restart takes" },
+    Setting { name: "move-rate", value: "SIZE", default: Some("32MiB"),
+        help: "Most that this machine takes in a second ahead of a move, or to compare copies" },
+    Setting { name: "check-every", value: "TIME", default: Some("10m"),
+        help: "Pause between two comparisons of all copies; 0s: only when asked for (kvctl check)" },
     Setting { name: "log-format", value: "text|json", default: Some("text"),
         help: "How a line of the log looks" },
     Setting { name: "log-level", value: "LEVEL", default: Some("info"),
@@ -264,6 +271,9 @@ impl Settings {
             join: self.read("join", names)?,
             virtual_peers: self.read("virtual-peers", within(1, MAX_WEIGHT as u64))?,
             max_value: self.read("max-value", value_size)?,
+            patience: self.read("patience", patience)?,
+            move_rate: self.read("move-rate", rate)?,
+            check_every: self.read("check-every", time)?,
             log_format: self.read("log-format", format)?,
             log_level: self.read("log-level", level)?,
             log_file: self.read("log-file", path)?,
@@ -310,6 +320,9 @@ impl Settings {
                 birth,
                 virtual_peers: self.needed("virtual-peers", values.virtual_peers)? as u32,
                 max_value: self.needed("max-value", values.max_value)?,
+                patience: self.needed("patience", values.patience)?,
+                move_rate: self.needed("move-rate", values.move_rate)?,
+                check_every: self.needed("check-every", values.check_every)?,
             },
             log: Log {
                 format: values.log_format.unwrap_or(LogFormat::Text),
@@ -360,6 +373,9 @@ pub(crate) struct Values {
     join: Option<Vec<Name>>,
     virtual_peers: Option<u64>,
     max_value: Option<usize>,
+    patience: Option<Duration>,
+    move_rate: Option<u64>,
+    check_every: Option<Duration>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
     log_file: Option<PathBuf>,
@@ -391,6 +407,27 @@ pub(crate) enum LogFormat {
 fn name(text: &str) -> Result<Name, String> {
     Name::from_str(text.trim())
         .map_err(|_| "write IP or IP:PORT, such as 10.0.0.1 or [fd00::1]:9605".to_string())
+}
+
+/// Reads a time.
+fn time(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|e| e.to_string())
+}
+
+/// Reads a patience: shorter than a second would drop a machine for a hiccup.
+fn patience(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        time if time < Duration::from_secs(1) => Err("write 1s or more, such as 30s".to_string()),
+        time => Ok(time),
+    }
+}
+
+/// Reads a number of bytes a second.
+fn rate(text: &str) -> Result<u64, String> {
+    match units::size(text).map_err(|e| e.to_string())? {
+        0 => Err("write a size above 0, such as 32MiB".to_string()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Reads names between commas.

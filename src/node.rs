@@ -52,6 +52,12 @@ pub struct NodeConfig {
     pub virtual_peers: u32,
     /// Longest value it takes, in bytes. Default 8 MiB.
     pub max_value: usize,
+    /// How long another machine is down before it is dropped and its copies are restored (V7). Default 30 s.
+    pub patience: Duration,
+    /// Bytes a second that it takes in ahead of a move, or to compare copies. Default 32 MiB.
+    pub move_rate: u64,
+    /// Pause between two comparisons of all copies. Default 10 minutes; zero: only when asked for.
+    pub check_every: Duration,
 }
 
 /// Why a machine did not start. Nothing was changed on disk, unless it says so.
@@ -158,6 +164,7 @@ pub struct Builder {
     birth: Option<Birth>,
     virtual_peers: Option<u32>,
     max_value: Option<usize>,
+    patience: Option<Duration>,
 }
 
 impl Builder {
@@ -210,6 +217,12 @@ impl Builder {
         self
     }
 
+    /// How long another machine is down before it is dropped. Default 30 s.
+    pub fn patience(mut self, time: Duration) -> Self {
+        self.patience = Some(time);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -226,6 +239,9 @@ impl Builder {
             birth: self.birth.unwrap_or(Birth::None),
             virtual_peers: self.virtual_peers.unwrap_or(DEFAULT_WEIGHT),
             max_value: self.max_value.unwrap_or(8 << 20),
+            patience: self.patience.unwrap_or(Duration::from_nanos(Tuning::default().patience)),
+            move_rate: Tuning::default().move_rate,
+            check_every: Duration::from_nanos(Tuning::default().check_every),
         };
         Node::start(config).await
     }
@@ -397,7 +413,15 @@ async fn live(
     if let Some(crash) = &why.crash {
         tokio::spawn(errands::deliver(crash.clone(), errands));
     }
-    let tuning = Tuning { max_value: config.max_value, probe_every: PROBE_EVERY, ..Tuning::default() };
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let tuning = Tuning {
+        max_value: config.max_value,
+        probe_every: PROBE_EVERY,
+        patience: nanos(config.patience),
+        move_rate: config.move_rate,
+        check_every: nanos(config.check_every),
+        ..Tuning::default()
+    };
     let (mut core_restarts, mut storage_restarts) =
         (Restarts::of("core loop"), Restarts::of("storage writer"));
     let start = Instant::now();

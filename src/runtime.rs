@@ -471,6 +471,7 @@ impl Core<'_> {
             records: self.parts.storage.stats().records,
             clients: transport.clients as u32,
             part_restarts: self.parts.part_restarts + transport.part_restarts,
+            taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
         }

@@ -35,6 +35,8 @@ pub struct MachineStatus {
     pub moves: Vec<MoveStatus>,
     /// How its comparison of copies goes.
     pub check: CheckStatus,
+    /// Bytes of values that it has taken in from others since it started.
+    pub taken_bytes: u64,
 }
 
 /// Data on its way to the machine that tells of it.

@@ -54,6 +54,7 @@ fn accounts(
             part_restarts: 0,
             moves: Vec::new(),
             check: CheckStatus::default(),
+            taken_bytes: 0,
         }
     };
     let tell = |n| match down.contains(&n) {

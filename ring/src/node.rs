@@ -342,6 +342,11 @@ impl Node {
         }
     }
 
+    /// Bytes of values that it has taken in from others since it started.
+    pub fn taken_bytes(&self) -> u64 {
+        self.sync.taken_bytes()
+    }
+
     /// What it is taking in at present.
     pub fn moves(&self) -> Vec<Move> {
         self.sync.moves()

@@ -55,6 +55,8 @@ pub(crate) struct Sync {
     asked_to_check: bool,
     progress: CheckProgress,
     sweep: Option<Sweep>,
+    /// By passes that are over.
+    taken_bytes: u64,
 }
 
 /// T2: records for none of whose slots this machine voted since the last settled view go.
@@ -87,6 +89,7 @@ impl Sync {
             asked_to_check: false,
             progress: CheckProgress::default(),
             sweep: None,
+            taken_bytes: 0,
         };
         if local.newest().is_some() {
             sync.begin_anew(local, now);
@@ -96,6 +99,7 @@ impl Sync {
 
     /// A view has been adopted, or the machine has started: what is to be taken in now?
     pub(crate) fn begin_anew(&mut self, local: &Local, now: Now) {
+        self.taken_bytes = self.taken_bytes();
         self.passes.clear();
         self.settling.clear();
         self.to_settle.clear();
@@ -136,6 +140,10 @@ impl Sync {
     pub(crate) fn standing(&self, local: &Local) -> Standing {
         let syncing = self.passes.iter().any(|p| p.purpose == Purpose::Sync);
         Standing { synced: !syncing && local.is_synced(), warm: self.warm }
+    }
+
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes + self.passes.iter().map(|pass| pass.progress().bytes).sum::<u64>()
     }
 
     pub(crate) fn moves(&self) -> Vec<Move> {
@@ -267,6 +275,7 @@ impl Sync {
         self.sweep_on(local, now, effects);
         let Some(at) = self.passes.iter().position(|pass| pass.is_done(local)) else { return };
         let pass = self.passes.swap_remove(at);
+        self.taken_bytes += pass.progress().bytes;
         match pass.purpose {
             Purpose::Sync => {
                 local.become_synced(pass.promised, pass.bound, effects);

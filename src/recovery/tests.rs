@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ennead_ring::{
     Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, MemberState, Ticket, View,
@@ -22,6 +23,9 @@ fn config(data: &Path, birth: Birth) -> NodeConfig {
         birth,
         virtual_peers: 64,
         max_value: 8 << 20,
+        patience: Duration::from_secs(30),
+        move_rate: 32 << 20,
+        check_every: Duration::ZERO,
     }
 }
 

@@ -245,6 +245,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 part_restarts,
                 moves,
                 check,
+                taken_bytes: records,
             }
         },
     )
