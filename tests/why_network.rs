@@ -1,145 +1,33 @@
 //! Machines cut off in networks of their own: who is unreachable, whose host is down, who is on which side.
-//!
-//! Each machine has a network namespace, with a cable to a bridge in one more, where the asking is done. That needs
-//! root on Linux; elsewhere this says so and tests nothing. No packet leaves the namespaces.
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[allow(dead_code, reason = "another test uses the rest")]
+mod namespaces;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ennead::Name;
-use ennead::certs::{self, Who};
 use ennead::client::{Client, ClientOptions};
 use ennead::verdict::{Verdict, Word};
+use namespaces::{Inside, Networks, ip, iptables, make_certificates, name, of, start};
 
 const PEERS: u8 = 5;
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The aim is five seconds on a machine that does nothing else; beside other tests, probes are given more time.
 const SOON: Duration = Duration::from_secs(10);
-/// Set where the asking is done: the beginning of the namespaces' names.
-const INSIDE: &str = "ENNEAD_TEST_NAMESPACES";
-
-fn ip(args: &str) -> Result<(), String> {
-    let out = Command::new("ip").args(args.split(' ')).output().map_err(|e| format!("ip: {e}"))?;
-    match out.status.success() {
-        true => Ok(()),
-        false => Err(format!("ip {args}: {}", String::from_utf8_lossy(&out.stderr).trim())),
-    }
-}
-
-/// The namespaces, for as long as this lives.
-struct Networks(String);
-
-impl Networks {
-    fn make() -> Result<Self, String> {
-        let networks = Self(format!("ennead-{}", std::process::id()));
-        let hub = networks.hub();
-        ip(&format!("netns add {hub}"))?;
-        for line in [
-            "link set lo up",
-            "link add br0 type bridge",
-            "addr add 10.197.0.254/24 dev br0",
-            "link set br0 up",
-        ] {
-            ip(&format!("-n {hub} {line}"))?;
-        }
-        for i in 1..=PEERS {
-            let of = of(&networks.0, i);
-            ip(&format!("netns add {of}"))?;
-            ip(&format!("-n {hub} link add v{i} type veth peer name eth0 netns {of}"))?;
-            ip(&format!("-n {hub} link set v{i} master br0 up"))?;
-            for line in [
-                "link set lo up".to_owned(),
-                format!("addr add 10.197.0.{i}/24 dev eth0"),
-                "link set eth0 up".to_owned(),
-            ] {
-                ip(&format!("-n {of} {line}"))?;
-            }
-        }
-        Ok(networks)
-    }
-
-    fn hub(&self) -> String {
-        format!("{}-hub", self.0)
-    }
-}
-
-impl Drop for Networks {
-    fn drop(&mut self) {
-        let all = (1..=PEERS).map(|i| of(&self.0, i)).chain([self.hub()]);
-        for namespace in all {
-            let _ = ip(&format!("netns del {namespace}"));
-        }
-    }
-}
-
-fn of(prefix: &str, peer: u8) -> String {
-    format!("{prefix}-{peer}")
-}
-
-/// A program in a namespace; it ends with this.
-struct Inside(Child);
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn who_is_cut_off_is_told_from_who_is_gone() {
-    let networks = match Networks::make() {
+    let networks = match Networks::make(PEERS) {
         Ok(networks) => networks,
         Err(why) => {
             eprintln!("SKIPPED: no network namespaces here, so nothing was tested: {why}");
             return;
         }
     };
-    let status = Command::new("ip")
-        .args(["netns", "exec", &networks.hub()])
-        .arg(std::env::current_exe().expect("this program"))
-        .args(["--ignored", "--exact", "inside_the_namespaces", "--nocapture"])
-        .env(INSIDE, &networks.0)
-        .status();
-    assert!(status.expect("ip netns exec").success(), "see above");
-}
-
-fn name(i: u8) -> Name {
-    Name::new(SocketAddr::new(Ipv4Addr::new(10, 197, 0, i).into(), 9595))
-}
-
-fn start(prefix: &str, dir: &Path, i: u8) -> Inside {
-    let others: Vec<String> = (2..=PEERS).map(|i| name(i).to_string()).collect();
-    let birth = match i {
-        1 => ["--init".to_owned(), format!("--with={}", others.join(","))],
-        _ => ["--join".to_owned(), name(1).to_string()],
-    };
-    let log = std::fs::File::create(dir.join(format!("{i}.log"))).expect("a log");
-    let child = Command::new("ip")
-        .args(["netns", "exec", &of(prefix, i), env!("CARGO_BIN_EXE_ennead"), "serve", "--die-with-parent"])
-        .args(["--listen", &name(i).to_string()])
-        .arg("--data")
-        .arg(dir.join(i.to_string()))
-        .arg("--certs")
-        .arg(dir.join("certs"))
-        .args(birth)
-        .env_remove(INSIDE)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn();
-    Inside(child.expect("ip netns exec"))
-}
-
-fn iptables(prefix: &str, i: u8, args: &str) {
-    let namespace = of(prefix, i);
-    let words = ["netns", "exec", &namespace, "iptables", "-w"].into_iter().chain(args.split(' '));
-    let out = Command::new("ip").args(words).output().expect("iptables");
-    assert!(out.status.success(), "iptables {args}: {}", String::from_utf8_lossy(&out.stderr));
+    networks.run("inside_the_namespaces");
 }
 
 async fn until(client: &Client, name: Name, words: &[Option<Word>], within: Duration) -> Verdict {
@@ -158,16 +46,12 @@ async fn until(client: &Client, name: Name, words: &[Option<Word>], within: Dura
 #[tokio::test]
 #[ignore = "who_is_cut_off_is_told_from_who_is_gone runs it, in namespaces"]
 async fn inside_the_namespaces() {
-    let Ok(prefix) = std::env::var(INSIDE) else { return };
+    let Some(prefix) = namespaces::prefix() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let dir: PathBuf = folder.path().to_owned();
     let certs = dir.join("certs");
-    certs::init(&certs).expect("an authority");
-    certs::issue(&certs, &Who::Client("test".into())).expect("a certificate");
-    for i in 1..=PEERS {
-        certs::issue(&certs, &Who::Peer(name(i))).expect("a certificate");
-    }
-    let peers: Vec<Inside> = (1..=PEERS).map(|i| start(&prefix, &dir, i)).collect();
+    make_certificates(&certs, PEERS);
+    let peers: Vec<Inside> = (1..=PEERS).map(|i| start(&prefix, &dir, i, PEERS)).collect();
     let begun = Instant::now();
     let client = loop {
         let client = Client::with_options(ClientOptions::new([name(1)], certs.clone())).await;

@@ -123,6 +123,13 @@ impl Coordinator {
                     self.beaten(turn);
                 }
                 Stage::Leading(lead) if lead.retiring && lead.in_flight() == 0 => self.stand_down(turn),
+                // Five are not there, as far as is known: an Accept now would be of unknown outcome (C4), while a Prepare
+                // changes nothing.
+                Stage::Leading(lead)
+                    if lead.in_flight() == 0 && !self.waiting.is_empty() && !turn.has_quorum_alive() =>
+                {
+                    self.stand_down(turn);
+                }
                 Stage::Leading(lead) => {
                     let full = lead.in_flight() >= turn.local.tuning.pipeline;
                     if self.waiting.is_empty() || full || lead.retiring {

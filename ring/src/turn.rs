@@ -157,6 +157,15 @@ impl Turn<'_> {
         Hlc::from_nanos(self.now.wall)
     }
 
+    /// True if the owners believed alive make a quorum.
+    pub(crate) fn has_quorum_alive(&self) -> bool {
+        let mut tally = self.local.tally();
+        for member in self.owners.machines().filter(|m| self.local.is_alive(*m)) {
+            tally.add(self.local.epoch(), self.owners.slots_of(member));
+        }
+        tally.reached(self.owners.slots())
+    }
+
     /// Asks every owner that the round has not heard.
     pub(crate) fn ask_owners(&mut self, round: &Round, message: &Message, after: Option<Ticket>) {
         let owners = *self.owners;
