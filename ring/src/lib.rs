@@ -13,9 +13,9 @@
 //! | [`message`] | what machines say to each other, and how it prints |
 //! | [`effect`] | what goes into a node and what comes out |
 //! | [`gossip`], [`detector`] | what machines say of each other; who answers |
-| `history` | the views since the last settled one: who voted for what, what is covered; pure |
-| `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
-| `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
+//! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
+//! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
+//! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
