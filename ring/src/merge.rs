@@ -148,6 +148,8 @@ struct Owned {
     key: Key,
     /// `None`: unreadable.
     record: Option<(Stamp, SlotSet, bool)>,
+    /// When its value expires (G4).
+    expires: Option<Hlc>,
 }
 
 #[derive(Debug)]
@@ -344,9 +346,11 @@ impl Merge {
         }
         self.own.buffer.extend(mem::take(found).into_iter().filter_map(|(key, loaded)| match loaded {
             Loaded::Nothing => None,
-            Loaded::Unreadable => Some(Owned { key, record: None }),
-            Loaded::Record(r) => {
-                Some(Owned { key, record: Some((r.stamp, r.votes, r.state.value.is_none())) })
+            Loaded::Unreadable => Some(Owned { key, record: None, expires: None }),
+            Loaded::Record(Record { stamp, votes, state }) => {
+                let tombstone = state.value.is_none();
+                let expires = state.expires.filter(|_| !tombstone);
+                Some(Owned { key, record: Some((stamp, votes, tombstone)), expires })
             }
         }));
         true
@@ -674,6 +678,8 @@ impl Merge {
             }
             Held::Unreadable => None,
         });
+        let wall = Hlc::from_nanos(now.wall);
+        let expired = own.as_ref().and_then(|o| o.expires).is_some_and(|at| at <= wall);
         let own =
             own.and_then(|o| o.record).map(|(stamp, votes, tombstone)| (local.me, stamp, votes, tombstone));
         let copies: Vec<(Machine, Stamp, SlotSet, bool)> = others.chain(own).collect();
@@ -697,11 +703,12 @@ impl Merge {
         let votes = votes.fold(SlotSet::EMPTY, SlotSet::union);
         let tombstone = copies.iter().any(|c| c.1 == best && c.3);
         let enough = votes == all || rules.broken(Mutant::G2Five) && votes.len() * 2 > all.len();
-        let old = best.ballot.time.plus(local.tuning.collect_after) <= Hlc::from_nanos(now.wall);
+        let old = best.ballot.time.plus(local.tuning.collect_after) <= wall;
         if tombstone && enough && old && local.is_settled() {
             acts.push(Act::Collect(key.clone(), best));
-        } else if votes != all {
-            self.unlike += 1;
+        } else if votes != all || expired {
+            // G4: nobody may ever ask for an expired value again; whoever settles it deletes it on the way.
+            self.unlike += u64::from(votes != all);
             acts.push(Act::Settle(key.clone()));
         }
     }
