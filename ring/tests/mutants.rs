@@ -5,6 +5,8 @@
 //! (`KEEP=seed=99`: of that seed, the trace). Q2MixedEpochs is killed by counting votes alone, too.
 #![allow(clippy::print_stdout, reason = "a table, for people")]
 
+#[path = "mutants/directed.rs"]
+mod directed;
 #[path = "sim/mod.rs"]
 mod sim;
 
@@ -169,8 +171,26 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
     p
 }
 
+/// Rules driven by hand, and the mutants that they kill.
+type Directed = (Mutant, fn(Rules) -> Option<String>);
+const DIRECTED: [Directed; 3] = [
+    (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
+    (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
+    (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
+];
+
+#[test]
+fn rules_driven_by_hand_are_kept() {
+    for (mutant, rule) in DIRECTED {
+        assert_eq!(rule(Rules::default()), None, "{mutant:?}'s rule");
+    }
+}
+
 /// The seeds it took, and what failed.
 fn hunt(mutant: Mutant) -> Option<(u64, String)> {
+    if let Some((_, rule)) = DIRECTED.iter().find(|(of, _)| *of == mutant) {
+        return rule(Rules::without(Some(mutant))).map(|what| (0, what));
+    }
     if mutant == Mutant::Q2MixedEpochs {
         return mixed_epochs_are_noticed().map(|what| (0, what));
     }

@@ -1,0 +1,193 @@
+//! Rules whose breach shows once in a million walks, or only inside one machine: each driven by hand. `None` if the
+//! rule was kept, else what was seen.
+
+use std::sync::Arc;
+
+use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now};
+use ennead_ring::message::{Addr, Ask, DecreeAnswer, Entry, Envelope, Held, Message, Page};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup, Tuning};
+use ennead_ring::view::{Member, MemberState};
+use ennead_ring::{
+    Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Node, Ring, SlotSet, Stamp, State, View,
+};
+
+use crate::sim::{MS, SEC};
+
+const WALL: u64 = 1_795_000_000 * SEC;
+
+fn machine(i: u64) -> Machine {
+    let name = format!("10.0.0.{i}").parse().expect("a name");
+    Machine { name, incarnation: Incarnation::new(i) }
+}
+
+fn view(number: u32, machines: &[u64]) -> Arc<View> {
+    let member = |i: &u64| Member { machine: machine(*i), weight: 8, next_weight: 8, state: MemberState::Up };
+    let (cluster, epoch) = (ClusterId::new(1), Epoch { number, ..Epoch::FIRST });
+    Arc::new(View::new(cluster, epoch, 3, machines.iter().map(member).collect(), Vec::new()).expect("a view"))
+}
+
+fn at(mono: u64) -> Now {
+    Now { mono: Mono(mono), wall: WALL + mono }
+}
+
+fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
+    let epoch = |number: &u32| Epoch { number: *number, ..Epoch::FIRST };
+    let setup = Setup {
+        me: machine(me),
+        weight: 8,
+        limits: Limits::default(),
+        views: views.to_vec(),
+        account: Account {
+            settled: views[0].epoch(),
+            synced: synced.iter().map(epoch).collect(),
+            left: false,
+        },
+        decree,
+        birth: Birth::None,
+        tuning: Tuning { check_every: 0, ..Tuning::default() },
+        seed: 1,
+        rules,
+    };
+    Node::new(setup, at(0))
+}
+
+fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> {
+    let cluster = Some(ClusterId::new(1));
+    let envelope = Box::new(Envelope { cluster, epoch: Epoch { number: epoch, ..Epoch::FIRST }, message });
+    let mut effects = Vec::new();
+    node.handle(at(MS), Input::Message { from: Addr::Machine(machine(from)), envelope }, &mut effects);
+    effects
+}
+
+fn sent(effects: &[Effect]) -> impl Iterator<Item = (&Message, bool)> {
+    effects.iter().filter_map(|effect| match effect {
+        Effect::Send { envelope, after, .. } => Some((&envelope.message, after.is_some())),
+        _ => None,
+    })
+}
+
+fn ballot(n: u64, by: u64) -> Ballot {
+    Ballot { time: Hlc::from_nanos(WALL + n), by: Incarnation::new(by) }
+}
+
+/// V2: what a warden accepted is on disk before it says so, and a restart tells it.
+pub(crate) fn a_restarted_warden_remembers(rules: Rules) -> Option<String> {
+    let first = view(1, &[1, 2, 3]);
+    let mut warden = node(1, std::slice::from_ref(&first), &[1], Decree::default(), rules);
+    let accept = Message::DecreeAccept { ask: Ask(1), ballot: ballot(1, 2), view: view(2, &[1, 2]) };
+    let effects = say(&mut warden, 2, 1, accept);
+    let waits = sent(&effects).any(|(m, waits)| matches!(m, Message::DecreeAnswer { .. }) && waits);
+    let decree = effects.iter().find_map(|effect| match effect {
+        Effect::Persist { change: Change::Decree(decree), .. } => Some(decree.clone()),
+        _ => None,
+    });
+    let mut restarted = node(1, &[first], &[1], decree.unwrap_or_default(), rules);
+    let effects = say(&mut restarted, 3, 1, Message::DecreePrepare { ask: Ask(2), ballot: ballot(2, 3) });
+    let told = sent(&effects).any(|(m, _)| {
+        matches!(m, Message::DecreeAnswer { answer: DecreeAnswer::Promised { accepted: Some(_), .. }, .. })
+    });
+    (!waits || !told).then(|| "a restarted warden has forgotten what it accepted (directed)".to_owned())
+}
+
+/// V2: a warden that has adopted the next view answers with it.
+pub(crate) fn a_warden_that_went_on_answers_with_the_view(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[1, 2, 3])];
+    let mut warden = node(1, &views, &[1, 2], Decree::default(), rules);
+    let effects = say(&mut warden, 2, 1, Message::DecreePrepare { ask: Ask(1), ballot: ballot(1, 2) });
+    let answers = sent(&effects).any(|(m, _)| matches!(m, Message::DecreeAnswer { .. }));
+    let tells = sent(&effects).any(|(m, _)| matches!(m, Message::ViewsTold { .. }));
+    (answers || !tells).then(|| "a warden answers about a decree that it has passed (directed)".to_owned())
+}
+
+/// S6: the owner before is gone, and one machine tells of a record that no five voted for: it is taken as hearsay. (Hole
+/// 2 of the review: counted as a vote, it would make an answer of a state that a higher ballot has not seen.)
+pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4])];
+    let rings = [Ring::of(&views[0]), Ring::of(&views[1])];
+    let owner = |h: usize, key: &Key, slot| {
+        let owners = rings[h].owners(&Chain::of(key.as_bytes(), 3));
+        views[h].members()[owners.owner(slot) as usize].machine
+    };
+    // A key of which the newcomer has the slot of the one who is gone, and the others keep theirs.
+    let fits = |key: &Key| {
+        let slot = (1..=3).find(|s| owner(0, key, *s) == machine(1))?;
+        let kept = (1..=3).filter(|s| *s != slot).all(|s| owner(0, key, s) == owner(1, key, s));
+        let voter = (1..=3).find(|s| owner(0, key, *s) == machine(2))?;
+        (kept && owner(1, key, slot) == machine(4)).then_some((slot, voter))
+    };
+    let keys = (0..).map(|i| Key::new(format!("key-{i}")).expect("a key"));
+    let (key, (gained, voter)) = keys.into_iter().find_map(|k| fits(&k).map(|s| (k, s))).expect("such a key");
+    let stamp = Stamp { ballot: ballot(1, 2), n: 1 };
+    let state = Arc::new(State { version: 1, value: Some([1u8].as_slice().into()), ..State::default() });
+    let page = |teller: u64, whole: bool, epochs: &[u32]| Page {
+        account: Account {
+            settled: Epoch::FIRST,
+            synced: epochs.iter().map(|n| Epoch { number: *n, ..Epoch::FIRST }).collect(),
+            left: false,
+        },
+        promised: stamp.ballot,
+        bound: Default::default(),
+        entries: if teller == 2 {
+            let votes = SlotSet::EMPTY.with(voter);
+            let state = whole.then(|| state.clone());
+            Vec::from([Entry {
+                key: key.clone(),
+                held: Held::Record { stamp, votes, tombstone: false, state },
+            }])
+        } else {
+            Vec::new()
+        },
+        upto: None,
+        looked: 1,
+        total: 1,
+    };
+    let mut newcomer = node(4, &views, &[], Decree::default(), rules);
+    let mut inputs = Vec::from([Input::Wake]);
+    let mut taken = None;
+    for step in 0..100 {
+        let now = at(step * 100 * MS);
+        let mut effects = Vec::new();
+        for input in std::mem::take(&mut inputs) {
+            newcomer.handle(now, input, &mut effects);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Persist { change: Change::Record { record, .. }, .. } => taken = Some(record.votes),
+                Effect::Scan { scan, .. } => {
+                    inputs.push(Input::Scanned { scan, found: Vec::new(), end: true, total: 0 });
+                }
+                Effect::Load { key } => {
+                    inputs.push(Input::Loaded { key, found: ennead_ring::Loaded::Nothing });
+                }
+                Effect::Send { to: Addr::Machine(to), envelope, .. } => {
+                    let from = to.incarnation.id();
+                    let message = match envelope.message {
+                        Message::Tell { ask, request } if from == 2 || from == 3 => {
+                            Message::Told { ask, page: Box::new(page(from, request.whole, &[1])) }
+                        }
+                        Message::Fetch { ask, keys } => {
+                            let record = ennead_ring::Record {
+                                stamp,
+                                state: state.clone(),
+                                votes: SlotSet::EMPTY.with(voter),
+                            };
+                            let records = keys.into_iter().map(|key| (key, Some(record.clone()))).collect();
+                            Message::Fetched { ask, records }
+                        }
+                        _ => continue,
+                    };
+                    let epoch = views[1].epoch();
+                    let envelope = Box::new(Envelope { cluster: Some(ClusterId::new(1)), epoch, message });
+                    inputs.push(Input::Message { from: Addr::Machine(to), envelope });
+                }
+                _ => {}
+            }
+        }
+        inputs.push(Input::Wake);
+    }
+    match taken {
+        None => Some("nothing was taken over (directed)".to_owned()),
+        Some(votes) => votes.has(gained).then(|| "a copy was taken for a vote (directed)".to_owned()),
+    }
+}
