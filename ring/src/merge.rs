@@ -308,7 +308,8 @@ impl Merge {
             teller.track = Some(local.history().track(from, &page.account));
             // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
             let mut account = page.account;
-            if teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch)) {
+            let late = local.rules.broken(Mutant::S3Late);
+            if !late && teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch)) {
                 account.synced.retain(|epoch| *epoch != self.epoch);
             }
             teller.account = Some(account);
@@ -495,6 +496,15 @@ impl Merge {
                 self.restart(None);
             }
         }
+    }
+
+    /// S5: true if a machine that votes for no slot of this key yet may hold what is proposed under this ballot: all is
+    /// told of the key, and its floor and its bound will not be above the ballot for what was told.
+    pub(crate) fn may_hold(&self, local: &Local, key: &Key, ballot: Ballot) -> bool {
+        let told = || self.tellers.iter().all(|t| t.out || t.account.is_some() && t.source.is_over());
+        let decided = self.at.as_ref().is_some_and(|at| key <= at)
+            || self.own.is_over() && told() && self.may_go_on(local);
+        decided && ballot.time > self.promised.time.max(self.bound.time)
     }
 
     /// S4: no key is decided while those who are left out may be needed for it.

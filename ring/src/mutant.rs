@@ -102,6 +102,10 @@ pub enum Mutant {
     S5NoBound,
     /// S5: what a machine holds from before the last settled view counts.
     S5OwnVoid,
+    /// S3: a machine that has become synced tells what it held before as if it had been.
+    S3Late,
+    /// S5: an owner holds what is proposed before it has been told of the key.
+    S5HoldsAll,
     /// S6: every record taken is a vote.
     S6CopyIsVote,
     /// S7: votes before what it took is durable.
@@ -154,6 +158,8 @@ impl Mutant {
         Self::S5NoFloor,
         Self::S5NoBound,
         Self::S5OwnVoid,
+        Self::S3Late,
+        Self::S5HoldsAll,
         Self::S6CopyIsVote,
         Self::S7Early,
         Self::G2Five,

@@ -442,6 +442,15 @@ impl Node {
         }
     }
 
+    /// True if this machine votes for some slot of the key, or has been told all that it has to know of it.
+    fn may_hold(&self, key: &Key, ballot: Ballot) -> bool {
+        let local = &self.local;
+        local.is_synced()
+            || local.rules.broken(Mutant::S5HoldsAll)
+            || !local.voting(key, &local.owners_of(key)).is_empty()
+            || self.sync.may_hold(local, key, ballot)
+    }
+
     /// A member of the present view speaks, of this epoch or of an earlier one.
     fn on_member(
         &mut self,
@@ -468,6 +477,8 @@ impl Node {
                     self.sync.on_outcome(ask, &outcome);
                 }
             }
+            // S5: what is still told of the key may be newer, or collected since.
+            Message::Accept { ref key, stamp, .. } if !self.may_hold(key, stamp.ballot) => {}
             Message::Prepare { ref key, .. }
             | Message::Accept { ref key, .. }
             | Message::Read { ref key, .. }

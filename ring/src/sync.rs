@@ -11,7 +11,7 @@ use crate::local::Local;
 use crate::merge::{Act, Merge, Move};
 use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
-use crate::stamp::{Record, Stamp};
+use crate::stamp::{Ballot, Record, Stamp};
 use crate::view::Machine;
 use crate::warden::Standing;
 
@@ -223,6 +223,12 @@ impl Sync {
         if end {
             self.sweep = None;
         }
+    }
+
+    /// See [`Merge::may_hold`]; what nobody asks it to sync is none of its business.
+    pub(crate) fn may_hold(&self, local: &Local, key: &Key, ballot: Ballot) -> bool {
+        let pass = self.passes.iter().find(|p| p.purpose == Purpose::Sync && p.epoch == local.epoch());
+        pass.is_some_and(|pass| pass.may_hold(local, key, ballot))
     }
 
     /// A record has reached its cell. Which pass it was from does not matter: both counts end at none.

@@ -33,6 +33,8 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5NoFloor
             | M::S5NoBound
             | M::S5OwnVoid
+            | M::S3Late
+            | M::S5HoldsAll
             | M::S6CopyIsVote
             | M::S7Early
             | M::G2Five
