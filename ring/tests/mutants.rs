@@ -175,10 +175,12 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
 
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 3] = [
+const DIRECTED: [Directed; 5] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
+    (Mutant::S3Late, directed::a_page_is_worth_the_account_it_was_read_under),
+    (Mutant::S5HoldsAll, directed::who_is_not_told_holds_nothing),
 ];
 
 #[test]

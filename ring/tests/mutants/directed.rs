@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now};
-use ennead_ring::message::{Addr, Ask, DecreeAnswer, Entry, Envelope, Held, Message, Page};
+use ennead_ring::message::{
+    Addr, Ask, DecreeAnswer, Entry, Envelope, Held, Message, Page, Purpose, TellRequest,
+};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Member, MemberState};
@@ -98,6 +100,101 @@ pub(crate) fn a_warden_that_went_on_answers_with_the_view(rules: Rules) -> Optio
     let answers = sent(&effects).any(|(m, _)| matches!(m, Message::DecreeAnswer { .. }));
     let tells = sent(&effects).any(|(m, _)| matches!(m, Message::ViewsTold { .. }));
     (answers || !tells).then(|| "a warden answers about a decree that it has passed (directed)".to_owned())
+}
+
+/// S5: a new owner that has not been told of a key holds nothing that is proposed for it.
+pub(crate) fn who_is_not_told_holds_nothing(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4])];
+    let mut newcomer = node(4, &views, &[], Decree::default(), rules);
+    let key = Key::new("any").expect("a key");
+    let (stamp, state) = (Stamp { ballot: ballot(1, 2), n: 1 }, Arc::new(State::default()));
+    let accept = Message::Accept { ask: Ask(1), key: key.clone(), stamp, state };
+    let mut effects = say(&mut newcomer, 2, 2, accept);
+    let loaded = Input::Loaded { key, found: ennead_ring::Loaded::Nothing };
+    newcomer.handle(at(2 * MS), loaded, &mut effects);
+    let holds =
+        effects.iter().any(|effect| matches!(effect, Effect::Persist { change: Change::Record { .. }, .. }));
+    holds.then(|| "a new owner holds what is proposed before it is told (directed)".to_owned())
+}
+
+/// S3: what was read before a machine was synced is told as of then.
+pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4])];
+    let mut newcomer = node(4, &views, &[], Decree::default(), rules);
+    let request = TellRequest {
+        purpose: Purpose::Sync,
+        after: None,
+        whole: false,
+        since: Some(Epoch::FIRST),
+        handoff: false,
+        without: Vec::new(),
+    };
+    // Somebody wants to be told; storage is slow.
+    let effects = say(&mut newcomer, 2, 2, Message::Tell { ask: Ask(7), request: Box::new(request) });
+    // The pass of its own has begun at the same input: the scan of the telling is the smaller one.
+    let scans = effects.iter().filter_map(|effect| match effect {
+        Effect::Scan { scan, keys, .. } => Some((*keys, *scan)),
+        _ => None,
+    });
+    let (_, slow) = scans.min()?;
+    let mut inputs: Vec<Input> = Vec::new();
+    for effect in &effects {
+        if let Effect::Scan { scan, .. } = effect
+            && *scan != slow
+        {
+            inputs.push(Input::Scanned { scan: *scan, found: Vec::new(), end: true, total: 0 });
+        }
+    }
+    let mut asked = effects;
+    for step in 1..100 {
+        let mut effects = std::mem::take(&mut asked);
+        for input in std::mem::take(&mut inputs) {
+            newcomer.handle(at(step * 100 * MS), input, &mut effects);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Scan { scan, .. } if scan != slow && step > 1 => {
+                    inputs.push(Input::Scanned { scan, found: Vec::new(), end: true, total: 0 });
+                }
+                Effect::Send { to: Addr::Machine(to), envelope, .. } if to.incarnation.id() != 1 => {
+                    if let Message::Tell { ask, .. } = envelope.message {
+                        let account =
+                            Account { settled: Epoch::FIRST, synced: Vec::from([Epoch::FIRST]), left: false };
+                        let page = Page {
+                            account,
+                            promised: Ballot::ZERO,
+                            bound: Default::default(),
+                            entries: Vec::new(),
+                            upto: None,
+                            looked: 0,
+                            total: 0,
+                        };
+                        let message = Message::Told { ask, page: Box::new(page) };
+                        let cluster = Some(ClusterId::new(1));
+                        let envelope = Box::new(Envelope { cluster, epoch: views[1].epoch(), message });
+                        inputs.push(Input::Message { from: Addr::Machine(to), envelope });
+                    }
+                }
+                _ => {}
+            }
+        }
+        inputs.push(Input::Wake);
+        if newcomer.is_synced() {
+            let mut effects = Vec::new();
+            let found = Input::Scanned { scan: slow, found: Vec::new(), end: true, total: 0 };
+            newcomer.handle(at(step * 100 * MS), found, &mut effects);
+            let told = sent(&effects).find_map(|(message, _)| match message {
+                Message::Told { page, .. } => Some(page.account.synced.contains(&views[1].epoch())),
+                _ => None,
+            });
+            return match told {
+                Some(false) => None,
+                Some(true) => Some("what was read before is told as of now (directed)".to_owned()),
+                None => Some("nothing was told (directed)".to_owned()),
+            };
+        }
+    }
+    Some("it is never synced (directed)".to_owned())
 }
 
 /// S6: the owner before is gone, and one machine tells of a record that no five voted for: it is taken as hearsay. (Hole
