@@ -167,12 +167,12 @@ const IN_RING_BYTES: usize = 256 << 10;
 /// Names of machines with reports that the ring keeps.
 const NAMES: usize = 1000;
 
-/// Reads what [`with_report`] wrote, newest first.
+/// Reads what `with_report` wrote, newest first.
 pub fn reports(list: &[u8]) -> Vec<Report> {
     serde_json::from_slice(list).unwrap_or_default()
 }
 
-/// Reads what [`with_name`] wrote.
+/// Reads what `with_name` wrote.
 pub fn names(list: &[u8]) -> Vec<String> {
     serde_json::from_slice(list).unwrap_or_default()
 }
