@@ -12,7 +12,7 @@ use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::history::Concern;
 use crate::key::Key;
 use crate::local::Local;
-use crate::message::{Addr, Ask, Entry, Held, Message, Page, TellRequest};
+use crate::message::{Addr, Ask, Entry, Held, Message, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::position::Chain;
@@ -30,6 +30,9 @@ const LOOKED: u32 = 16;
 /// should find them, however far apart they are: to compute the owners again costs more than all else.
 const KEPT: (usize, usize) = (256, 16 << 20);
 const KEPT_FOR: u64 = 3_000_000_000;
+/// How old a chunk may be for a comparison of copies: what one machine told of before a settling round and another after
+/// it would seem unlike, and be settled again, for ever.
+const ALIKE_FOR: u64 = 100_000_000;
 /// Pages in the making at once; further requests are lost, and asked again.
 const AT_ONCE: usize = 64;
 /// What an entry costs beside its key and state, roughly.
@@ -100,6 +103,8 @@ struct Making {
     synced: bool,
     /// The next chunk is the one after this key.
     upto: Option<Key>,
+    /// No chunk made before this will do.
+    since: Mono,
 }
 
 impl Tellings {
@@ -127,6 +132,8 @@ impl Tellings {
             return;
         }
         let upto = request.after.clone();
+        let old = if request.purpose == Purpose::Check { ALIKE_FOR } else { KEPT_FOR };
+        let since = Mono(now.mono.0.saturating_sub(old));
         self.makings.push(Making {
             to,
             ask,
@@ -137,6 +144,7 @@ impl Tellings {
             chunks: 0,
             synced: true,
             upto,
+            since,
         });
         self.go_on(local, effects);
     }
@@ -175,7 +183,9 @@ impl Tellings {
     fn go_on(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
         let mut at = 0;
         while let Some(making) = self.makings.get_mut(at) {
-            let Some(chunk) = self.chunks.iter().find(|c| c.after == making.upto).cloned() else {
+            let Some(chunk) =
+                self.chunks.iter().find(|c| c.made >= making.since && c.after == making.upto).cloned()
+            else {
                 if !self.scans.iter().any(|asked| asked.after == making.upto) {
                     let scan = Scan(local.number().0);
                     let after = making.upto.clone();
