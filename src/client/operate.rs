@@ -32,7 +32,7 @@ pub enum CheckAnswer {
 /// The machine that the wish is about is asked last: it may be on its way out.
 pub(super) async fn wish(link: &Arc<Link>, wish: Wish, deadline: Instant) -> Result<(), Error> {
     let known = link.view(deadline).await?;
-    let (Wish::Join { machine, .. } | Wish::Leave { machine } | Wish::Remove { machine }) = wish;
+    let machine = wish.machine();
     let mut names: Vec<Name> = known.view.members().iter().map(|m| m.machine.name).collect();
     names.sort_by_key(|name| (*name == machine.name, link.is_suspect(*name)));
     let mut tried = BTreeMap::new();
