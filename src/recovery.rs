@@ -17,6 +17,9 @@ use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent, kno
 /// How many of the machines noted are asked: each is, several times a second, until one takes us along.
 const ASKED: usize = 16;
 
+/// The note of a machine that was forced out (F2).
+const FORCED_OUT: &str = "forced-out";
+
 /// Opens the data directory; a damaged one as that of a new incarnation, if that one will know whom to join.
 ///
 /// # Errors
@@ -25,9 +28,33 @@ pub(crate) fn open(
     config: &NodeConfig,
     events: &UnboundedSender<StorageEvent>,
 ) -> Result<(Storage, Restored), StorageError> {
-    let damage = match open_storage(&config.data, events) {
-        Err(error) if error.is_damage() => error,
-        other => return other,
+    let opened = open_storage(&config.data, events);
+    let damage = match (opened, forced_out(&config.data)) {
+        // F2: what it holds is whole, and may vote no more.
+        (Ok((storage, restored)), Some(why)) => {
+            let others = match &config.birth {
+                Birth::Init { .. } => Vec::new(),
+                birth => others(config, birth),
+            };
+            if others.is_empty() {
+                return Ok((storage, restored));
+            }
+            drop(storage);
+            let aside = move_aside(&config.data)?;
+            erase_note(&config.data);
+            let (storage, restored) = open_storage(&config.data, events)?;
+            tracing::error!(
+                reason = %why.trim(),
+                moved_to = %aside.display(),
+                incarnation = %restored.incarnation,
+                joins = ?others,
+                "this machine begins again under a new incarnation and joins the cluster. What was there is kept, to be \
+                 looked at and removed by hand"
+            );
+            return Ok((storage, restored));
+        }
+        (Err(error), _) if error.is_damage() => error,
+        (other, _) => return other,
     };
     let others = match &config.birth {
         // F1: init is refused where there was a cluster.
@@ -84,6 +111,29 @@ fn others(config: &NodeConfig, birth: &Birth) -> Vec<Name> {
         }
     }
     others
+}
+
+/// Why the machine of this directory may take part no more under its incarnation (F2), if it may not.
+fn forced_out(data: &Path) -> Option<String> {
+    std::fs::read_to_string(data.join(FORCED_OUT)).ok()
+}
+
+/// Notes it, for the next start. Where that fails, the machine hears it from the others once more.
+pub(crate) fn note_forced_out(data: &Path, why: &str) {
+    let path = data.join(FORCED_OUT);
+    if let Err(error) = std::fs::write(&path, format!("{why}\n")) {
+        tracing::warn!(path = %path.display(), %error, "cannot note that this machine needs a new incarnation");
+    }
+}
+
+/// It may have been moved aside with the rest.
+fn erase_note(data: &Path) {
+    let path = data.join(FORCED_OUT);
+    if path.exists()
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot erase the note that this machine needs a new incarnation");
+    }
 }
 
 /// Opens the directory as it is.

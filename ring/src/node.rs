@@ -426,6 +426,7 @@ impl Node {
         // F2: who was forced out is told so, and nothing else.
         if let Addr::Machine(machine) = from
             && present.view.has_forced_out(machine.incarnation)
+            && !matches!(message, Message::Blank { .. })
         {
             if epoch < own {
                 self.tell_views(machine, epoch, effects);
