@@ -45,7 +45,7 @@ async fn four_of_nine_go_on_once_an_operator_has_forced_the_others_out() {
     for i in 5..9 {
         fs::remove_dir_all(cluster.data(i)).expect("its data are gone");
     }
-    let stuck = client.put("key-0", "nobody").await;
+    let stuck = client.put("stuck", "nobody").await;
     assert!(stuck.is_err(), "{stuck:?}");
 
     let asked = Instant::now();
