@@ -443,7 +443,7 @@ async fn live(
             Ok(Ended::Transport(why)) => break (StopReason::Failed(why), Some(Cause::Transport)),
             Ok(Ended::Left(epoch)) => break (StopReason::Left(epoch), None),
             Ok(Ended::ForcedOut(why)) => {
-                recovery::note_forced_out(&config.data, &why);
+                recovery::note_forced_out(&config.data, me.incarnation, &why);
                 break (StopReason::Failed(why), None);
             }
             Err(panic) => {

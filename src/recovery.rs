@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use ennead_ring::node::Birth;
-use ennead_ring::view::Name;
+use ennead_ring::view::{Incarnation, Name};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::node::{NodeConfig, StartError};
@@ -29,9 +29,12 @@ pub(crate) fn open(
     events: &UnboundedSender<StorageEvent>,
 ) -> Result<(Storage, Restored), StorageError> {
     let opened = open_storage(&config.data, events);
-    let damage = match (opened, forced_out(&config.data)) {
+    let damage = match opened {
         // F2: what it holds is whole, and may vote no more.
-        (Ok((storage, restored)), Some(why)) => {
+        Ok((storage, restored)) => {
+            let Some(why) = forced_out(&config.data, restored.incarnation) else {
+                return Ok((storage, restored));
+            };
             let others = match &config.birth {
                 Birth::Init { .. } => Vec::new(),
                 birth => others(config, birth),
@@ -44,7 +47,7 @@ pub(crate) fn open(
             erase_note(&config.data);
             let (storage, restored) = open_storage(&config.data, events)?;
             tracing::error!(
-                reason = %why.trim(),
+                reason = %why,
                 moved_to = %aside.display(),
                 incarnation = %restored.incarnation,
                 joins = ?others,
@@ -53,8 +56,8 @@ pub(crate) fn open(
             );
             return Ok((storage, restored));
         }
-        (Err(error), _) if error.is_damage() => error,
-        (other, _) => return other,
+        Err(error) if error.is_damage() => error,
+        other => return other,
     };
     let others = match &config.birth {
         // F1: init is refused where there was a cluster.
@@ -113,20 +116,23 @@ fn others(config: &NodeConfig, birth: &Birth) -> Vec<Name> {
     others
 }
 
-/// Why the machine of this directory may take part no more under its incarnation (F2), if it may not.
-fn forced_out(data: &Path) -> Option<String> {
-    std::fs::read_to_string(data.join(FORCED_OUT)).ok()
+/// Why the machine of this directory may take part no more under its incarnation (F2), if it may not. A note on
+/// another incarnation is about what was moved aside.
+fn forced_out(data: &Path, incarnation: Incarnation) -> Option<String> {
+    let note = std::fs::read_to_string(data.join(FORCED_OUT)).ok()?;
+    let why = note.strip_prefix(&incarnation.to_string())?.strip_prefix(' ')?;
+    Some(why.trim().to_owned())
 }
 
 /// Notes it, for the next start. Where that fails, the machine hears it from the others once more.
-pub(crate) fn note_forced_out(data: &Path, why: &str) {
+pub(crate) fn note_forced_out(data: &Path, incarnation: Incarnation, why: &str) {
     let path = data.join(FORCED_OUT);
-    if let Err(error) = std::fs::write(&path, format!("{why}\n")) {
+    if let Err(error) = std::fs::write(&path, format!("{incarnation} {why}\n")) {
         tracing::warn!(path = %path.display(), %error, "cannot note that this machine needs a new incarnation");
     }
 }
 
-/// It may have been moved aside with the rest.
+/// It has done its work.
 fn erase_note(data: &Path) {
     let path = data.join(FORCED_OUT);
     if path.exists()
