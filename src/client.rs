@@ -18,7 +18,7 @@ use ennead_ring::Key;
 use ennead_ring::message::{Change, Condition, Wish};
 use ennead_ring::position::Position;
 use ennead_ring::stamp::Hlc;
-use ennead_ring::view::{Name, View};
+use ennead_ring::view::{Machine, Name, View};
 
 use self::link::{Link, Reply};
 use self::write::Wrote;
@@ -373,6 +373,18 @@ impl Client {
     /// [`Error::Refused`] with the reason, and nothing changes; [`Error::Unreachable`] if nobody answers.
     pub async fn wish(&self, wish: Wish) -> Result<(), Error> {
         operate::wish(&self.link, wish, self.deadline()).await
+    }
+
+    /// F2, the last resort: these machines are gone for good, and five slots of some keys with them. `survivor` is told:
+    /// the most advanced of those that are left (its epoch is in its [`status`](Self::status)). Where no five warden
+    /// slots are left it writes the next view by itself: nobody else may then be told the same.
+    ///
+    /// Acknowledged writes may be lost. `Ok` is to be repeated until [`view`](Self::view) shows it, as for a wish.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason, and nothing changes; [`Error::Unreachable`] if it does not answer.
+    pub async fn force(&self, survivor: Name, machines: Vec<Machine>) -> Result<(), Error> {
+        operate::force(&self.link, survivor, machines, self.deadline()).await
     }
 
     /// Asks every member to compare its copies with everybody's; [`status`](Self::status) tells how it goes.

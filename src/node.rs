@@ -466,6 +466,10 @@ async fn live(
             Ok(Ended::Storage(error)) => break (StopReason::Failed(error.to_string()), Some(Cause::Storage)),
             Ok(Ended::Transport(why)) => break (StopReason::Failed(why), Some(Cause::Transport)),
             Ok(Ended::Left(epoch)) => break (StopReason::Left(epoch), None),
+            Ok(Ended::ForcedOut(why)) => {
+                recovery::note_forced_out(&config.data, me.incarnation, &why);
+                break (StopReason::Failed(why), None);
+            }
             Err(panic) => {
                 if let Err(reason) = core_restarts.another(&last_words(&*panic), Instant::now()) {
                     break (StopReason::Failed(reason), Some(Cause::Panic));

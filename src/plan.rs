@@ -128,6 +128,38 @@ fn sample(slots: u8) -> impl Iterator<Item = Chain> {
     (0..SAMPLE).map(move |i| Chain::of(&i.to_be_bytes(), slots))
 }
 
+/// What may be lost where machines are lost for good, more than may be (F2).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Loss {
+    /// Keys of which these machines own five or more slots, of all keys: 0 to 1. What was acknowledged of them may be
+    /// lost.
+    pub doubtful: f64,
+    /// Keys of which they own all slots, of all keys: 0 to 1.
+    pub gone: f64,
+    /// How many keys `doubtful` is, about; `None` if nobody told how many records it has.
+    pub keys: Option<u64>,
+}
+
+/// What may be lost with these machines. `records` is what the others say that they hold.
+pub fn loss(view: &View, lost: &BTreeSet<Name>, records: &BTreeMap<Name, u64>) -> Loss {
+    let ring = Ring::of(view);
+    let (mut doubtful, mut gone) = (0u32, 0u32);
+    let mut held: BTreeMap<Name, u64> = BTreeMap::new();
+    for chain in sample(view.slots()) {
+        let owned = Owned::of(view, &ring, &chain);
+        let with_them = owned.slots.iter().filter(|name| lost.contains(name)).count();
+        doubtful += u32::from(with_them >= usize::from(quorum_of(view.slots())));
+        gone += u32::from(with_them == owned.slots.len());
+        owned.machines().into_iter().for_each(|name| *held.entry(name).or_default() += 1);
+    }
+    let share = |n: u32| f64::from(n) / f64::from(SAMPLE);
+    let of_keys = |n: u64| n as f64 / f64::from(SAMPLE);
+    let told = held.iter().filter_map(|(name, held)| Some((*records.get(name)?, of_keys(*held))));
+    let (told, held) = told.fold((0, 0.0), |(t, h), (records, held)| (t + records, h + held));
+    let keys = (held > 0.0).then(|| (told as f64 / held * share(doubtful)).round() as u64);
+    Loss { doubtful: share(doubtful), gone: share(gone), keys }
+}
+
 impl Plan {
     /// What `change` would do to the cluster of this view.
     ///

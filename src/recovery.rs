@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use ennead_ring::node::Birth;
-use ennead_ring::view::Name;
+use ennead_ring::view::{Incarnation, Name};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::node::{NodeConfig, StartError};
@@ -16,6 +16,9 @@ use crate::storage::{Options, Restored, Storage, StorageError, StorageEvent, kno
 
 /// How many of the machines noted are asked: each is, several times a second, until one takes us along.
 const ASKED: usize = 16;
+
+/// The note of a machine that was forced out (F2).
+const FORCED_OUT: &str = "forced-out";
 
 /// Opens the data directory; a damaged one as that of a new incarnation, if that one will know whom to join.
 ///
@@ -25,7 +28,34 @@ pub(crate) fn open(
     config: &NodeConfig,
     events: &UnboundedSender<StorageEvent>,
 ) -> Result<(Storage, Restored), StorageError> {
-    let damage = match open_storage(&config.data, events) {
+    let opened = open_storage(&config.data, events);
+    let damage = match opened {
+        // F2: what it holds is whole, and may vote no more.
+        Ok((storage, restored)) => {
+            let Some(why) = forced_out(&config.data, restored.incarnation) else {
+                return Ok((storage, restored));
+            };
+            let others = match &config.birth {
+                Birth::Init { .. } => Vec::new(),
+                birth => others(config, birth),
+            };
+            if others.is_empty() {
+                return Ok((storage, restored));
+            }
+            drop(storage);
+            let aside = move_aside(&config.data)?;
+            erase_note(&config.data);
+            let (storage, restored) = open_storage(&config.data, events)?;
+            tracing::error!(
+                reason = %why,
+                moved_to = %aside.display(),
+                incarnation = %restored.incarnation,
+                joins = ?others,
+                "this machine begins again under a new incarnation and joins the cluster. What was there is kept, to be \
+                 looked at and removed by hand"
+            );
+            return Ok((storage, restored));
+        }
         Err(error) if error.is_damage() => error,
         other => return other,
     };
@@ -84,6 +114,32 @@ fn others(config: &NodeConfig, birth: &Birth) -> Vec<Name> {
         }
     }
     others
+}
+
+/// Why the machine of this directory may take part no more under its incarnation (F2), if it may not. A note on
+/// another incarnation is about what was moved aside.
+fn forced_out(data: &Path, incarnation: Incarnation) -> Option<String> {
+    let note = std::fs::read_to_string(data.join(FORCED_OUT)).ok()?;
+    let why = note.strip_prefix(&incarnation.to_string())?.strip_prefix(' ')?;
+    Some(why.trim().to_owned())
+}
+
+/// Notes it, for the next start. Where that fails, the machine hears it from the others once more.
+pub(crate) fn note_forced_out(data: &Path, incarnation: Incarnation, why: &str) {
+    let path = data.join(FORCED_OUT);
+    if let Err(error) = std::fs::write(&path, format!("{incarnation} {why}\n")) {
+        tracing::warn!(path = %path.display(), %error, "cannot note that this machine needs a new incarnation");
+    }
+}
+
+/// It has done its work.
+fn erase_note(data: &Path) {
+    let path = data.join(FORCED_OUT);
+    if path.exists()
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot erase the note that this machine needs a new incarnation");
+    }
 }
 
 /// Opens the directory as it is.

@@ -97,6 +97,8 @@ pub(crate) enum Ended {
     Transport(String),
     /// It handed over what it held, and the view of this epoch, which it is not in, needs it no more (M3).
     Left(Epoch),
+    /// F2: it may take part no more under its incarnation, for this reason.
+    ForcedOut(String),
 }
 
 /// What a core loop is made of.
@@ -244,6 +246,9 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         }
         if let Some(ended) = core.ended.take() {
             return ended;
+        }
+        if let Some(reason) = core.node.is_forced_out() {
+            return Ended::ForcedOut(reason.to_owned());
         }
         if core.node.has_left() {
             return Ended::Left(core.node.view().map(|view| view.epoch()).unwrap_or_default());

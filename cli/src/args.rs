@@ -86,6 +86,11 @@ pub(crate) enum Command {
     ///
     /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
     Remove(Remove),
+    /// Goes on without machines that are lost for good where five of the nine copies of some keys went with them
+    ///
+    /// Writes that were acknowledged may be lost: it tells how many keys are concerned, and asks. Exit code 1: no such
+    /// machine. 2: refused, and nothing changed. 3: the outcome is unknown.
+    Recover(Recover),
     /// Compares every copy of every key, and mends what is not alike; 0 if all were
     Check,
     /// Why a machine failed or is not well: the verdict, and the evidence
@@ -228,6 +233,20 @@ pub(crate) struct Remove {
     pub(crate) machine: Name,
     #[command(flatten)]
     pub(crate) how: How,
+    /// Do not ask
+    #[arg(short, long, conflicts_with = "plan")]
+    pub(crate) yes: bool,
+}
+
+/// `kvctl recover`.
+#[derive(Args, Debug)]
+pub(crate) struct Recover {
+    /// All machines that are lost for good
+    #[arg(value_name = "MACHINE", required = true)]
+    pub(crate) machines: Vec<Name>,
+    /// Show what may be lost, and change nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
     /// Do not ask
     #[arg(short, long, conflicts_with = "plan")]
     pub(crate) yes: bool,

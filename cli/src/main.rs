@@ -9,6 +9,7 @@
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
 //! | [`ring`], [`circle`] | who owns how much; how that is drawn |
 //! | [`membership`], [`planned`] | leave and remove; what they would move |
+//! | [`recover`] | goes on after more are lost than may be |
 //! | [`check`] | compares every copy |
 //! | [`mod@bench`], [`measure`] | how fast; how that is told |
 //! | [`why`], [`crashes`] | why a machine failed; the crash reports that the ring keeps |
@@ -31,6 +32,7 @@ mod membership;
 mod moves;
 mod output;
 mod planned;
+mod recover;
 mod ring;
 mod status;
 mod terminal;
@@ -81,6 +83,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Moves(args) => moves::run(args, global, output).await,
         Command::Leave(args) => membership::leave(args, global, output).await,
         Command::Remove(args) => membership::remove(args, global, output).await,
+        Command::Recover(args) => recover::recover(args, global, output).await,
         Command::Check => check::run(global, output).await,
         Command::Why { machine } => why::run(machine, global, output).await,
         Command::Crashes { machine } => crashes::run(machine, global, output).await,

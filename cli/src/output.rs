@@ -79,6 +79,15 @@ impl Output {
             && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 
+    /// Asks a person for a word; `None` if none comes.
+    pub(crate) fn ask_for(&mut self, question: &str) -> Option<String> {
+        let mut stderr = io::stderr().lock();
+        let mut answer = String::new();
+        write!(stderr, "{question} ").and_then(|()| stderr.flush()).ok()?;
+        io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_string())
+    }
+
     /// True if there is a person to ask.
     pub(crate) fn can_ask(&self) -> bool {
         self.stderr_is_terminal && !self.json && io::stdin().is_terminal()

@@ -141,3 +141,35 @@ async fn a_machine_that_is_gone_is_removed_and_not_asked_to_leave() {
         node.shutdown("the test is over").await;
     }
 }
+
+#[tokio::test]
+async fn more_machines_than_may_be_lost_are_forced_out_only_by_who_says_yes() {
+    let mut cluster = Cluster::start(107).await;
+    for n in 0..20 {
+        cluster.kvctl(&["put", &format!("k{n}"), "v"]).assert().success();
+    }
+    let (second, third) = (cluster.names[1].to_string(), cluster.names[2].to_string());
+    let lost = [second.as_str(), third.as_str()];
+    let refused = cluster.json(2, &["recover", lost[0], lost[1], "--yes"]);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("answers")), "{refused}");
+    for node in cluster.nodes.drain(1..) {
+        node.shutdown("lost for good").await;
+    }
+    let plan = cluster.json(0, &["recover", lost[0], lost[1], "--plan"]);
+    assert_eq!((&plan["doubtful_share"], &plan["gone_share"]), (&1.0.into(), &0.0.into()), "{plan}");
+    assert_eq!(plan["written_on"], cluster.names[0].to_string());
+    assert_eq!(plan["doubtful_keys"], 20);
+    let refused = cluster.json(2, &["recover", lost[0], lost[1]]);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("--yes")), "{refused}");
+    assert_eq!(cluster.json(1, &["recover", "127.0.107.4", "--yes"])["error"], "not_found");
+    let done = cluster.json(0, &["recover", lost[0], lost[1], "--yes"]);
+    assert_eq!((&done["outcome"], &done["members"]), (&"done".into(), &1.into()), "{done}");
+    cluster.until(1, 2).await;
+    for n in 0..20 {
+        cluster.kvctl(&["get", &format!("k{n}")]).assert().success();
+        cluster.kvctl(&["put", &format!("k{n}"), "new"]).assert().success();
+    }
+    for node in cluster.nodes.drain(..) {
+        node.shutdown("the test is over").await;
+    }
+}

@@ -132,7 +132,9 @@ impl History<'_> {
         if self.rules.broken(Mutant::S4NoCover) {
             return true;
         }
-        let silent = |m: &Machine| *m != asker && without.contains(m);
+        // F2: who was forced out counts as having told that it voted, and holds nothing.
+        let forced_out = |m: &Machine| self.present().view.has_forced_out(m.incarnation);
+        let silent = |m: &Machine| *m != asker && without.contains(m) && !forced_out(m);
         let enough =
             |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
@@ -250,6 +252,14 @@ pub(crate) struct Concern<'a> {
 }
 
 impl History<'_> {
+    /// F2: from this epoch on, nobody is forced out who is not forced out now. What was asked for in an earlier one may
+    /// rest on promises that the lost have taken with them.
+    pub(crate) fn forced_at(&self) -> Option<Epoch> {
+        let out = self.present().view.forced_out().len();
+        let first = self.views.iter().find(|p| p.view.forced_out().len() == out)?;
+        (out > 0).then(|| first.epoch())
+    }
+
     fn present(&self) -> &Present {
         self.views.last().unwrap_or_else(|| unreachable!("there is a present view"))
     }

@@ -28,6 +28,7 @@ mod decree;
 pub mod detector;
 pub mod effect;
 mod fetching;
+mod forced;
 pub mod gossip;
 mod history;
 pub mod key;

@@ -186,7 +186,8 @@ impl Local {
 
     /// T1, T2: a view is settled. What was told of earlier ones is forgotten. False if that is nothing new.
     pub(crate) fn note_settled(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) -> bool {
-        if epoch <= self.account.settled || epoch > self.epoch() {
+        // F2: one of another branch says nothing of this one's.
+        if epoch <= self.account.settled || !self.views.iter().any(|p| p.epoch() == epoch) {
             return false;
         }
         self.account.settled = epoch;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::history::may_be_lost;
 use crate::message::Wish;
-use crate::view::{MAX_WEIGHT, Machine, Member, MemberState, View};
+use crate::view::{Incarnation, MAX_WEIGHT, Machine, Member, MemberState, View};
 
 /// What the acting warden knows when it thinks about the next view.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +22,11 @@ pub(crate) struct Situation {
     pub(crate) silent: Vec<Machine>,
 }
 
-/// The members of the next view; `None` if the present one should stay.
-pub(crate) fn next(view: &View, situation: &Situation) -> Option<Vec<Member>> {
+/// The members of the next view, and who is forced out by then; `None` if the present one should stay.
+pub(crate) fn next(view: &View, situation: &Situation) -> Option<(Vec<Member>, Vec<Incarnation>)> {
     let mut members: Vec<Member> = view.members().to_vec();
+    let mut forced_out = view.forced_out().to_vec();
+    force_out(situation, &mut members, &mut forced_out);
     drop_the_gone(view, situation, &mut members);
     if situation.settled {
         // Where all that are left are leaving, whoever comes is let in first.
@@ -34,11 +36,24 @@ pub(crate) fn next(view: &View, situation: &Situation) -> Option<Vec<Member>> {
                 make_the_move(&mut members);
             }
         } else {
-            announce(situation, &mut members);
+            announce(situation, &mut members, &forced_out);
         }
     }
     let someone = members.iter().any(Member::in_ring);
-    (someone && members != view.members()).then_some(members)
+    let other = members != view.members() || forced_out != view.forced_out();
+    (someone && other).then_some((members, forced_out))
+}
+
+/// F2: at once, all of them in one view, whatever is missing and whether the present view is settled or not.
+fn force_out(situation: &Situation, members: &mut Vec<Member>, forced_out: &mut Vec<Incarnation>) {
+    for wish in &situation.wishes {
+        let Wish::Force { machine } = wish else { continue };
+        let alive = members.iter().any(|m| m.machine == *machine) && !situation.silent.contains(machine);
+        if !alive && !forced_out.contains(&machine.incarnation) {
+            members.retain(|m| m.machine != *machine);
+            forced_out.push(machine.incarnation);
+        }
+    }
 }
 
 /// True if the next ring is another than the ring: a move was announced.
@@ -60,7 +75,7 @@ fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) 
                 Wish::Remove { machine: m } => m == machine,
                 // V6: the same name under a new incarnation: the old one will not come back.
                 Wish::Join { machine: m, .. } => m.name == machine.name && m != machine,
-                Wish::Leave { .. } => false,
+                Wish::Leave { .. } | Wish::Force { .. } => false,
             })
     };
     members.retain(|m| {
@@ -80,13 +95,15 @@ fn make_the_move(members: &mut Vec<Member>) {
 }
 
 /// M1: who wants to come or go is announced first; all that wait at once.
-fn announce(situation: &Situation, members: &mut Vec<Member>) {
+fn announce(situation: &Situation, members: &mut Vec<Member>, forced_out: &[Incarnation]) {
     for wish in &situation.wishes {
         match *wish {
             Wish::Join { machine, weight } => {
-                let known = members
-                    .iter()
-                    .any(|m| m.machine.name == machine.name || m.machine.incarnation == machine.incarnation);
+                let out = forced_out.contains(&machine.incarnation);
+                let known = out
+                    || members.iter().any(|m| {
+                        m.machine.name == machine.name || m.machine.incarnation == machine.incarnation
+                    });
                 if !known {
                     let weight = weight.clamp(1, MAX_WEIGHT);
                     members.push(Member {
@@ -107,7 +124,7 @@ fn announce(situation: &Situation, members: &mut Vec<Member>) {
                     member.state = MemberState::Leaving;
                 }
             }
-            Wish::Remove { .. } => {}
+            Wish::Remove { .. } | Wish::Force { .. } => {}
         }
     }
     members.sort_by_key(|m| m.machine.name);

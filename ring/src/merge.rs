@@ -205,6 +205,10 @@ impl Merge {
             looked: 0,
             total: 0,
         };
+        // F2: who was forced out tells nothing, ever; others tell in its place.
+        let view = &local.present().view;
+        let (without, tellers): (Vec<Machine>, Vec<Machine>) =
+            tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation));
         Self {
             purpose,
             epoch: local.epoch(),
@@ -214,7 +218,7 @@ impl Merge {
             own: Source::from(None),
             own_scan: None,
             tellers: tellers.into_iter().map(teller).collect(),
-            without: Vec::new(),
+            without,
             wanted: BTreeMap::new(),
             fetches: Vec::new(),
             taking: 0,

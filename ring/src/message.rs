@@ -110,6 +110,9 @@ pub enum Message {
     /// I am here; `reached` is false where this answers a [`ProbeFor`](Self::ProbeFor) and I get none either.
     /// Also said unasked, for the gossip in it.
     Alive { ask: Ask, reached: bool, gossip: Gossip },
+    /// F2: an operator says that these machines are gone for good, though five slots of some keys are lost with them.
+    /// Answered by [`Wished`](Self::Wished).
+    Force { ask: Ask, machines: Vec<Machine> },
 }
 
 /// An acceptor's answer.
@@ -148,6 +151,20 @@ pub enum Wish {
     Leave { machine: Machine },
     /// This machine is gone for good.
     Remove { machine: Machine },
+    /// F2: this machine is gone for good, and is to be done without, whatever was lost with it.
+    Force { machine: Machine },
+}
+
+impl Wish {
+    /// Whom it is about.
+    pub const fn machine(&self) -> Machine {
+        match *self {
+            Self::Join { machine, .. }
+            | Self::Leave { machine }
+            | Self::Remove { machine }
+            | Self::Force { machine } => machine,
+        }
+    }
 }
 
 /// What is to be told, and for what.
@@ -399,6 +416,7 @@ impl Message {
             Self::Probe { .. } => "probe",
             Self::ProbeFor { .. } => "probe_for",
             Self::Alive { .. } => "alive",
+            Self::Force { .. } => "force",
         }
     }
 

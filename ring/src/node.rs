@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
 use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
 use crate::fetching::Fetchings;
+use crate::forced::{self, Force};
 use crate::gossip::Health;
 use crate::key::Key;
 use crate::local::Local;
@@ -185,6 +187,8 @@ pub struct Node {
     room: (usize, usize),
     /// When a key wants to be woken. An entry may be too early, never too late.
     timers: BTreeSet<(Mono, Key)>,
+    /// F2: why it may take part no more under this incarnation.
+    cast_out: Option<String>,
 }
 
 /// What is in memory of a key.
@@ -234,7 +238,9 @@ impl Node {
     pub fn new(setup: Setup, now: Now) -> Self {
         let local = Local::new(&setup, now);
         let hasher = foldhash::fast::FixedState::with_seed(setup.seed);
+        let views: Vec<Arc<View>> = local.newest().map(|p| p.view.clone()).into_iter().collect();
         Self {
+            cast_out: local.newest().and_then(|_| forced::cast_out(&local, &views, Epoch::ZERO)),
             birth: Stage::new(&setup.birth, &local, now),
             detector: Detector::default(),
             warden: Warden::new(setup.decree.clone(), now),
@@ -252,6 +258,10 @@ impl Node {
 
     /// Takes one input; what is to be done about it is appended to `effects`, to be carried out in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        // F2: it may never vote or tell again.
+        if self.cast_out.is_some() {
+            return;
+        }
         self.local.see_wall(now);
         match input {
             Input::Message { from, envelope } => self.on_message(now, from, *envelope, effects),
@@ -291,6 +301,9 @@ impl Node {
 
     /// When to send [`Input::Wake`], and why; `None` if nothing is due ever.
     pub fn wake_at(&self) -> Option<(Mono, Why)> {
+        if self.cast_out.is_some() {
+            return None;
+        }
         let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
         let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
         let probe = self.detector.wake_at(&self.local).map(|at| (at, Why::Probe));
@@ -334,11 +347,17 @@ impl Node {
         self.local.account.left && self.local.is_settled()
     }
 
+    /// F2: why this machine may take part no more under its incarnation: an operator forced it out, or a forced recovery
+    /// went on without views that it has adopted. From then on it is silent.
+    pub fn is_forced_out(&self) -> Option<&str> {
+        self.cast_out.as_deref()
+    }
+
     /// Q1: the slots of a key that it votes for now.
     pub fn votes_for(&self, key: &Key) -> SlotSet {
         match self.local.newest() {
-            Some(_) => self.local.voting(key, &self.local.owners_of(key)),
-            None => SlotSet::EMPTY,
+            Some(_) if self.cast_out.is_none() => self.local.voting(key, &self.local.owners_of(key)),
+            _ => SlotSet::EMPTY,
         }
     }
 
@@ -396,10 +415,29 @@ impl Node {
         {
             return;
         }
+        // F2: two forced generations are two clusters that never mix.
+        let own = present.epoch();
+        if matches!(from, Addr::Machine(_))
+            && epoch.generation == own.generation
+            && epoch.fork != own.fork
+            && epoch != Epoch::ZERO
+        {
+            return;
+        }
         let member = match from {
             Addr::Machine(machine) => present.index_of(machine),
             Addr::Client(_) => None,
         };
+        // F2: who was forced out is told so, and nothing else.
+        if let Addr::Machine(machine) = from
+            && present.view.has_forced_out(machine.incarnation)
+            && !matches!(message, Message::Blank { .. })
+        {
+            if epoch < own {
+                self.tell_views(machine, epoch, effects);
+            }
+            return;
+        }
         if let Some(member) = member {
             self.detector.heard(&mut self.local, now, member);
         }
@@ -464,6 +502,12 @@ impl Node {
         let from = Addr::Machine(machine);
         let current = epoch == self.local.epoch();
         match message {
+            // F2: what it rests on may have been lost.
+            Message::Prepare { .. } | Message::Accept { .. }
+                if self.local.history().forced_at().is_some_and(|forced| epoch < forced) =>
+            {
+                self.tell_views(machine, epoch, effects);
+            }
             Message::Answer { ask, votes, answer } => {
                 if let Some(key) = self.local.asked.get(&ask).cloned() {
                     let vote = Vote { by: member, epoch, ask, slots: votes };
@@ -539,6 +583,7 @@ impl Node {
                 let key = key.clone();
                 self.route(now, key, Work::Message { from, message }, effects);
             }
+            Message::Force { ask, machines } => self.on_force(now, from, ask, &machines, effects),
             Message::Wish { ask, wish } => {
                 // What is told to the wardens under number 0 is told by machines.
                 self.warden.on_wish(&mut self.local, now, from, ask, wish, effects);
@@ -584,6 +629,8 @@ impl Node {
             let jump = view.cluster() == present.view.cluster()
                 && view.slots() == present.view.slots()
                 && view.epoch() > present.epoch()
+                // F2: across generations only step by step: a jump does not show where it comes from.
+                && view.epoch().is_beside(present.epoch())
                 && view.epoch() == settled
                 && !adopted;
             if follows || jump {
@@ -595,14 +642,45 @@ impl Node {
             self.begin_anew(now, effects);
         }
         self.settle(now, settled, effects);
+        self.cast_out = forced::cast_out(&self.local, views, settled);
+    }
+
+    /// F2: an operator's last resort.
+    fn on_force(
+        &mut self,
+        now: Now,
+        from: Addr,
+        ask: message::Ask,
+        machines: &[Machine],
+        effects: &mut Vec<Effect>,
+    ) {
+        let refused = match forced::force(&mut self.local, machines) {
+            Force::Done => None,
+            Force::Refused(reason) => Some(reason),
+            Force::Wishes(wishes) => {
+                for wish in wishes {
+                    self.warden.relay(&mut self.local, now, wish, effects);
+                }
+                None
+            }
+            Force::View(view) => {
+                self.follow(now, view, effects);
+                None
+            }
+        };
+        self.local.send(from, Message::Wished { ask, refused }, None, effects);
     }
 
     /// V2: the wardens have decided. Everybody concerned is told; who does not hear it, hears of the epoch.
     fn decided(&mut self, now: Now, view: Arc<View>, effects: &mut Vec<Effect>) {
-        let present = self.local.present();
-        if !present.view.is_before(&view) {
-            return;
+        if self.local.present().view.is_before(&view) {
+            self.follow(now, view, effects);
         }
+    }
+
+    /// The next view is known here first: durable, then told.
+    fn follow(&mut self, now: Now, view: Arc<View>, effects: &mut Vec<Effect>) {
+        let present = self.local.present();
         let all: BTreeSet<Machine> =
             present.view.members().iter().chain(view.members()).map(|m| m.machine).collect();
         let before = present.epoch();

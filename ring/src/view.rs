@@ -189,6 +189,11 @@ impl Epoch {
     pub const ZERO: Self = Self { generation: 0, fork: 0, number: 0 };
     /// The epoch of the view that `init` makes.
     pub const FIRST: Self = Self { generation: 0, fork: 0, number: 1 };
+
+    /// True if the two are of one generation, and of one that was forced once.
+    pub const fn is_beside(self, other: Self) -> bool {
+        self.generation == other.generation && self.fork == other.fork
+    }
 }
 
 impl fmt::Display for Epoch {
@@ -259,13 +264,15 @@ impl Member {
 }
 
 /// The agreed membership at one epoch (V1). Every `View` in memory is [valid](View::new).
-#[derive(Clone, PartialEq, Eq, Debug, Encode)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct View {
     cluster: ClusterId,
     epoch: Epoch,
     slots: u8,
     members: Vec<Member>,
     forced_out: Vec<Incarnation>,
+    /// The view that it follows, where that is of another generation (F2).
+    parent: Option<Epoch>,
 }
 
 /// Why some members make no view.
@@ -352,7 +359,7 @@ impl View {
         if let Some(pair) = members.windows(2).find(|p| p[0].machine.name == p[1].machine.name) {
             return Err(ViewError::Twice(pair[1].machine));
         }
-        Ok(Self { cluster, epoch, slots, members, forced_out })
+        Ok(Self { cluster, epoch, slots, members, forced_out, parent: None })
     }
 
     /// The view after this one, with these members.
@@ -365,13 +372,35 @@ impl View {
         Self::new(self.cluster, epoch, self.slots, members, forced_out)
     }
 
-    /// True if `other` can be the view decided after this one (V2): of the same cluster, with the next number.
+    /// F2: the view that an operator forces after this one where its wardens are lost: it opens a generation, whose
+    /// random id keeps it apart from what anybody else forces after this view, or after a later one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn forced(
+        &self,
+        members: Vec<Member>,
+        forced_out: Vec<Incarnation>,
+        fork: u32,
+    ) -> Result<Self, ViewError> {
+        let next = |n: u32| n.checked_add(1).ok_or(ViewError::Empty);
+        let (generation, number) = (next(self.epoch.generation)?, next(self.epoch.number)?);
+        let epoch = Epoch { generation, fork, number };
+        let view = Self::new(self.cluster, epoch, self.slots, members, forced_out)?;
+        Ok(Self { parent: Some(self.epoch), ..view })
+    }
+
+    /// True if `other` can be the view after this one: of the same cluster, with the next number, and decided (V2), or
+    /// forced after exactly this one (F2).
     pub fn is_before(&self, other: &Self) -> bool {
         let (a, b) = (self.epoch, other.epoch);
         self.cluster == other.cluster
             && self.slots == other.slots
-            && (a.generation, a.fork) == (b.generation, b.fork)
             && a.number.checked_add(1) == Some(b.number)
+            && match other.parent {
+                None => a.is_beside(b),
+                Some(parent) => parent == a && a.generation.checked_add(1) == Some(b.generation),
+            }
     }
 
     /// True if the rings of the two are the same: nobody gains a slot between them.
@@ -407,6 +436,16 @@ impl View {
         &self.forced_out
     }
 
+    /// True if this incarnation was ever forced out (F2).
+    pub fn has_forced_out(&self, incarnation: Incarnation) -> bool {
+        self.forced_out.contains(&incarnation)
+    }
+
+    /// The view that it follows, where it opens a generation (F2).
+    pub fn parent(&self) -> Option<Epoch> {
+        self.parent
+    }
+
     /// The place of the machine of this name in [`members`](Self::members).
     pub fn index_of(&self, name: Name) -> Option<usize> {
         self.members.binary_search_by_key(&name, |m| m.machine.name).ok()
@@ -418,16 +457,33 @@ impl View {
     }
 }
 
+/// A view of the first generation is written as it was before there were others.
+impl Encode for View {
+    fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+        self.cluster.encode(encoder)?;
+        self.epoch.encode(encoder)?;
+        self.slots.encode(encoder)?;
+        self.members.encode(encoder)?;
+        self.forced_out.encode(encoder)?;
+        match self.epoch.generation {
+            0 => Ok(()),
+            _ => self.parent.encode(encoder),
+        }
+    }
+}
+
 /// Decodes and checks, so that a peer's lie or a rotten byte never becomes a `View`.
 impl<Context> Decode<Context> for View {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let cluster = Decode::decode(decoder)?;
-        let epoch = Decode::decode(decoder)?;
+        let epoch: Epoch = Decode::decode(decoder)?;
         let slots = Decode::decode(decoder)?;
         let members = Decode::decode(decoder)?;
         let forced_out = Decode::decode(decoder)?;
-        Self::new(cluster, epoch, slots, members, forced_out)
-            .map_err(|e| DecodeError::OtherString(e.to_string()))
+        let parent = if epoch.generation == 0 { None } else { Decode::decode(decoder)? };
+        let view = Self::new(cluster, epoch, slots, members, forced_out)
+            .map_err(|e| DecodeError::OtherString(e.to_string()))?;
+        Ok(Self { parent, ..view })
     }
 }
 bincode::impl_borrow_decode!(View);

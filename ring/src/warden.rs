@@ -129,7 +129,7 @@ impl Warden {
         refused
     }
 
-    fn relay(&mut self, local: &mut Local, now: Now, wish: Wish, effects: &mut Vec<Effect>) {
+    pub(crate) fn relay(&mut self, local: &mut Local, now: Now, wish: Wish, effects: &mut Vec<Effect>) {
         self.note(local, now, wish);
         let me = local.present().me;
         for member in wardens(local).machines().filter(|m| Some(*m) != me) {
@@ -247,8 +247,8 @@ impl Warden {
                 .map(|m| members[m].machine)
                 .collect(),
         };
-        let members = membership::next(&present.view, &situation)?;
-        let view = present.view.successor(members, present.view.forced_out().to_vec()).ok()?;
+        let (members, forced_out) = membership::next(&present.view, &situation)?;
+        let view = present.view.successor(members, forced_out).ok()?;
         let next = Present::new(Arc::new(view), local.me);
         // V7: not without five of its own warden slots.
         let owners = next.owners(&warden_key());
@@ -280,6 +280,7 @@ fn is_fulfilled(view: &View, wish: &Wish) -> bool {
             member.is_none_or(|m| m.state == MemberState::Leaving)
         }
         Wish::Remove { machine } => !view.has(*machine),
+        Wish::Force { machine } => view.has_forced_out(machine.incarnation),
     }
 }
 
@@ -331,5 +332,28 @@ fn refusal(local: &Local, wish: &Wish) -> Option<String> {
             }
             _ => Some(alloc::format!("{} is not in the view of epoch {}", machine.name, view.epoch())),
         },
+        Wish::Force { machine } => no_force(local, *machine),
     }
+}
+
+/// F2: why this machine cannot be forced out. One that was dropped before may still be missed: of a view that is not
+/// settled, nobody else may be able to tell what it voted.
+pub(crate) fn no_force(local: &Local, machine: Machine) -> Option<String> {
+    let present = local.present();
+    if let Some(member) = present.index_of(machine) {
+        let alive = Some(member) == present.me || local.is_alive(member);
+        return alive.then(|| {
+            alloc::format!("{} answers: only machines that are lost for good can be forced out", machine.name)
+        });
+    }
+    let known = present.view.has_forced_out(machine.incarnation)
+        || local.history().views.iter().any(|p| p.view.has(machine));
+    (!known).then(|| {
+        let epoch = present.epoch();
+        alloc::format!(
+            "{}, incarnation {}, is in no view up to epoch {epoch} that is not settled",
+            machine.name,
+            machine.incarnation
+        )
+    })
 }

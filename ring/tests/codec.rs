@@ -245,3 +245,23 @@ fn a_length_that_lies_is_refused_before_memory_is_taken() {
     assert!(read::<Key>(&bytes).is_none());
     assert!(read::<Key>(&[0]).is_none(), "an empty key");
 }
+
+#[test]
+fn a_forced_view_keeps_what_it_follows_and_others_are_written_as_ever() {
+    let machine = Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) };
+    let member = Member { machine, weight: 1, next_weight: 1, state: MemberState::Up };
+    let view = View::new(ClusterId::new(1), Epoch::FIRST, 9, vec![member], vec![]).expect("a view");
+    let forced = view.forced(vec![member], vec![Incarnation::new(8)], 5).expect("a view");
+    let after = forced.successor(vec![member], forced.forced_out().to_vec()).expect("a view");
+    for view in [&view, &forced, &after] {
+        assert_eq!(read::<View>(&written(view)).map(|(v, _)| v).as_ref(), Some(view));
+    }
+    assert_eq!(forced.parent(), Some(Epoch::FIRST));
+    assert!(view.is_before(&forced) && forced.is_before(&after) && !view.is_before(&after));
+    let elsewhere = view.forced(vec![member], vec![], 6).expect("a view");
+    assert!(!elsewhere.is_before(&after) && !forced.is_before(&elsewhere));
+    // Cluster, epoch, slots, one member, nobody forced out, and no more.
+    let bytes = written(&view);
+    assert_eq!(bytes.last(), Some(&0));
+    assert_eq!(written(&after).len(), written(&forced).len() - written(&Epoch::FIRST).len());
+}

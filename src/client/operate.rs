@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ennead_ring::message::{Ask, Message, Wish};
-use ennead_ring::view::Name;
+use ennead_ring::view::{Machine, Name};
 
 use super::Error;
 use super::link::{Link, Reply};
@@ -32,7 +32,7 @@ pub enum CheckAnswer {
 /// The machine that the wish is about is asked last: it may be on its way out.
 pub(super) async fn wish(link: &Arc<Link>, wish: Wish, deadline: Instant) -> Result<(), Error> {
     let known = link.view(deadline).await?;
-    let (Wish::Join { machine, .. } | Wish::Leave { machine } | Wish::Remove { machine }) = wish;
+    let machine = wish.machine();
     let mut names: Vec<Name> = known.view.members().iter().map(|m| m.machine.name).collect();
     names.sort_by_key(|name| (*name == machine.name, link.is_suspect(*name)));
     let mut tried = BTreeMap::new();
@@ -55,6 +55,25 @@ pub(super) async fn wish(link: &Arc<Link>, wish: Wish, deadline: Instant) -> Res
         };
     }
     Err(Error::Unreachable { tried: tried.into_iter().collect() })
+}
+
+/// Tells one machine that others are gone for good, and what is lost with them is lost (F2).
+pub(super) async fn force(
+    link: &Arc<Link>,
+    survivor: Name,
+    machines: Vec<Machine>,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let gone = |why: String| Error::Unreachable { tried: vec![(survivor, why)] };
+    link.reach(survivor, deadline).await.map_err(gone)?;
+    let mut replies = link.question();
+    link.send(survivor, Message::Force { ask: replies.ask, machines });
+    match tokio::time::timeout_at(deadline.into(), answer(&mut replies, survivor)).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(reason))) => Err(Error::Refused(reason)),
+        Ok(Err(why)) => Err(gone(why)),
+        Err(_) => Err(gone("no answer".to_owned())),
+    }
 }
 
 /// The reason why the wish is refused, if it is; `Err` if this machine is gone.

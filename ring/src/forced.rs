@@ -1,0 +1,104 @@
+//! F2: five slots of some key are lost for good, and an operator says with which machines.
+//!
+//! Where the lost leave five warden slots, the next view is a decree like any other: the machines named are wishes.
+//! Else no decree can ever be made again, and one survivor writes the next view, of a new generation. Who hears of such
+//! a view and was never before it has gone another way, and must come back as another machine.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::decree::wardens;
+use crate::local::Local;
+use crate::message::Wish;
+use crate::quorum::SlotSet;
+use crate::view::{Epoch, Incarnation, Machine, Member, View};
+use crate::warden::no_force;
+
+/// What becomes of an operator's word.
+#[derive(Debug)]
+pub(crate) enum Force {
+    /// The wardens can decide: it is wished of them.
+    Wishes(Vec<Wish>),
+    /// They cannot: this is the next view.
+    View(Arc<View>),
+    /// It has been done already.
+    Done,
+    Refused(String),
+}
+
+/// Decides it. Which road is taken depends on the machines named alone, never on what is believed of the others.
+pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
+    let present = local.present();
+    let view = present.view.clone();
+    if present.me.is_none() {
+        return Force::Refused("this machine is not in the view: ask one that is".into());
+    }
+    if machines.iter().all(|m| view.has_forced_out(m.incarnation)) {
+        return Force::Done;
+    }
+    if let Some(reason) = machines.iter().find_map(|m| no_force(local, *m)) {
+        return Force::Refused(reason);
+    }
+    let owners = wardens(local);
+    let lost = machines.iter().filter_map(|m| present.index_of(*m)).map(|i| owners.slots_of(i));
+    let lost = lost.fold(SlotSet::EMPTY, SlotSet::union);
+    let left = SlotSet::all(owners.slots()).minus(lost);
+    let mut tally = local.tally();
+    tally.add(view.epoch(), left);
+    if tally.reached(owners.slots()) {
+        return Force::Wishes(machines.iter().map(|machine| Wish::Force { machine: *machine }).collect());
+    }
+    // Who is left has to be there: a view whose own wardens cannot decide would help nobody.
+    let members: Vec<Member> =
+        view.members().iter().copied().filter(|m| !machines.contains(&m.machine)).collect();
+    let silent = view.members().iter().enumerate().filter(|(i, m)| {
+        Some(*i as u32) != present.me && members.contains(m) && m.in_ring() && !local.is_alive(*i as u32)
+    });
+    let silent: Vec<String> = silent.map(|(_, m)| format!("{}", m.machine)).collect();
+    if !silent.is_empty() {
+        return Force::Refused(format!(
+            "{} would stay in the view and do not answer either: start them, or name them too",
+            silent.join(", ")
+        ));
+    }
+    let mut forced_out = view.forced_out().to_vec();
+    let more = machines.iter().map(|m| m.incarnation);
+    let more: Vec<Incarnation> = more.filter(|incarnation| !forced_out.contains(incarnation)).collect();
+    forced_out.extend(more);
+    let fork = (local.random() as u32).max(1);
+    match view.forced(members, forced_out, fork) {
+        Ok(view) => Force::View(Arc::new(view)),
+        Err(error) => Force::Refused(format!("{error}")),
+    }
+}
+
+/// Why this machine cannot go on under its incarnation, if these views, told by a member, say so. The caller has
+/// adopted what follows its own view.
+pub(crate) fn cast_out(local: &Local, views: &[Arc<View>], settled: Epoch) -> Option<String> {
+    let present = local.present();
+    let (me, own) = (local.me.incarnation, present.epoch());
+    let ahead = |view: &&Arc<View>| {
+        let epoch = view.epoch();
+        view.cluster() == present.view.cluster()
+            && (epoch.generation > own.generation || epoch.is_beside(own) && epoch >= own)
+    };
+    let newest = views.last().filter(ahead)?;
+    if newest.has_forced_out(me) {
+        return Some(format!(
+            "forced out of the cluster by an operator (epoch {}): a new incarnation is needed",
+            newest.epoch()
+        ));
+    }
+    // All that a member keeps, and no road leads there from this machine's own view: it may have voted in views that
+    // the operator's does not know of.
+    let whole = views.first().is_some_and(|view| view.epoch() == settled);
+    (newest.epoch().generation > own.generation && whole).then(|| {
+        format!(
+            "left behind by a forced recovery: this machine's view, epoch {own}, is not in the past of epoch {}: a new \
+             incarnation is needed",
+            newest.epoch()
+        )
+    })
+}
