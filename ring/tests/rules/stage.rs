@@ -98,8 +98,6 @@ pub(crate) struct Computer {
     pending: VecDeque<(Ticket, Change)>,
     /// Its disk makes nothing durable at present.
     held: bool,
-    /// Its scans wait.
-    scans_held: bool,
     waiting: Vec<(Ticket, Said)>,
 }
 
@@ -137,7 +135,6 @@ pub(crate) struct Stage {
     /// All that was said, lost or not.
     pub(crate) log: Vec<Said>,
     flights: VecDeque<Flight>,
-    held_scans: Vec<(u64, Input)>,
     loses: Option<Loses>,
     asks: u64,
     rules: Rules,
@@ -153,7 +150,6 @@ impl Stage {
             now: BEGIN,
             log: Vec::new(),
             flights: VecDeque::new(),
-            held_scans: Vec::new(),
             loses: None,
             asks: 1_000,
             rules: Rules::without(BROKEN.get()),
@@ -249,7 +245,6 @@ impl Stage {
 
     /// The same, though the first so many changes made it to the disk.
     pub(crate) fn crash_after(&mut self, n: u64, survive: usize) {
-        self.held_scans.retain(|(m, _)| *m != n);
         self.flights.retain(|f| !matches!(f, Flight::Inside(m, _) if *m == n));
         let computer = self.at(n);
         (computer.node, computer.held) = (None, false);
@@ -279,15 +274,6 @@ impl Stage {
             self.say(said);
         }
         self.settle();
-    }
-
-    /// From now on its scans wait; or those that waited come to their end.
-    pub(crate) fn hold_scans(&mut self, n: u64, hold: bool) {
-        self.at(n).scans_held = hold;
-        let (mine, others) = std::mem::take(&mut self.held_scans).into_iter().partition(|(m, _)| *m == n && !hold);
-        self.held_scans = others;
-        let mine: Vec<(u64, Input)> = mine;
-        self.flights.extend(mine.into_iter().map(|(m, input)| Flight::Inside(m, input)));
     }
 
     /// From now on such messages are lost.
@@ -326,7 +312,7 @@ impl Stage {
     pub(crate) fn answer_to(&mut self, from: u64, at: u32, to: u64, message: Message) -> Option<Envelope> {
         let said = self.say_as(from, at, to, message);
         // What it would say in any case is no answer.
-        let unasked = ["tell", "word", "probe", "blank"];
+        let unasked = ["tell", "told", "settled", "word", "probe", "blank"];
         let mut answers = said.into_iter().filter(|s| s.is(to, from) && !unasked.contains(&s.kind()));
         let answer = answers.next();
         assert!(answers.next().is_none(), "two answers");
@@ -484,10 +470,7 @@ impl Stage {
                     let found: Vec<(Key, Loaded)> = rest.map(|k| (k.clone(), self.load(n, k))).collect();
                     let total = found.len() as u64;
                     let input = Input::Scanned { scan, found, end: true, total };
-                    match computer.scans_held {
-                        true => self.held_scans.push((n, input)),
-                        false => self.flights.push_back(Flight::Inside(n, input)),
-                    }
+                    self.flights.push_back(Flight::Inside(n, input));
                 }
             }
         }

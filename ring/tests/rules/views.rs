@@ -414,7 +414,7 @@ fn v7_nobody_proposes_a_view_whose_own_five_warden_slots_it_does_not_hear() {
     stage.wait(12 * SEC);
     assert!(stage.node(1).is_settled());
     assert_eq!(stage.epoch(1), 2, "six of nine wardens of the next view are dead");
-    stage.until(30 * SEC, |s| s.node(1).view().is_some_and(|v| v.members().len() == 3));
+    stage.until(90 * SEC, |s| s.node(1).view().is_some_and(|v| v.members().len() == 3));
     assert_eq!(stage.node(1).view().map(|v| v.members().len()), Some(3));
 }
 
