@@ -165,7 +165,7 @@ fn s3_tells_its_records_with_their_votes_what_it_promised_its_bound_and_its_view
 fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4 5"));
     let k = find_key(|k| !slots_of(&second, k, 4).is_empty() && !slots_of(&second, k, 5).is_empty());
-    let mut stage = moved("1 2 3", "1 2 3 4 5", &[1, 2, 3, 4]);
+    let mut stage = moved("1 2 3", "1 2 3 4 5", &[1, 2, 3, 4, 5]);
     for n in 1..=3 {
         stage.put(n, &k, record(stamp(100, 1), Some("v"), slots_of(&first, &k, n)));
     }

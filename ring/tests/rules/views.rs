@@ -415,6 +415,7 @@ fn v7_nobody_proposes_a_view_whose_own_five_warden_slots_it_does_not_hear() {
     assert!(stage.node(1).is_settled());
     assert_eq!(stage.epoch(1), 2, "six of nine wardens of the next view are dead");
     stage.until(90 * SEC, |s| s.node(1).view().is_some_and(|v| v.members().len() == 3));
+    for n in 1..=3 { eprintln!("{n} epoch {} settled {} synced {} suspects {:?} members {:?} moves {:?}", stage.epoch(n), stage.node(n).is_settled(), stage.node(n).is_synced(), stage.node(n).suspects(), stage.node(n).view().unwrap().members().iter().map(|m| m.machine.name).collect::<Vec<_>>(), stage.node(n).moves().len()); }
     assert_eq!(stage.node(1).view().map(|v| v.members().len()), Some(3));
 }
 
