@@ -26,7 +26,7 @@ fn answer(envelope: Option<ennead_ring::message::Envelope>) -> (SlotSet, Answer)
 // -- G2 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn g2_a_tombstone_that_all_slots_vote_for_in_a_settled_view_is_collected() {
+pub(crate) fn g2_a_tombstone_that_all_slots_vote_for_in_a_settled_view_is_collected() {
     let (mut stage, k) = buried(&[1, 2, 3], &[]);
     stage.start_all();
     stage.check_all();
@@ -39,7 +39,7 @@ fn g2_a_tombstone_that_all_slots_vote_for_in_a_settled_view_is_collected() {
 }
 
 #[test]
-fn g2_not_before_all_nine_slots_vote() {
+pub(crate) fn g2_not_before_all_nine_slots_vote() {
     for (voters, hearsay) in [(vec![1, 2], vec![]), (vec![1, 2], vec![3])] {
         let (mut stage, _) = buried(&voters, &hearsay);
         stage.start_all();
@@ -50,7 +50,7 @@ fn g2_not_before_all_nine_slots_vote() {
 }
 
 #[test]
-fn g2_not_before_the_view_is_settled() {
+pub(crate) fn g2_not_before_the_view_is_settled() {
     let (mut stage, k) = buried(&[1, 2, 3], &[]);
     for n in 1..=3 {
         stage.place(n, &[view(1, "1 2 3"), view(2, "1 2 3-")], 1, &[1, 2]);
@@ -64,7 +64,7 @@ fn g2_not_before_the_view_is_settled() {
 }
 
 #[test]
-fn g2_not_before_the_tombstone_is_some_minutes_old() {
+pub(crate) fn g2_not_before_the_tombstone_is_some_minutes_old() {
     let (mut stage, k) = (Stage::born("1 2 3"), key("k"));
     stage.start_all();
     stage.put_value(1, &k, "v");
@@ -79,7 +79,7 @@ fn g2_not_before_the_tombstone_is_some_minutes_old() {
 }
 
 #[test]
-fn g2_who_holds_another_stamp_or_has_not_adopted_the_view_ignores_it() {
+pub(crate) fn g2_who_holds_another_stamp_or_has_not_adopted_the_view_ignores_it() {
     let (mut stage, k) = buried(&[1], &[]);
     stage.start(1);
     for (stamp, at) in [(stamp(99, 1), 1), (stamp(101, 1), 1), (stamp(100, 1), 2)] {
@@ -89,7 +89,7 @@ fn g2_who_holds_another_stamp_or_has_not_adopted_the_view_ignores_it() {
 }
 
 #[test]
-fn g2_whoever_is_told_to_collect_notes_that_the_view_is_settled_and_raises_the_bound_first() {
+pub(crate) fn g2_whoever_is_told_to_collect_notes_that_the_view_is_settled_and_raises_the_bound_first() {
     let (mut stage, k) = buried(&[1], &[]);
     stage.place(1, &[view(1, "1 2 3"), view(2, "1 2 3-")], 1, &[1, 2]);
     stage.start(1);
@@ -109,7 +109,7 @@ fn g2_whoever_is_told_to_collect_notes_that_the_view_is_settled_and_raises_the_b
 // -- G3 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn g3_the_bound_refuses_late_ballots_for_keys_without_a_record() {
+pub(crate) fn g3_the_bound_refuses_late_ballots_for_keys_without_a_record() {
     let (mut stage, k) = (Stage::born("1 2 3"), key("k"));
     stage.start_all();
     stage.put_value(1, &k, "v");
@@ -131,7 +131,7 @@ fn g3_the_bound_refuses_late_ballots_for_keys_without_a_record() {
 }
 
 #[test]
-fn g3_a_keys_version_never_falls() {
+pub(crate) fn g3_a_keys_version_never_falls() {
     let (mut stage, k) = buried(&[1, 2, 3], &[]);
     stage.start_all();
     stage.check_all();
@@ -144,7 +144,7 @@ fn g3_a_keys_version_never_falls() {
 // -- R3 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn r3_an_unreadable_record_makes_the_machine_mute_for_its_key() {
+pub(crate) fn r3_an_unreadable_record_makes_the_machine_mute_for_its_key() {
     let (mut stage, k) = (Stage::born("1 2 3"), key("k"));
     stage.put(1, &k, record(stamp(100, 1), Some("v"), slots_of(&view(1, "1 2 3"), &k, 1)));
     stage.at(1).records.insert(k.clone(), Loaded::Unreadable);
@@ -159,7 +159,7 @@ fn r3_an_unreadable_record_makes_the_machine_mute_for_its_key() {
 }
 
 #[test]
-fn r3_tells_that_it_cannot_tell() {
+pub(crate) fn r3_tells_that_it_cannot_tell() {
     let k = key("k");
     let mut stage = Stage::new([1]);
     stage.place(1, &[view(1, "1 2 3"), view(2, "1 2 3 4")], 1, &[1]);
@@ -171,7 +171,7 @@ fn r3_tells_that_it_cannot_tell() {
 }
 
 #[test]
-fn r3_is_whole_again_after_an_accept_of_a_round_that_did_without_it() {
+pub(crate) fn r3_is_whole_again_after_an_accept_of_a_round_that_did_without_it() {
     let (mut stage, k) = (Stage::born("1 2 3"), key("k"));
     let first = view(1, "1 2 3");
     for n in 1..=3 {

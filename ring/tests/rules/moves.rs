@@ -23,14 +23,15 @@ fn joining() -> (Stage, Vec<Key>) {
 // -- M1, M2, M3 --------------------------------------------------------------------------------------
 
 #[test]
-fn m1_who_joins_is_announced_first_and_copies_ahead_without_votes() {
+pub(crate) fn m1_who_joins_is_announced_first_and_copies_ahead_without_votes() {
     let (mut stage, keys) = joining();
+    // Nobody hears that it is warm.
+    stage.lose(|s| s.is(4, 0) && s.kind() == "word");
     stage.start_all();
-    stage.until(10 * SEC, |s| s.epoch(1) == 2);
+    stage.wait(10 * SEC);
     assert_eq!(stage.node(1).view(), Some(&view(2, "1 2 3 4+")));
-    stage.until(10 * SEC, |s| s.epoch(1) == 3);
     let mine = |k: &&Key| !slots_of(&view(3, "1 2 3 4"), k, 4).is_empty();
-    assert_eq!(stage.node(1).view(), Some(&view(3, "1 2 3 4")));
+    assert!(keys.iter().any(|k| mine(&k)));
     for k in keys.iter().filter(mine) {
         let held = stage.holds(4, k).expect("copied ahead");
         assert_eq!((held.stamp, held.votes), (stamp(100, 1), SlotSet::EMPTY));
@@ -38,7 +39,7 @@ fn m1_who_joins_is_announced_first_and_copies_ahead_without_votes() {
 }
 
 #[test]
-fn m2_the_next_ring_becomes_the_ring_once_all_of_it_are_warm_and_not_before() {
+pub(crate) fn m2_the_next_ring_becomes_the_ring_once_all_of_it_are_warm_and_not_before() {
     let (mut stage, _) = joining();
     stage.lose(|s| s.is(0, 4) && s.kind() == "told");
     stage.start_all();
@@ -51,7 +52,7 @@ fn m2_the_next_ring_becomes_the_ring_once_all_of_it_are_warm_and_not_before() {
 }
 
 #[test]
-fn m2_sync_then_sends_stamps_and_votes_and_no_state_that_is_there() {
+pub(crate) fn m2_sync_then_sends_stamps_and_votes_and_no_state_that_is_there() {
     let (mut stage, keys) = joining();
     stage.start_all();
     stage.until(20 * SEC, |s| s.node(4).is_synced() && s.node(4).is_settled() && s.epoch(4) == 3);
@@ -72,7 +73,7 @@ fn m2_sync_then_sends_stamps_and_votes_and_no_state_that_is_there() {
 }
 
 #[test]
-fn m3_who_has_left_runs_without_votes_until_the_view_without_it_is_settled() {
+pub(crate) fn m3_who_has_left_runs_without_votes_until_the_view_without_it_is_settled() {
     let mut stage = Stage::born("1 2 3 4");
     let k = key("k");
     stage.start_all();
@@ -104,7 +105,7 @@ fn unborn(with: &[u64], all: u64) -> Stage {
 }
 
 #[test]
-fn f1_view_1_is_the_initiator_and_those_it_was_told_to_take_along() {
+pub(crate) fn f1_view_1_is_the_initiator_and_those_it_was_told_to_take_along() {
     let mut stage = unborn(&[2, 3], 4);
     stage.start_all();
     stage.until(SEC, |s| (1..=3).all(|n| s.epoch(n) == 1));
@@ -114,7 +115,7 @@ fn f1_view_1_is_the_initiator_and_those_it_was_told_to_take_along() {
 }
 
 #[test]
-fn f1_view_1_is_durable_at_the_initiator_before_it_is_told() {
+pub(crate) fn f1_view_1_is_durable_at_the_initiator_before_it_is_told() {
     let mut stage = unborn(&[2, 3], 3);
     stage.hold_disk(1);
     stage.start_all();
@@ -126,7 +127,7 @@ fn f1_view_1_is_durable_at_the_initiator_before_it_is_told() {
 }
 
 #[test]
-fn f1_a_blank_machine_adopts_one_cluster_once_and_refuses_every_other() {
+pub(crate) fn f1_a_blank_machine_adopts_one_cluster_once_and_refuses_every_other() {
     let mut stage = unborn(&[2], 4);
     stage.at(3).birth = Some(Birth::Init { with: vec![machine(2).name], slots: 9 });
     let seeds = vec![machine(1).name, machine(3).name];
@@ -144,7 +145,7 @@ fn f1_a_blank_machine_adopts_one_cluster_once_and_refuses_every_other() {
 }
 
 #[test]
-fn s11_one_machine_grows_to_three_in_a_single_view() {
+pub(crate) fn s11_one_machine_grows_to_three_in_a_single_view() {
     let mut stage = unborn(&[], 3);
     stage.start(1);
     stage.wait(SEC);
@@ -175,7 +176,7 @@ fn led() -> (Stage, Key, u64) {
 }
 
 #[test]
-fn s12_who_is_refused_because_of_a_higher_ballot_hands_over_to_its_proposer() {
+pub(crate) fn s12_who_is_refused_because_of_a_higher_ballot_hands_over_to_its_proposer() {
     let (mut stage, k, stranger) = led();
     let done = stage.put_value(stranger, &k, "b");
     assert!(matches!(done, Some(Outcome::Done { version: 2, .. })), "{done:?}");
@@ -184,7 +185,7 @@ fn s12_who_is_refused_because_of_a_higher_ballot_hands_over_to_its_proposer() {
 }
 
 #[test]
-fn s12_where_the_proposer_is_gone_it_prepares_above_all_that_it_was_told() {
+pub(crate) fn s12_where_the_proposer_is_gone_it_prepares_above_all_that_it_was_told() {
     let (mut stage, k, stranger) = led();
     stage.crash(1);
     let done = stage.put_value(stranger, &k, "b");
@@ -192,7 +193,7 @@ fn s12_where_the_proposer_is_gone_it_prepares_above_all_that_it_was_told() {
 }
 
 #[test]
-fn s12_any_machine_tells_a_client_its_newest_view() {
+pub(crate) fn s12_any_machine_tells_a_client_its_newest_view() {
     let mut stage = Stage::born("1 2 3");
     stage.start_all();
     let ask = stage.ask();

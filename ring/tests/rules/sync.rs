@@ -51,7 +51,7 @@ fn requests(stage: &Stage, from: u64) -> Vec<(Said, TellRequest)> {
 // -- S1 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn s1_an_owner_that_owned_the_slot_synced_in_the_view_before_is_synced_in_the_new_one() {
+pub(crate) fn s1_an_owner_that_owned_the_slot_synced_in_the_view_before_is_synced_in_the_new_one() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
     let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
     for n in 1..=4 {
@@ -67,7 +67,7 @@ fn s1_an_owner_that_owned_the_slot_synced_in_the_view_before_is_synced_in_the_ne
 }
 
 #[test]
-fn s1_ownership_that_was_broken_even_for_one_epoch_is_not_synced() {
+pub(crate) fn s1_ownership_that_was_broken_even_for_one_epoch_is_not_synced() {
     let views = [view(1, "1 2 3 4"), view(2, "1 2 3"), view(3, "1 2 3 4")];
     let mut stage = Stage::new(1..=4);
     for n in 1..=4 {
@@ -85,7 +85,7 @@ fn s1_ownership_that_was_broken_even_for_one_epoch_is_not_synced() {
 }
 
 #[test]
-fn s1_who_stays_synced_says_so_only_once_that_is_durable() {
+pub(crate) fn s1_who_stays_synced_says_so_only_once_that_is_durable() {
     let mut stage = Stage::born("1 2 3");
     stage.start(1);
     stage.hold_disk(1);
@@ -109,7 +109,7 @@ fn s1_who_stays_synced_says_so_only_once_that_is_durable() {
 // -- S2 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_settled() {
+pub(crate) fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_settled() {
     let mut stage = Stage::new([5]);
     stage.place(5, &[view(1, "1 2 3 6+"), view(2, "1 2 4"), view(3, "2 4 5")], 1, &[]);
     stage.start_all();
@@ -121,7 +121,7 @@ fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_settled() {
 // -- S3 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn s3_tells_only_once_it_has_adopted_the_askers_view() {
+pub(crate) fn s3_tells_only_once_it_has_adopted_the_askers_view() {
     let mut stage = Stage::born("1 2 3");
     stage.start(1);
     let said = stage.tell(4, 2, 1);
@@ -135,7 +135,7 @@ fn s3_tells_only_once_it_has_adopted_the_askers_view() {
 }
 
 #[test]
-fn s3_tells_its_records_with_their_votes_what_it_promised_its_bound_and_its_views() {
+pub(crate) fn s3_tells_its_records_with_their_votes_what_it_promised_its_bound_and_its_views() {
     let (first, k) = (view(1, "1 2 3"), key("k"));
     let mut stage = moved("1 2 3", "1 2 3 4", &[1]);
     let kept = record(stamp(100, 2), Some("v"), slots_of(&first, &k, 1));
@@ -162,7 +162,7 @@ fn s3_tells_its_records_with_their_votes_what_it_promised_its_bound_and_its_view
 }
 
 #[test]
-fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
+pub(crate) fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4 5"));
     let k = find_key(|k| !slots_of(&second, k, 4).is_empty() && !slots_of(&second, k, 5).is_empty());
     let mut stage = moved("1 2 3", "1 2 3 4 5", &[1, 2, 3, 4, 5]);
@@ -194,7 +194,7 @@ fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
 // -- S4 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn s4_handoff_the_owner_before_alone_covers_everything() {
+pub(crate) fn s4_handoff_the_owner_before_alone_covers_everything() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
     let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
     let keys: Vec<Key> = (0..20).map(|i| key(&format!("{i}"))).collect();
@@ -222,7 +222,7 @@ fn s4_handoff_the_owner_before_alone_covers_everything() {
 }
 
 #[test]
-fn s4_recovery_five_others_cover_the_slot_of_one_that_is_gone() {
+pub(crate) fn s4_recovery_five_others_cover_the_slot_of_one_that_is_gone() {
     let (first, second) = (view(1, NINE), view(2, TENTH));
     let k = tenths(&first, &second);
     for alive in [8, 5] {
@@ -241,7 +241,7 @@ fn s4_recovery_five_others_cover_the_slot_of_one_that_is_gone() {
 }
 
 #[test]
-fn s4_waits_while_five_are_missing() {
+pub(crate) fn s4_waits_while_five_are_missing() {
     let mut stage = moved(NINE, "1 2 3 4 10", &[1, 2, 3, 4, 5, 10]);
     for n in [1, 2, 3, 4, 10] {
         stage.start(n);
@@ -254,7 +254,7 @@ fn s4_waits_while_five_are_missing() {
 }
 
 #[test]
-fn s4_voted_in_a_later_view_covers_the_earlier_ones() {
+pub(crate) fn s4_voted_in_a_later_view_covers_the_earlier_ones() {
     // View 1's others are gone; those of view 2 were synced in it, and that is enough.
     let views = [view(1, NINE), view(2, "1 2 3"), view(3, "1 2 3 10")];
     let mut stage = Stage::new([1, 2, 3, 10]);
@@ -268,7 +268,7 @@ fn s4_voted_in_a_later_view_covers_the_earlier_ones() {
 }
 
 #[test]
-fn s4_the_highest_settled_view_told_is_adopted_first() {
+pub(crate) fn s4_the_highest_settled_view_told_is_adopted_first() {
     let views = [view(1, NINE), view(2, "1 2 3"), view(3, "1 2 3 10")];
     let mut stage = Stage::new([1, 10]);
     stage.place(1, &views[1..], 2, &[2]);
@@ -299,13 +299,13 @@ fn two_stamps(low: &[u64], high: &[u64]) -> (Stage, Key, Option<Record>) {
 }
 
 #[test]
-fn s5_takes_the_highest_stamped_record_of_those_who_voted() {
+pub(crate) fn s5_takes_the_highest_stamped_record_of_those_who_voted() {
     let (_, _, held) = two_stamps(&[1, 2, 3, 4, 5], &[6]);
     assert_eq!(held.map(|r| r.stamp), Some(stamp(200, 1)));
 }
 
 #[test]
-fn s5_the_floor_rises_to_the_highest_ballot_promised() {
+pub(crate) fn s5_the_floor_rises_to_the_highest_ballot_promised() {
     let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
     for n in 1..=3 {
         stage.start(n);
@@ -325,7 +325,7 @@ fn s5_the_floor_rises_to_the_highest_ballot_promised() {
 }
 
 #[test]
-fn s5_the_bound_rises_to_the_highest_bound_told() {
+pub(crate) fn s5_the_bound_rises_to_the_highest_bound_told() {
     let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
     stage.set_bound(2, 500, 7);
     stage.start_all();
@@ -335,7 +335,7 @@ fn s5_the_bound_rises_to_the_highest_bound_told() {
 }
 
 #[test]
-fn s5_own_record_from_before_the_last_settled_view_is_void() {
+pub(crate) fn s5_own_record_from_before_the_last_settled_view_is_void() {
     let (then, settled, now) = (view(1, "1 2 3 4"), view(5, "1 2 3"), view(6, "1 2 3 4"));
     let k = find_key(|k| !slots_of(&then, k, 4).is_empty());
     for lower in [false, true] {
@@ -357,7 +357,7 @@ fn s5_own_record_from_before_the_last_settled_view_is_void() {
 }
 
 #[test]
-fn s5_own_record_counts_like_any_others_where_it_voted_since() {
+pub(crate) fn s5_own_record_counts_like_any_others_where_it_voted_since() {
     let (first, views) = (view(1, "1 2 3 4"), [view(1, "1 2 3 4"), view(2, "1 2 3"), view(3, "1 2 3 4")]);
     let k = find_key(|k| !slots_of(&first, k, 4).is_empty());
     let mut stage = Stage::new(1..=4);
@@ -374,7 +374,7 @@ fn s5_own_record_counts_like_any_others_where_it_voted_since() {
 // -- S6 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn s6a_a_copy_is_a_vote_only_for_slots_whose_last_voter_told_it_as_one() {
+pub(crate) fn s6a_a_copy_is_a_vote_only_for_slots_whose_last_voter_told_it_as_one() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
     let from = |k: &Key, n| slots_of(&second, k, 4).intersection(slots_of(&first, k, n));
     let k = find_key(|k| !from(k, 1).is_empty() && !from(k, 2).is_empty());
@@ -387,7 +387,7 @@ fn s6a_a_copy_is_a_vote_only_for_slots_whose_last_voter_told_it_as_one() {
 }
 
 #[test]
-fn s6a_every_later_owner_must_have_told_that_it_never_voted() {
+pub(crate) fn s6a_every_later_owner_must_have_told_that_it_never_voted() {
     // 1 to 5 to 4: what 1 told is a vote if 5 never voted, and hearsay if it did, for something else.
     let views = [view(1, "1 2 3"), view(2, "1 2 3 5"), view(3, "1 2 3 4")];
     let through = |k: &Key| slots_of(&views[0], k, 1).intersection(slots_of(&views[1], k, 5));
@@ -411,7 +411,7 @@ fn s6a_every_later_owner_must_have_told_that_it_never_voted() {
 }
 
 #[test]
-fn s6b_five_votes_told_make_it_a_vote_and_four_do_not() {
+pub(crate) fn s6b_five_votes_told_make_it_a_vote_and_four_do_not() {
     for (voters, is_vote) in [(vec![1, 2, 3, 4, 5], true), (vec![1, 2, 3, 4], false)] {
         let (_, k, held) = two_stamps(&voters, &[]);
         let votes = if is_vote { slots_of(&view(2, TENTH), &k, 10) } else { SlotSet::EMPTY };
@@ -422,7 +422,7 @@ fn s6b_five_votes_told_make_it_a_vote_and_four_do_not() {
 // -- S7, S8 ------------------------------------------------------------------------------------------
 
 #[test]
-fn s7_votes_only_once_record_floor_and_the_mark_are_durable() {
+pub(crate) fn s7_votes_only_once_record_floor_and_the_mark_are_durable() {
     let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
     let k = find_key(|k| !slots_of(&second, k, 4).is_empty());
     let other = find_key(|o| *o != k && !slots_of(&second, o, 4).is_empty());
@@ -467,7 +467,7 @@ fn displaced() -> (Stage, Key) {
 }
 
 #[test]
-fn s8_a_record_is_kept_until_a_later_view_is_settled_t2_and_goes_then() {
+pub(crate) fn s8_a_record_is_kept_until_a_later_view_is_settled_t2_and_goes_then() {
     let (mut stage, k) = displaced();
     stage.lose(|s| s.is(3, 0) && s.kind() == "word");
     stage.start_all();
@@ -486,7 +486,7 @@ fn s8_a_record_is_kept_until_a_later_view_is_settled_t2_and_goes_then() {
 // -- T1 ----------------------------------------------------------------------------------------------
 
 #[test]
-fn t1_a_view_is_settled_once_every_member_of_its_ring_has_said_that_it_is_synced() {
+pub(crate) fn t1_a_view_is_settled_once_every_member_of_its_ring_has_said_that_it_is_synced() {
     let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
     for n in 1..=3 {
         stage.start(n);
@@ -505,7 +505,7 @@ fn t1_a_view_is_settled_once_every_member_of_its_ring_has_said_that_it_is_synced
 }
 
 #[test]
-fn t1_a_machine_notes_that_a_view_is_settled_once_it_has_adopted_it() {
+pub(crate) fn t1_a_machine_notes_that_a_view_is_settled_once_it_has_adopted_it() {
     let mut stage = Stage::born("1 2 3");
     stage.start(1);
     stage.say_as(2, 1, 1, Message::Settled { epoch: epoch(2) });
