@@ -245,8 +245,7 @@ impl Warden {
         let comes = |m: &Member| m.state != MemberState::Joining || !silent.contains(&m.machine);
         let situation = Situation {
             settled: local.is_settled(),
-            warm: present.next.is_some()
-                && members.iter().filter(stays).all(|m| self.is_warm(m) && comes(m)),
+            warm: present.next.is_some() && members.iter().filter(stays).all(|m| self.is_warm(m) && comes(m)),
             wishes: if ripe { wishes.into_iter().map(|(_, wish)| wish).collect() } else { Vec::new() },
             dead: dead.to_vec(),
             silent,

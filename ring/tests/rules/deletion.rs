@@ -166,7 +166,9 @@ pub(crate) fn r3_tells_that_it_cannot_tell() {
     stage.at(1).records.insert(k.clone(), Loaded::Unreadable);
     stage.start(1);
     let told = stage.tell(4, 2, 1);
-    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else { panic!("{told:?}") };
+    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else {
+        panic!("{told:?}")
+    };
     assert_eq!(page.entries.iter().map(|e| (&e.key, &e.held)).collect::<Vec<_>>(), [(&k, &Held::Unreadable)]);
 }
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Mono, Now, Ticket};
 use ennead_ring::message::{
-    Addr, Ask, Bound, Change as Wanted, Condition, Envelope, Message, Op, Outcome, Purpose, TellRequest, Wish,
-    Write,
+    Addr, Ask, Bound, Change as Wanted, Condition, Envelope, Message, Op, Outcome, Purpose, TellRequest,
+    Wish, Write,
 };
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
-    Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine, Member, MemberState, Name,
-    Node, Record, RequestId, Ring, SlotSet, Stamp, State, View,
+    Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine, Member, MemberState,
+    Name, Node, Record, RequestId, Ring, SlotSet, Stamp, State, View,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -324,12 +324,26 @@ impl Stage {
         self.answer_to(from, at, to, Message::Read { ask, key: key.clone(), inline: 1_000 })
     }
 
-    pub(crate) fn prepare(&mut self, from: u64, at: u32, to: u64, key: &Key, ballot: Ballot) -> Option<Envelope> {
+    pub(crate) fn prepare(
+        &mut self,
+        from: u64,
+        at: u32,
+        to: u64,
+        key: &Key,
+        ballot: Ballot,
+    ) -> Option<Envelope> {
         let ask = self.ask();
         self.answer_to(from, at, to, Message::Prepare { ask, key: key.clone(), ballot })
     }
 
-    pub(crate) fn accept(&mut self, from: u64, at: u32, to: u64, key: &Key, stamp: Stamp) -> Option<Envelope> {
+    pub(crate) fn accept(
+        &mut self,
+        from: u64,
+        at: u32,
+        to: u64,
+        key: &Key,
+        stamp: Stamp,
+    ) -> Option<Envelope> {
         let ask = self.ask();
         let state = record(stamp, Some("accepted"), SlotSet::EMPTY).state;
         self.answer_to(from, at, to, Message::Accept { ask, key: key.clone(), stamp, state })

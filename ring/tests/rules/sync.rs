@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ennead_ring::message::{Answer, Held, Message, Page, TellRequest};
 use ennead_ring::{Account, Key, Record, SlotSet, View};
 
-use super::stage::{MS, Said, SEC, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
+use super::stage::{MS, SEC, Said, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
 
 const NINE: &str = "1 2 3 4 5 6 7 8 9";
 /// Nine is gone, and 10 came.
@@ -78,7 +78,8 @@ pub(crate) fn s1_ownership_that_was_broken_even_for_one_epoch_is_not_synced() {
         let k = key(&format!("{i}"));
         assert_eq!(stage.node(4).votes_for(&k), SlotSet::EMPTY, "{k}");
         for n in 1..=3 {
-            let kept = views.iter().map(|v| slots_of(v, &k, n)).reduce(SlotSet::intersection).unwrap_or_default();
+            let kept =
+                views.iter().map(|v| slots_of(v, &k, n)).reduce(SlotSet::intersection).unwrap_or_default();
             assert_eq!(stage.node(n).votes_for(&k), kept, "{n}, {k}");
         }
     }
@@ -129,7 +130,10 @@ pub(crate) fn s3_tells_only_once_it_has_adopted_the_askers_view() {
     let views = vec![view(2, "1 2 3 4")];
     stage.say_as(4, 2, 1, Message::ViewsTold { views, settled: epoch(1) });
     let told = stage.tell(4, 2, 1);
-    assert_eq!(told.iter().filter(|s| s.kind() == "told").map(|s| s.envelope.epoch).collect::<Vec<_>>(), [epoch(2)]);
+    assert_eq!(
+        told.iter().filter(|s| s.kind() == "told").map(|s| s.envelope.epoch).collect::<Vec<_>>(),
+        [epoch(2)]
+    );
     // Nor for a view that it has left behind.
     assert!(pages(&stage.tell(2, 1, 1)).is_empty());
 }
@@ -444,7 +448,12 @@ pub(crate) fn s7_votes_only_once_record_floor_and_the_mark_are_durable() {
     stage.read(1, 2, 4, &other);
     stage.wait(SEC);
     assert_eq!(mine(&stage), SlotSet::EMPTY);
-    assert!(stage.said(4, 0, "word").iter().all(|s| s.envelope.message == Message::Word { synced: false, warm: true }));
+    assert!(
+        stage
+            .said(4, 0, "word")
+            .iter()
+            .all(|s| s.envelope.message == Message::Word { synced: false, warm: true })
+    );
     // Dead before that: it holds nothing, and has said nothing else.
     stage.crash(4);
     assert!(stage.holds(4, &k).is_none() && stage.computers[&4].account.synced.is_empty());

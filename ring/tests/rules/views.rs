@@ -185,7 +185,9 @@ pub(crate) fn v3_what_was_answered_before_the_adoption_is_in_all_that_is_told_af
     assert!(stage.tell(4, 2, 1).is_empty());
     stage.sync_disk(1);
     let told = stage.said(1, 4, "told");
-    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else { panic!("not told") };
+    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else {
+        panic!("not told")
+    };
     assert!(page.entries.iter().any(|e| e.key == k));
     assert!(page.promised >= ballot(10_001, 2));
 }
@@ -291,7 +293,9 @@ pub(crate) fn v5_a_machine_that_is_not_in_its_newest_view_does_not_vote_but_tell
         assert_eq!(votes(answer).unwrap_or_default(), SlotSet::EMPTY);
     }
     let told = stage.tell(1, 2, 4);
-    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else { panic!("{told:?}") };
+    let Some(Message::Told { page, .. }) = told.last().map(|s| &s.envelope.message) else {
+        panic!("{told:?}")
+    };
     assert!(page.entries.iter().any(|e| e.key == k));
 }
 
@@ -314,7 +318,9 @@ pub(crate) fn v5_who_was_dropped_may_join_again_under_the_same_incarnation() {
         stage.place(n, &[view(2, "1 2 3")], 2, &[2]);
     }
     stage.start_all();
-    stage.until(30 * SEC, |s| s.node(4).view().is_some_and(|v| v.epoch() > epoch(2) && v.members().len() == 4));
+    stage.until(30 * SEC, |s| {
+        s.node(4).view().is_some_and(|v| v.epoch() > epoch(2) && v.members().len() == 4)
+    });
     stage.until(30 * SEC, |s| s.node(4).is_synced() && s.node(4).is_settled());
     assert!(stage.node(1).view().expect("a view").has(machine(4)));
     assert!(stage.node(4).is_synced() && stage.epoch(4) > 3);
@@ -343,11 +349,11 @@ pub(crate) fn v6_a_name_under_a_new_incarnation_drops_the_old_one_in_the_view_th
 pub(crate) fn v6_two_live_machines_do_not_share_a_name() {
     let mut stage = Stage::born("1 2 3 4");
     stage.start_all();
-    let said = stage.say_raw(104, 1, Envelope {
-        cluster: None,
-        epoch: ennead_ring::Epoch::ZERO,
-        message: Message::Blank { weight: 8 },
-    });
+    let said = stage.say_raw(
+        104,
+        1,
+        Envelope { cluster: None, epoch: ennead_ring::Epoch::ZERO, message: Message::Blank { weight: 8 } },
+    );
     assert!(said.iter().any(|s| s.kind() == "not_taken"), "{said:?}");
     stage.wait(5 * SEC);
     assert_eq!(stage.epoch(1), 1);
@@ -462,7 +468,11 @@ pub(crate) fn v7_what_is_pending_is_done_in_one_view() {
     let mut stage = Stage::born("1 2 3");
     stage.start_all();
     for n in 4..=6 {
-        let blank = Envelope { cluster: None, epoch: ennead_ring::Epoch::ZERO, message: Message::Blank { weight: 8 } };
+        let blank = Envelope {
+            cluster: None,
+            epoch: ennead_ring::Epoch::ZERO,
+            message: Message::Blank { weight: 8 },
+        };
         stage.say_raw(n, 1, blank);
     }
     stage.until(5 * SEC, |s| s.epoch(1) > 1);
