@@ -160,6 +160,66 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+
+    /// M1: the next ring is the ring of the view in which those who come have come, and those who go are gone.
+    #[test]
+    fn the_next_ring_is_the_ring_of_the_view_after_the_move(
+        states in proptest::collection::vec((0..3u8, 1..4u32, 1..4u32), 1..12),
+        key in any::<u32>(),
+    ) {
+        let state = |s| [MemberState::Up, MemberState::Joining, MemberState::Leaving][usize::from(s)];
+        let member = |(i, (s, weight, next_weight)): (usize, &(u8, u32, u32))| Member {
+            machine: machine(i as u8 + 1), weight: *weight, next_weight: *next_weight, state: state(*s),
+        };
+        let members: Vec<Member> = states.iter().enumerate().map(member).collect();
+        let make = |members: Vec<Member>| View::new(ClusterId::new(1), epoch(0), 9, members, Vec::new());
+        let Ok(now) = make(members.clone()) else { return Ok(()) };
+        let stay = members.iter().filter(|m| m.state != MemberState::Leaving);
+        let moved = make(stay.map(|m| Member { weight: m.next_weight, state: MemberState::Up, ..*m }).collect());
+        let moves = members.iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight);
+        let next = Ring::next_of(&now);
+        prop_assert_eq!(next.is_some(), moves && moved.is_ok());
+        let (Some(next), Ok(moved)) = (next, moved) else { return Ok(()) };
+        let chain = Chain::of(format!("{key}").as_bytes(), 9);
+        let (ahead, after) = (next.owners(&chain), Ring::of(&moved).owners(&chain));
+        for slot in 1..=9 {
+            let name = |view: &View, member: u32| view.members()[member as usize].machine;
+            prop_assert_eq!(name(&now, ahead.owner(slot)), name(&moved, after.owner(slot)));
+        }
+    }
+
+    /// S4: in a handoff, for each slot gained, the owner before tells; or all do, where he is left out.
+    #[test]
+    fn in_a_handoff_the_owner_before_tells_and_in_his_place_everybody(
+        world in world(),
+        without in proptest::sample::subsequence((2..=12u8).collect::<Vec<u8>>(), 0..=3),
+        handoff in any::<bool>(),
+    ) {
+        let presents = world.presents();
+        let history = History { views: &presents, rules: Rules::default() };
+        let chain = Chain::of(format!("{}", world.key).as_bytes(), 9);
+        let owners = history.owners(&chain);
+        let last = presents.len() - 1;
+        let account = Account { synced: Vec::new(), ..world.account(1) };
+        let track = history.track(machine(1), &account);
+        let without: Vec<Machine> = without.iter().map(|n| machine(*n)).collect();
+        let (purpose, asker) = (Purpose::Sync, machine(1));
+        let concern = Concern { purpose, handoff, without: &without, asker, track: &track };
+        let owner = |v: usize, s: u8| presents[v].machine(owners[v].owner(s));
+        let gained: Vec<u8> = (1..=9).filter(|s| owner(last, *s) == asker).collect();
+        for n in 2..=12 {
+            let needed = |s: &u8| {
+                let before = owner(last - 1, *s);
+                !handoff || before == machine(n) || before == asker || without.contains(&before)
+            };
+            let told = history.is_told(&concern, &chain, &owners, machine(n));
+            prop_assert_eq!(told, gained.iter().any(needed), "machine {}", n);
+        }
+    }
+}
+
 /// The table of section 2, by trying all ways to lose so many.
 #[test]
 fn so_many_may_be_lost_that_five_slots_are_left_whoever_they_are() {

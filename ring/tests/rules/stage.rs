@@ -162,7 +162,7 @@ impl Stage {
         let numbers: Vec<u64> = first.members().iter().map(|m| m.machine.incarnation.id()).collect();
         let mut stage = Self::new(numbers.clone());
         for n in numbers {
-            stage.place(n, &[first.clone()], 1, &[1]);
+            stage.place(n, std::slice::from_ref(&first), 1, &[1]);
         }
         stage
     }

@@ -144,7 +144,7 @@ pub(crate) fn v3_views_are_adopted_one_by_one_and_in_order() {
     let mut stage = Stage::born("1 2 3");
     stage.start(1);
     let (second, third) = (view(2, "1 2 3-"), view(3, "1 2"));
-    views_told(1, &mut stage, 2, &[third.clone()], 1);
+    views_told(1, &mut stage, 2, std::slice::from_ref(&third), 1);
     assert_eq!(stage.epoch(1), 1, "a view is missing between");
     views_told(1, &mut stage, 2, &[second.clone(), third.clone()], 1);
     assert_eq!(stage.epoch(1), 3);
@@ -197,7 +197,7 @@ pub(crate) fn v3_who_is_behind_the_last_settled_view_begins_from_it_synced_for_n
     let mut stage = Stage::born("1 2 3 4");
     stage.start(4);
     let settled = view(5, "1 2 3");
-    views_told(4, &mut stage, 1, &[settled.clone()], 1);
+    views_told(4, &mut stage, 1, std::slice::from_ref(&settled), 1);
     assert_eq!(stage.epoch(4), 1, "it is not said to be settled");
     let (now, k) = (view(6, "1 2 3 4"), key("k"));
     views_told(4, &mut stage, 1, &[settled.clone(), now.clone()], 5);
