@@ -314,3 +314,6 @@ impl History<'_> {
         machines.find(|m| !concern.without.contains(m))
     }
 }
+
+#[cfg(test)]
+mod tests;

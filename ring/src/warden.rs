@@ -237,15 +237,18 @@ impl Warden {
             self.wishes.iter().map(|(wish, heard)| (heard.first, *wish)).collect();
         wishes.sort();
         let ripe = wishes.first().is_some_and(|(first, _)| first.plus(gather) <= now.mono);
+        let silent: Vec<Machine> = (0..members.len())
+            .filter(|m| Some(*m as u32) != present.me && !local.is_alive(*m as u32))
+            .map(|m| members[m].machine)
+            .collect();
+        // Who said that it is warm and died since is no owner to wait for: it is dropped first.
+        let comes = |m: &Member| m.state != MemberState::Joining || !silent.contains(&m.machine);
         let situation = Situation {
             settled: local.is_settled(),
-            warm: present.next.is_some() && members.iter().filter(stays).all(|m| self.is_warm(m)),
+            warm: present.next.is_some() && members.iter().filter(stays).all(|m| self.is_warm(m) && comes(m)),
             wishes: if ripe { wishes.into_iter().map(|(_, wish)| wish).collect() } else { Vec::new() },
             dead: dead.to_vec(),
-            silent: (0..members.len())
-                .filter(|m| Some(*m as u32) != present.me && !local.is_alive(*m as u32))
-                .map(|m| members[m].machine)
-                .collect(),
+            silent,
         };
         let (members, forced_out) = membership::next(&present.view, &situation)?;
         let view = present.view.successor(members, forced_out).ok()?;
