@@ -42,7 +42,8 @@ impl Networks {
         ip(&format!("netns add {hub}"))?;
         for line in [
             "link set lo up",
-            "link add br0 type bridge",
+            // Of its own, a bridge has the lowest address of its cables, and another one whenever those change.
+            "link add br0 address 02:00:00:00:00:fe type bridge",
             "addr add 10.197.0.254/24 dev br0",
             "link set br0 up",
         ] {
