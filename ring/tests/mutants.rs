@@ -143,6 +143,15 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.tail, p.tail_delay, p.drop) = (0.2, 3 * SEC, 0.2);
             (p.clients, p.calls) = (1, 20);
         }
+        // Keys that are collected, and machines that bring back what they held before.
+        Mutant::C1Stranger | Mutant::S5OwnVoid | Mutant::G2Five => {
+            (p.founders, p.machines, p.slots, p.keys, p.fewest) = (3, 6, 9, 1, 3);
+            (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (SEC, 1_500 * MS, SEC, 0);
+            (p.restore, p.rot, p.drop) = (1.0, 0.0, 0.1);
+            (p.tuning.check_every, p.tuning.collect_after) = (200 * MS, 50 * MS);
+            (p.clients, p.calls, p.think, p.deletes, p.stray) = (4, 150, 100 * MS, 40, 0.5);
+            (p.skew, p.jump_every, p.tick) = (0, 0, 1);
+        }
         // States that few hold when the few others change.
         Mutant::S6CopyIsVote | Mutant::S5NoFloor => {
             (p.founders, p.machines, p.slots, p.keys, p.fewest) = (3, 6, 3, 1, 2);
