@@ -23,6 +23,8 @@ const SETTLE_WITHIN: u32 = 5_000;
 /// Keys of one scan of the sweep, and its bytes; and the pause between two.
 const SWEEP: (usize, usize) = (512, 1 << 20);
 const SWEEP_PAUSE: u64 = SEC / 50;
+/// How soon after a view is settled copies are compared: what was taken as hearsay is no vote before (S6).
+const CHECK_SOON: u64 = SEC;
 
 /// How far the comparison of copies is, for people.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -126,6 +128,9 @@ impl Sync {
     pub(crate) fn on_settled(&mut self, local: &Local, now: Now) {
         for pass in &mut self.passes {
             pass.on_settled(local);
+        }
+        if local.tuning.check_every > 0 && local.is_settled() {
+            self.check_at = self.check_at.min(now.mono.plus(CHECK_SOON));
         }
         self.begin_sweep(local, now);
     }
