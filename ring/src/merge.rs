@@ -18,6 +18,7 @@ use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, Tell
 use crate::mutant::Mutant;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
+use crate::telling::record_bytes;
 use crate::view::{Epoch, Machine, Name};
 
 const MS: u64 = 1_000_000;
@@ -31,6 +32,8 @@ const FEW: usize = 128;
 const SCAN: (usize, usize) = (1024, 1 << 20);
 /// Records on their way into their cells at once.
 const TAKING: usize = 256;
+/// More keys than any machine has.
+const MOST_KEYS: u64 = 1 << 40;
 /// Values asked for at once, and in one question.
 const WANTED: (usize, usize) = (256, 32);
 
@@ -304,7 +307,8 @@ impl Merge {
         let bytes: usize = page.entries.iter().map(bytes_of).sum();
         self.bytes += bytes as u64;
         teller.looked += u64::from(page.looked);
-        teller.total = page.total;
+        // A peer may claim any number: those of all tellers are added up, here and by whoever shows them.
+        teller.total = page.total.min(MOST_KEYS);
         if page.account.settled > local.account.settled {
             acts.push(Act::Settled(page.account.settled));
         }
@@ -820,9 +824,7 @@ fn pop_if<T>(queue: &mut VecDeque<T>, f: impl FnOnce(&T) -> bool) -> Option<T> {
 
 fn bytes_of(entry: &Entry) -> usize {
     let state = match &entry.held {
-        Held::Record { state: Some(state), .. } => {
-            state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
-        }
+        Held::Record { state: Some(state), .. } => record_bytes(state),
         _ => 0,
     };
     entry.key.as_bytes().len() + 32 + state

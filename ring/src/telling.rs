@@ -279,6 +279,7 @@ fn state_bytes(held: &Held) -> usize {
     }
 }
 
-fn record_bytes(state: &State) -> usize {
+/// Bytes that a state takes in a page, roughly.
+pub(crate) fn record_bytes(state: &State) -> usize {
     state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32
 }

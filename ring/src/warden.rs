@@ -105,7 +105,10 @@ impl Warden {
             self.note(local, now, wish);
             return;
         }
-        let refused = refusal(local, &wish);
+        // A member that nobody starts would hold up all others that want to come or go.
+        let not_its_own = matches!((from, wish), (Addr::Client(_), Wish::Join { .. }))
+            .then(|| "only a machine itself asks to be taken in: start it with --join".into());
+        let refused = refusal(local, &wish).or(not_its_own);
         if refused.is_none() {
             self.relay(local, now, wish, effects);
         }
