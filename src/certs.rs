@@ -335,6 +335,33 @@ pub fn issue(dir: &Path, who: &Who) -> Result<PathBuf, CertError> {
     Ok(pem)
 }
 
+/// Makes what is missing in a folder: the authority, then a certificate for each of these. What is there stays, and what
+/// is damaged is an error. Returns the certificates made.
+///
+/// # Errors
+/// As [`init`] and [`issue`], but for what is there already; certificates of which the key or the authority is missing.
+pub fn make(dir: &Path, whom: impl IntoIterator<Item = Who>) -> Result<Vec<PathBuf>, CertError> {
+    let mut made = Vec::new();
+    let (pem, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    if !pem.exists() && !key.exists() {
+        made.push(init(dir)?);
+    }
+    for who in whom {
+        let pem = pem_path(dir, &who);
+        if pem.exists() && pem.with_extension("key").exists() {
+            let found = names(&read_certificate(&pem, || issue_command(dir, &who))?);
+            let found = found.map_err(|e| CertError::Damaged { path: pem.clone(), why: e.to_string() })?;
+            if found != who {
+                let command = issue_command(dir, &who);
+                return Err(CertError::Other { path: pem, found, wanted: who, command });
+            }
+        } else {
+            made.push(issue(dir, &who)?);
+        }
+    }
+    Ok(made)
+}
+
 /// One certificate of a folder, for people to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shown {

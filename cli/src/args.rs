@@ -71,7 +71,9 @@ pub(crate) enum Command {
     /// Shows where a key's slots are on the ring, and who owns them
     Locate(Locate),
     /// Can any four machines fail now? Who is up, suspect or down, and why; what moves
-    Status(Watch),
+    ///
+    /// Exit code 0: all machines are up; with MACHINE: this one is, and votes for all it owns. 1: not so.
+    Status(Status),
     /// Lists the machines: state, view, share of the data, version
     Members(Watch),
     /// Draws the ring: who owns how much, and with --key where a key's slots are
@@ -199,6 +201,16 @@ pub(crate) struct Watch {
     pub(crate) watch: bool,
 }
 
+/// `kvctl status`.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Only this machine
+    #[arg(value_name = "MACHINE")]
+    pub(crate) machine: Option<Name>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
 /// `kvctl ring`.
 #[derive(Args, Debug)]
 pub(crate) struct Ring {
@@ -280,6 +292,8 @@ pub(crate) enum Certs {
     },
     /// Issues a certificate for a peer or a client
     Issue(Issue),
+    /// Makes what is missing of these: the authority, certificates for peers and for clients
+    Make(Make),
     /// Lists the certificates of a folder
     Show {
         /// Folder of certificates
@@ -300,6 +314,20 @@ pub(crate) struct Issue {
     /// For a client of this name
     #[arg(long, value_name = "NAME")]
     pub(crate) client: Option<String>,
+}
+
+/// `kvctl certs make`.
+#[derive(Args, Debug)]
+pub(crate) struct Make {
+    /// Folder of certificates; made if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// For the machines of these names
+    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',')]
+    pub(crate) peer: Vec<Name>,
+    /// For clients of these names
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) client: Vec<String>,
 }
 
 /// `kvctl bench`.

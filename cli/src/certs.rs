@@ -1,4 +1,4 @@
-//! certs init, issue and show: the cluster's own authority, for people.
+//! certs init, issue, make and show: the cluster's own authority, for people.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use ennead::certs::{self, Shown, Who};
 use serde_json::{Value, json};
 
 use crate::Verdict;
-use crate::args::{Certs, Issue};
+use crate::args::{Certs, Issue, Make};
 use crate::data::rfc3339;
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -18,10 +18,7 @@ pub(crate) fn run(command: Certs, output: &mut Output) -> Result<Verdict, Failur
         Certs::Init { dir } => {
             let made = certs::init(&dir)?;
             tell_made(&made, output)?;
-            output.say(&format!(
-                "keep {} to yourself: whoever has it can enter the cluster",
-                dir.join("ca.key").display()
-            ));
+            warn(&dir, output);
         }
         Certs::Issue(Issue { dir, peer, client }) => {
             let who = match (peer, client) {
@@ -30,6 +27,20 @@ pub(crate) fn run(command: Certs, output: &mut Output) -> Result<Verdict, Failur
                 _ => return Err(Failure::Usage("for whom? --peer NAME or --client NAME".to_string())),
             };
             tell_made(&certs::issue(&dir, &who)?, output)?;
+        }
+        Certs::Make(Make { dir, peer, client }) => {
+            let peers = peer.into_iter().map(Who::Peer);
+            let made = certs::make(&dir, peers.chain(client.into_iter().map(Who::Client)))?;
+            let files: Vec<String> = made.iter().map(|path| path.display().to_string()).collect();
+            match output.json {
+                true => output.print_json(&json!({"files": files}))?,
+                false => files.iter().try_for_each(|file| output.line(file))?,
+            }
+            match made.contains(&dir.join("ca.pem")) {
+                true => warn(&dir, output),
+                false if made.is_empty() => output.say("nothing was missing"),
+                false => {}
+            }
         }
         Certs::Show { dir } => {
             let shown = certs::show(&dir)?;
@@ -41,6 +52,11 @@ pub(crate) fn run(command: Certs, output: &mut Output) -> Result<Verdict, Failur
         }
     }
     Ok(Verdict::Yes)
+}
+
+fn warn(dir: &Path, output: &mut Output) {
+    let key = dir.join("ca.key");
+    output.say(&format!("keep {} to yourself: whoever has it can enter the cluster", key.display()));
 }
 
 fn tell_made(path: &Path, output: &mut Output) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use ennead::verdict::Word;
 use ennead_ring::{Epoch, MemberState, View, quorum_of};
 use serde_json::{Value, json};
 
-use crate::args::{Global, Watch};
+use crate::args::{Global, Status};
 use crate::data::rfc3339;
 use crate::failure::Failure;
 use crate::moves::{self, Accounts, Move, Rates};
@@ -19,15 +19,18 @@ use crate::output::{Colour, Output, table};
 use crate::watch::{Look, show};
 use crate::{Verdict, connect, why};
 
-/// Prints it; "no" if not every machine is up.
-pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
+/// Prints it; "no" if not every machine is up, or the one that was asked for.
+pub(crate) async fn run(args: Status, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
     let mut rates = Rates::default();
-    show(args, output, async |output: &Output| {
+    show(args.watch, output, async |output: &Output| {
         let view = client.view().await?;
         let accounts = client.status().await?;
         let mut summary = Summary::of(&view, &accounts);
         summary.explain(&client).await;
+        if let Some(machine) = args.machine {
+            return Ok(summary.of_one(machine, output));
+        }
         let moves = rates.look(&accounts, Instant::now());
         let verdict = if summary.healthy() { Verdict::Yes } else { Verdict::No };
         let text = summary.to_text(&view, &moves, output);
@@ -126,6 +129,31 @@ impl Summary {
         }
     }
 
+    /// One machine: is it up, and does it vote for all it owns?
+    fn of_one(&self, machine: Name, output: &Output) -> Look {
+        let Some(line) = self.lines.iter().find(|line| line.name == machine) else {
+            return Look {
+                text: format!("{machine} is no member of this cluster\n"),
+                json: json!({"name": machine.to_string(), "state": "stranger"}),
+                verdict: Verdict::No,
+            };
+        };
+        let all = line.slots.is_some_and(|(slots, synced)| slots == synced);
+        let votes = match line.slots {
+            Some(_) if all => ", votes for all it owns".to_string(),
+            Some((slots, synced)) => format!(", votes for {synced} of its {slots} positions"),
+            None => String::new(),
+        };
+        let since = line.since.map(|since| format!(" for {}", show_duration(since))).unwrap_or_default();
+        let reason = line.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let health = output.paint(line.health.colour(), line.health.word());
+        Look {
+            text: format!("{machine} is {health}{since}{votes}{reason}\n"),
+            json: machine_to_json(line),
+            verdict: if line.health == Health::Up && all { Verdict::Yes } else { Verdict::No },
+        }
+    }
+
     fn machines(&self) -> usize {
         self.lines.iter().filter(|l| l.in_ring).count()
     }
@@ -209,19 +237,6 @@ impl Summary {
     }
 
     fn to_json(&self, view: &View, moves: &[Move]) -> Value {
-        let now = SystemTime::now();
-        let machine = |l: &Line| {
-            json!({
-                "name": l.name.to_string(),
-                "state": l.health.word(),
-                "since": l.since.and_then(|s| now.checked_sub(s)).map(rfc3339),
-                "reason": l.reason,
-                "synced_slots": l.slots.map(|(_, synced)| synced),
-                "slots": l.slots.map(|(slots, _)| slots),
-                "version": l.version,
-                "records": l.records,
-            })
-        };
         json!({
             "cluster": view.cluster().to_string(),
             "epoch": view.epoch().number,
@@ -232,10 +247,24 @@ impl Summary {
             "tolerates": self.tolerates().unwrap_or(0),
             "healthy": self.healthy(),
             "summary": self.headline().1,
-            "machines": self.lines.iter().map(machine).collect::<Vec<_>>(),
+            "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
             "moves": moves::to_json(moves),
         })
     }
+}
+
+fn machine_to_json(line: &Line) -> Value {
+    let now = SystemTime::now();
+    json!({
+        "name": line.name.to_string(),
+        "state": line.health.word(),
+        "since": line.since.and_then(|s| now.checked_sub(s)).map(rfc3339),
+        "reason": line.reason,
+        "synced_slots": line.slots.map(|(_, synced)| synced),
+        "slots": line.slots.map(|(slots, _)| slots),
+        "version": line.version,
+        "records": line.records,
+    })
 }
 
 /// What is known of one machine: its own word, and what the others that answer say of it.

@@ -181,6 +181,32 @@ fn certificates_are_made_once_issued_and_shown() {
 }
 
 #[test]
+fn certs_make_makes_what_is_missing_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().display().to_string();
+    let make = |peers: &str| {
+        let output = run(&["certs", "make", "--dir", &dir, "--peer", peers, "--client", "me", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        made["files"].as_array().expect("a list").len()
+    };
+    assert_eq!(make("10.0.0.1,10.0.0.2"), 4, "the authority, two peers, a client");
+    let before = std::fs::read(folder.path().join("peers/10.0.0.1.pem")).expect("a certificate");
+    assert_eq!(make("10.0.0.1,10.0.0.2"), 0);
+    assert_eq!(make("10.0.0.1,10.0.0.2,10.0.0.3"), 1);
+    assert_eq!(std::fs::read(folder.path().join("peers/10.0.0.1.pem")).expect("still there"), before);
+    // Half a pair is not mended behind one's back, nor is an authority whose key is gone.
+    std::fs::remove_file(folder.path().join("peers/10.0.0.2.key")).expect("removed");
+    let half = ["certs", "make", "--dir", &dir, "--peer", "10.0.0.2"];
+    kvctl(&half).assert().code(2).stderr(contains("10.0.0.2.pem").and(contains("not overwritten")));
+    std::fs::remove_file(folder.path().join("ca.key")).expect("removed");
+    kvctl(&["certs", "make", "--dir", &dir, "--peer", "10.0.0.4"])
+        .assert()
+        .code(2)
+        .stderr(contains("ca.key"));
+}
+
+#[test]
 fn issuing_for_peers_with_ports_names_the_port() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dir = folder.path().display().to_string();

@@ -94,6 +94,9 @@ async fn status_locate_and_bench_are_as_promised() {
     assert_eq!((&status["healthy"], &status["tolerates"]), (&true.into(), &0.into()));
     assert_eq!(status["machines"][0]["name"], one.name.as_str());
     assert_eq!(status["machines"][0]["state"], "up");
+    let alone = one.json(0, &["status", &one.name]);
+    assert_eq!((&alone["state"], &alone["synced_slots"]), (&"up".into(), &alone["slots"]));
+    assert_eq!(one.json(1, &["status", "127.0.98.77"])["state"], "stranger");
     let located = one.json(0, &["locate", "mail-23412"]);
     assert_eq!(located["slots"][0]["position"], "B91AF709D7C1E6988FCEE7ADF7094A26");
     assert_eq!(located["slots"][8]["owner"], one.name.as_str());
