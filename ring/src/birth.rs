@@ -15,6 +15,8 @@ use crate::view::{
 
 /// How often a blank machine offers itself.
 const OFFER_EVERY: u64 = 200_000_000;
+/// How often one does that was told to initialise: machines that wait for it need no answer, those of a cluster do.
+const GATHER_EVERY: u64 = 1_000_000_000;
 /// How often one that was dropped does, and to how many members.
 const RETURN_EVERY: u64 = 500_000_000;
 const ASKED: usize = 3;
@@ -41,6 +43,8 @@ pub(crate) enum Stage {
         slots: u8,
         offers: BTreeMap<Name, (Incarnation, u32)>,
         due: bool,
+        /// When it asks those who have not offered themselves whether they belong to a cluster.
+        next: Mono,
     },
 }
 
@@ -60,6 +64,7 @@ impl Stage {
                 slots: *slots,
                 offers: BTreeMap::new(),
                 due: true,
+                next: now.mono.plus(GATHER_EVERY),
             },
         }
     }
@@ -77,7 +82,8 @@ impl Stage {
         match self {
             Self::Offering { next, .. } | Self::Returning { next } | Self::Departing { next } => Some(*next),
             Self::Gathering { due: true, .. } => Some(Mono::default()),
-            _ => None,
+            Self::Gathering { next, .. } => Some(*next),
+            Self::Still => None,
         }
     }
 
@@ -87,7 +93,7 @@ impl Stage {
                 for name in to.iter() {
                     // Which incarnation is there, we do not know yet.
                     let seed = Machine { name: *name, incarnation: Incarnation::NONE };
-                    let message = Message::Blank { weight: local.weight };
+                    let message = Message::Blank { weight: local.weight, gathers: false };
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
                 *next = now.mono.plus(OFFER_EVERY);
@@ -99,13 +105,18 @@ impl Stage {
                     let member = local.up_to(members - 1) as u32;
                     // Itself, under another incarnation: nobody is there.
                     if local.present().machine(member).name != local.me.name {
-                        local.send_to(member, Message::Blank { weight: local.weight }, None, effects);
+                        local.send_to(
+                            member,
+                            Message::Blank { weight: local.weight, gathers: false },
+                            None,
+                            effects,
+                        );
                     }
                 }
                 // All of that view may be gone since.
                 for name in local.seeds.clone() {
                     let seed = Machine { name, incarnation: Incarnation::NONE };
-                    let message = Message::Blank { weight: local.weight };
+                    let message = Message::Blank { weight: local.weight, gathers: false };
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
             }
@@ -116,9 +127,18 @@ impl Stage {
                 let (member, after) = (local.up_to(members - 1) as u32, local.epoch());
                 local.send_to(member, Message::ViewsAsk { after }, None, effects);
             }
-            Self::Gathering { due, .. } => {
+            Self::Gathering { due, .. } if *due => {
                 *due = false;
                 self.bear(local, effects);
+            }
+            Self::Gathering { with, offers, next, .. } if *next <= now.mono => {
+                // It may have been a member once, and have lost its disk: then it joins, under a new incarnation.
+                for &name in with.iter().filter(|name| !offers.contains_key(name)) {
+                    let there = Machine { name, incarnation: Incarnation::NONE };
+                    let message = Message::Blank { weight: local.weight, gathers: true };
+                    local.send(Addr::Machine(there), message, None, effects);
+                }
+                *next = now.mono.plus(GATHER_EVERY);
             }
             _ => {}
         }
@@ -130,9 +150,16 @@ impl Stage {
         local: &mut Local,
         from: Machine,
         weight: u32,
+        gathers: bool,
         effects: &mut Vec<Effect>,
     ) {
         match self {
+            // Each would take the other along, into two clusters.
+            Self::Gathering { .. } if gathers => {
+                let reason = "both this machine and you are told to initialise a cluster: start one of the two \
+                              with --join instead of --init";
+                local.send(Addr::Machine(from), Message::NotTaken { reason: reason.into() }, None, effects);
+            }
             Self::Gathering { with, offers, .. } if with.contains(&from.name) => {
                 offers.insert(from.name, (from.incarnation, weight));
                 self.bear(local, effects);
@@ -202,7 +229,7 @@ impl Stage {
         settled: Epoch,
         effects: &mut Vec<Effect>,
     ) {
-        let blank = matches!(self, Self::Offering { .. });
+        let blank = matches!(self, Self::Offering { .. } | Self::Gathering { .. });
         let member = views.last().is_some_and(|view| view.has(local.me));
         let chain = views.windows(2).all(|w| w[0].is_before(&w[1]));
         let whole = views.first().is_some_and(|v| v.epoch() == Epoch::FIRST || v.epoch() == settled);

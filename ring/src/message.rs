@@ -65,8 +65,9 @@ pub enum Message {
     Request { ask: Ask, key: Key, op: Op, within: u32, handed: bool },
     /// What came of a request.
     Outcome { ask: Ask, outcome: Outcome },
-    /// F1: a blank machine offers itself to be taken along, with so many virtual peers.
-    Blank { weight: u32 },
+    /// F1: a blank machine offers itself to be taken along, with so many virtual peers. `gathers` is true where it was
+    /// told to initialise a cluster itself, and would rather come to one that is there already.
+    Blank { weight: u32, gathers: bool },
     /// F1: view 1, which takes you along; also told to a member that asks as if it were blank.
     Birth { view: Arc<View> },
     /// F1: why a blank machine is not taken along.

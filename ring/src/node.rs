@@ -446,7 +446,7 @@ impl Node {
             return;
         };
         match message {
-            Message::Blank { weight } => self.on_offer(now, machine, epoch, weight, effects),
+            Message::Blank { weight, .. } => self.on_offer(now, machine, epoch, weight, effects),
             Message::ViewAsk { .. } => self.on_client(now, from, message, effects),
             Message::ViewsAsk { after } => self.tell_views(machine, after, effects),
             Message::ViewsTold { views, settled } => self.on_views(now, &views, settled, effects),
@@ -790,8 +790,8 @@ impl Node {
     /// F1: a blank machine knows nothing and votes for nothing.
     fn on_message_to_blank(&mut self, now: Now, from: Addr, message: Message, effects: &mut Vec<Effect>) {
         match (from, message) {
-            (Addr::Machine(machine), Message::Blank { weight }) => {
-                self.birth.on_blank(&mut self.local, machine, weight, effects);
+            (Addr::Machine(machine), Message::Blank { weight, gathers }) => {
+                self.birth.on_blank(&mut self.local, machine, weight, gathers, effects);
                 self.born(now, effects);
             }
             (Addr::Machine(_), Message::Birth { view }) => {

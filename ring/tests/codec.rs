@@ -173,7 +173,7 @@ fn message() -> impl Strategy<Value = Message> {
         (ask(), key(), op(), any::<(u32, bool)>())
             .prop_map(|(ask, key, op, (within, handed))| Message::Request { ask, key, op, within, handed }),
         (ask(), outcome()).prop_map(|(ask, outcome)| Message::Outcome { ask, outcome }),
-        any::<u32>().prop_map(|weight| Message::Blank { weight }),
+        (any::<u32>(), any::<bool>()).prop_map(|(weight, gathers)| Message::Blank { weight, gathers }),
         view().prop_map(|view| Message::Birth { view: Arc::new(view) }),
         ".{0,40}".prop_map(|reason| Message::NotTaken { reason }),
         ask().prop_map(|ask| Message::ViewAsk { ask }),

@@ -1,6 +1,6 @@
 //! Moves in two views (M1 to M3), birth and growth (section 11), handing over (section 12).
 
-use ennead_ring::message::{Entry, Held, Message, Outcome, Wish};
+use ennead_ring::message::{Entry, Envelope, Held, Message, Outcome, Wish};
 use ennead_ring::node::Birth;
 use ennead_ring::{Key, SlotSet};
 
@@ -128,20 +128,59 @@ pub(crate) fn f1_view_1_is_durable_at_the_initiator_before_it_is_told() {
 
 #[test]
 pub(crate) fn f1_a_blank_machine_adopts_one_cluster_once_and_refuses_every_other() {
-    let mut stage = unborn(&[2], 4);
-    stage.at(3).birth = Some(Birth::Init { with: vec![machine(2).name], slots: 9 });
+    let mut stage = unborn(&[2], 3);
+    stage.at(3).birth = Some(Birth::Init { with: vec![], slots: 9 });
     let seeds = vec![machine(1).name, machine(3).name];
     stage.at(2).birth = Some(Birth::Join(seeds));
     stage.start_all();
     stage.wait(5 * SEC);
-    let cluster = stage.node(2).view().expect("a view").cluster();
-    assert_eq!(cluster, stage.node(1).view().expect("a view").cluster());
-    assert_ne!(Some(cluster), stage.node(3).view().map(|v| v.cluster()));
-    // Durably: also after a restart.
+    let cluster = |stage: &Stage, n| stage.node(n).view().map(|v| v.cluster());
+    let own = cluster(&stage, 2);
+    assert!(own.is_some() && cluster(&stage, 3).is_some() && cluster(&stage, 1) != cluster(&stage, 3));
+    // Durably: also after a restart, whoever else offers it a place.
     stage.crash(2);
     stage.start(2);
     stage.wait(5 * SEC);
-    assert_eq!(stage.node(2).view().map(|v| v.cluster()), Some(cluster));
+    let others = stage.node(if own == cluster(&stage, 1) { 3 } else { 1 }).view().expect("a view").clone();
+    stage.say_raw(
+        3,
+        2,
+        Envelope { cluster: None, epoch: epoch(1), message: Message::Birth { view: others } },
+    );
+    assert_eq!(cluster(&stage, 2), own);
+}
+
+#[test]
+pub(crate) fn f1_whoever_is_told_to_initialise_and_finds_a_cluster_joins_it() {
+    let mut stage = unborn(&[2, 3], 3);
+    stage.tuning.probe_every = SEC / 4;
+    stage.start_all();
+    stage.until(SEC, |s| (1..=3).all(|n| s.epoch(n) == 1));
+    let cluster = stage.node(2).view().expect("a view").cluster();
+    // Its disk is lost; the command that starts it is the same as ever.
+    stage.crash(1);
+    let birth = stage.computers.remove(&1).and_then(|computer| computer.birth);
+    stage.computers.insert(101, Default::default());
+    stage.at(101).birth = birth;
+    stage.start(101);
+    stage.until(60 * SEC, |s| s.node(101).view().is_some_and(|v| v.has(machine(101))));
+    assert_eq!(stage.node(101).view().map(|v| v.cluster()), Some(cluster));
+}
+
+#[test]
+pub(crate) fn f1_two_that_are_told_to_initialise_with_each_other_do_neither_and_say_so() {
+    let mut stage = unborn(&[2], 2);
+    stage.at(2).birth = Some(Birth::Init { with: vec![machine(1).name], slots: 9 });
+    stage.start_all();
+    stage.wait(5 * SEC);
+    assert_eq!([1, 2].map(|n| stage.epoch(n)), [0, 0]);
+    for (from, to) in [(1, 2), (2, 1)] {
+        let refused = stage.said(from, to, "not_taken").iter().any(|said| match &said.envelope.message {
+            Message::NotTaken { reason } => reason.contains("--join instead of --init"),
+            _ => false,
+        });
+        assert!(refused, "{from} to {to}");
+    }
 }
 
 #[test]

@@ -352,7 +352,11 @@ pub(crate) fn v6_two_live_machines_do_not_share_a_name() {
     let said = stage.say_raw(
         104,
         1,
-        Envelope { cluster: None, epoch: ennead_ring::Epoch::ZERO, message: Message::Blank { weight: 8 } },
+        Envelope {
+            cluster: None,
+            epoch: ennead_ring::Epoch::ZERO,
+            message: Message::Blank { weight: 8, gathers: false },
+        },
     );
     assert!(said.iter().any(|s| s.kind() == "not_taken"), "{said:?}");
     stage.wait(5 * SEC);
@@ -475,7 +479,7 @@ pub(crate) fn v7_what_is_pending_is_done_in_one_view() {
         let blank = Envelope {
             cluster: None,
             epoch: ennead_ring::Epoch::ZERO,
-            message: Message::Blank { weight: 8 },
+            message: Message::Blank { weight: 8, gathers: false },
         };
         stage.say_raw(n, 1, blank);
     }
