@@ -11,9 +11,6 @@
     reason = "tests, that tell what they measured"
 )]
 
-#[path = "../ring/tests/sim/checker.rs"]
-#[allow(dead_code, reason = "the simulator uses all of it")]
-mod checker;
 #[path = "membership/load.rs"]
 mod load;
 #[path = "membership/ring.rs"]

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ennead::client::{Client, Effect, Error};
+use ennead_sim::checker::{self, Call, If, Op, Reply};
 use tokio::task::JoinSet;
-
-use crate::checker::{self, Call, If, Op, Reply};
 
 /// Keys that the clients share, so that they meet at them.
 const KEYS: usize = 24;

@@ -2,17 +2,16 @@
 
 use ennead_ring::effect::{Change, Effect, Input, Mono, Now, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
-use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
 use ennead_ring::{Epoch, Machine, Node};
 use rand::RngExt;
 
-use super::disk::Disk;
-use super::events::{Event, Fault};
-use super::faults::log_uniform;
-use super::report;
-use super::world::{PROGRESS, World};
-use super::{MS, SEC, US};
+use crate::disk::Disk;
+use crate::events::{Event, Fault};
+use crate::faults::log_uniform;
+use crate::report;
+use crate::world::{PROGRESS, World};
+use crate::{MS, SEC, US};
 
 /// What becomes of a computer, as its operators want it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +80,7 @@ impl World {
             },
             tuning: self.profile.tuning.clone(),
             seed,
-            rules: Rules::without(self.profile.mutant),
+            rules: self.profile.rules,
         };
         let now = Now { mono: Mono(mono + self.now), wall };
         let stands = computer.stands;

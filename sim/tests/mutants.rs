@@ -1,19 +1,16 @@
 //! Each rule, switched off, must be noticed: a suite that lets a mutant live does not test its rule.
 //!
-//! `cargo test -p ennead-ring --test mutants -- --nocapture` prints how many seeds each took, and how it showed.
+//! `cargo test -p ennead-sim --test mutants -- --nocapture` prints how many seeds each took, and how it showed.
 //! `MUTANT=C2Early` runs one; with `KEEP=1` its world with every rule kept, which must live
 //! (`KEEP=seed=99`: of that seed, the trace). Q2MixedEpochs is killed by counting votes alone, too.
 #![allow(clippy::print_stdout, reason = "a table, for people")]
 
 #[path = "mutants/directed.rs"]
 mod directed;
-#[path = "sim/mod.rs"]
-mod sim;
-
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Epoch, SlotSet, Tally};
+use ennead_sim::{MS, Profile, SEC, run};
 use rand::rngs::StdRng;
-use sim::{MS, Profile, SEC, run};
 
 /// Seeds that each mutant is given.
 const BUDGET: u64 = 3_000;
@@ -208,7 +205,7 @@ fn hunt(mutant: Mutant) -> Option<(u64, String)> {
         return mixed_epochs_are_noticed().map(|what| (0, what));
     }
     let run = |seed, broken| {
-        let profile = |rng: &mut StdRng| Profile { mutant: broken, ..profile(rng, mutant) };
+        let profile = |rng: &mut StdRng| Profile { rules: Rules::without(broken), ..profile(rng, mutant) };
         run(seed, profile, false).err().map(|failure| failure.what)
     };
     if let Ok(kept) = std::env::var("KEEP") {

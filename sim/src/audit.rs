@@ -3,13 +3,13 @@
 use ennead_ring::node::Birth;
 use rand::RngExt;
 
-use super::checker::{Call, If, Op, Reply};
-use super::client::{Client, Script};
-use super::computer::Role;
-use super::events::{Event, Fault};
-use super::faults::Profile;
-use super::world::World;
-use super::{MS, SEC};
+use crate::checker::{Call, If, Op, Reply};
+use crate::client::{Client, Script};
+use crate::computer::Role;
+use crate::events::{Event, Fault};
+use crate::faults::Profile;
+use crate::world::World;
+use crate::{MS, SEC};
 
 /// How long it may take until membership is as wanted and settled, besides the patience of the machines.
 const REST: u64 = 60 * SEC;

@@ -3,11 +3,11 @@
 use ennead_ring::effect::Input;
 use rand::RngExt;
 
-use super::computer::Role;
-use super::events::{Event, Fault};
-use super::faults::log_uniform;
-use super::world::World;
-use super::{MS, SEC};
+use crate::computer::Role;
+use crate::events::{Event, Fault};
+use crate::faults::log_uniform;
+use crate::world::World;
+use crate::{MS, SEC};
 
 impl World {
     pub(super) fn start_faults(&mut self) {

@@ -10,26 +10,33 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Every put of a run stores another value, so a value names its write.
-pub(crate) type Value = u64;
+pub type Value = u64;
 
 /// When a write applies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum If {
+pub enum If {
+    /// In any case.
     Any,
+    /// If there is no value.
     Absent,
+    /// If the key has this version.
     Version(u64),
 }
 
+/// What a client asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
+pub enum Call {
+    /// This value is to be the key's.
     Put(Value, If),
     /// Of any value, or of one version.
     Delete(If),
+    /// What is the key's value?
     Get,
 }
 
+/// What it was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// Applied, as this version.
     Done(u64),
     /// A get: this value, of this version.
@@ -48,12 +55,17 @@ pub(crate) enum Reply {
 
 /// One call on one key. `start` and `end` are places in the one order of all events of a run; no two are equal.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Op {
-    pub(crate) who: u32,
-    pub(crate) call: Call,
-    pub(crate) reply: Reply,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+pub struct Op {
+    /// The client.
+    pub who: u32,
+    /// What it asked.
+    pub call: Call,
+    /// What it was told.
+    pub reply: Reply,
+    /// When it asked.
+    pub start: u64,
+    /// When it was told; the end of time if it never was.
+    pub end: u64,
 }
 
 impl std::fmt::Display for Op {
@@ -63,7 +75,7 @@ impl std::fmt::Display for Op {
 }
 
 /// Why a history is no register's.
-pub(crate) type Fault = String;
+pub type Fault = String;
 
 /// What a version was.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +131,7 @@ struct At {
 }
 
 /// Judges one key's history by its versions. Near-linear, but where calls of unknown outcome must have intervened.
-pub(crate) fn judge(ops: &[Op]) -> Result<(), Fault> {
+pub fn judge(ops: &[Op]) -> Result<(), Fault> {
     let (roles, versions) = read_replies(ops)?;
     let mut must: Vec<usize> =
         (0..ops.len()).filter(|&i| roles[i] != Some(Role::Hidden) && roles[i].is_some()).collect();
@@ -575,7 +587,7 @@ impl Register {
 
 /// Tries every order: at most some twenty calls. Without `versions`, a version is only another name for the value
 /// it was read with, and nothing is asked of its order.
-pub(crate) fn exhaust(ops: &[Op], versions: bool) -> bool {
+pub fn exhaust(ops: &[Op], versions: bool) -> bool {
     assert!(ops.len() <= 64, "too many calls to try every order");
     let mut read = HashMap::new();
     for op in ops {

@@ -4,8 +4,8 @@ use ennead_ring::effect::Change;
 use ennead_ring::message::{Addr, Answer, DecreeAnswer, Envelope, Message, Purpose};
 use ennead_ring::{Account, Epoch, MemberState, View};
 
-use super::views::{brief, ring_of};
-use super::world::World;
+use crate::views::{brief, ring_of};
+use crate::world::World;
 
 impl World {
     /// Something rare happened.

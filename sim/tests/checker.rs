@@ -1,9 +1,6 @@
 //! The judges are judged: histories known to be right and known to be wrong, and one judge against the other.
 
-#[path = "sim/checker.rs"]
-mod checker;
-
-use checker::{Call, If, Op, Reply, exhaust, judge};
+use ennead_sim::checker::{Call, If, Op, Reply, exhaust, judge};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

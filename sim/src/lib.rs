@@ -17,27 +17,33 @@
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker` | was the key one register? |
 //! | `report` | what a run tells |
-#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 mod audit;
-pub(crate) mod checker;
-pub(crate) mod chosen;
+pub mod checker;
+mod chosen;
 mod claims;
-pub(crate) mod client;
+mod client;
 mod computer;
-pub(crate) mod disk;
+mod disk;
 mod events;
-pub(crate) mod faults;
+mod faults;
 mod members;
 mod network;
-pub(crate) mod report;
+mod report;
 mod strike;
-pub(crate) mod views;
-pub(crate) mod world;
+mod views;
+mod world;
 
-pub(crate) use faults::Profile;
-pub(crate) use world::run;
+#[cfg(test)]
+mod tests;
 
-pub(crate) const US: u64 = 1_000;
-pub(crate) const MS: u64 = 1_000_000;
-pub(crate) const SEC: u64 = 1_000_000_000;
+pub use faults::Profile;
+pub use report::{Counts, Failure, Report};
+pub use world::run;
+
+/// A microsecond, in nanoseconds.
+pub const US: u64 = 1_000;
+/// A millisecond.
+pub const MS: u64 = 1_000_000;
+/// A second.
+pub const SEC: u64 = 1_000_000_000;

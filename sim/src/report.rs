@@ -6,54 +6,72 @@ use ennead_ring::effect::{Change, Input};
 use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome};
 use ennead_ring::{Loaded, View};
 
-use super::checker::Op;
-use super::views::brief;
-use super::world::World;
-use super::{MS, SEC};
+use crate::checker::Op;
+use crate::views::brief;
+use crate::world::World;
+use crate::{MS, SEC};
 
 /// How many of what a run had.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Counts {
-    pub(crate) answered: u64,
-    pub(crate) unknown: u64,
-    pub(crate) never: u64,
-    pub(crate) crashes: u64,
-    pub(crate) cuts: u64,
-    pub(crate) messages: u64,
-    pub(crate) rotten: u64,
+pub struct Counts {
+    /// Calls with an outcome.
+    pub answered: u64,
+    /// Calls that may still take effect.
+    pub unknown: u64,
+    /// Calls that were told that nothing was changed.
+    pub never: u64,
+    /// Processes that died.
+    pub crashes: u64,
+    /// Times that links were cut.
+    pub cuts: u64,
+    /// Sent, lost ones too.
+    pub messages: u64,
+    /// Records that were spoiled.
+    pub rotten: u64,
     /// Of the audit: its longest call, in nanoseconds.
-    pub(crate) slowest: u64,
+    pub slowest: u64,
     /// Views after the first.
-    pub(crate) views: u64,
+    pub views: u64,
     /// After healing: until membership was as wanted; then, after the audit, until all copies were alike.
-    pub(crate) rest: u64,
-    pub(crate) even: u64,
+    pub rest: u64,
+    /// See `rest`.
+    pub even: u64,
 }
 
 /// A run that went well.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub struct Report {
     /// Two runs alike have the same.
-    pub(crate) digest: u64,
-    pub(crate) steps: u64,
-    pub(crate) virtual_time: u64,
-    pub(crate) counts: Counts,
+    pub digest: u64,
+    /// Inputs handled.
+    pub steps: u64,
+    /// In nanoseconds.
+    pub virtual_time: u64,
+    /// How many of what.
+    pub counts: Counts,
     /// How often each kind of thing was said.
-    pub(crate) probes: BTreeMap<&'static str, u64>,
-    pub(crate) trace: Vec<String>,
-    pub(crate) histories: Vec<Vec<Op>>,
+    pub probes: BTreeMap<&'static str, u64>,
+    /// What happened, line by line, where it was wanted.
+    pub trace: Vec<String>,
+    /// Of each key, what its callers saw.
+    pub histories: Vec<Vec<Op>>,
 }
 
 /// A run that did not.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) seed: u64,
+pub struct Failure {
+    /// By which it is met again.
+    pub seed: u64,
     /// Membership changed: the seed's profile is another one.
-    pub(crate) moving: bool,
-    pub(crate) step: u64,
-    pub(crate) at: u64,
-    pub(crate) what: String,
-    pub(crate) trace: Vec<String>,
+    pub moving: bool,
+    /// Inputs handled until then.
+    pub step: u64,
+    /// When, in virtual nanoseconds.
+    pub at: u64,
+    /// Which claim did not hold, and how.
+    pub what: String,
+    /// What happened, line by line, where it was wanted.
+    pub trace: Vec<String>,
 }
 
 impl std::fmt::Display for Failure {
@@ -62,7 +80,7 @@ impl std::fmt::Display for Failure {
         let (s, ms) = (at / SEC, at % SEC / MS);
         let seed = format!("{}{seed}", if *moving { "m" } else { "" });
         writeln!(f, "seed {seed}, step {step}, {s}.{ms:03} s: {what}")?;
-        write!(f, "again: SIM_SEED={seed} cargo test -p ennead-ring --test sim one_seed -- --nocapture")
+        write!(f, "again: SIM_SEED={seed} cargo test -p ennead-sim --test sim one_seed -- --nocapture")
     }
 }
 

@@ -7,11 +7,11 @@ use ennead_ring::message::{Addr, Answer, Copied, Envelope, Message, Outcome};
 use ennead_ring::{ClusterId, Incarnation, Machine, SlotSet, State};
 use rand::RngExt;
 
-use super::events::Event;
-use super::faults::log_uniform;
-use super::report::describe;
-use super::world::World;
-use super::{MS, SEC, US};
+use crate::events::Event;
+use crate::faults::log_uniform;
+use crate::report::describe;
+use crate::world::World;
+use crate::{MS, SEC, US};
 
 impl World {
     pub(super) fn send(&mut self, m: usize, to: Addr, envelope: Box<Envelope>) {

@@ -10,16 +10,16 @@ use ennead_ring::{Epoch, Incarnation, Key, Machine, Name};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::SEC;
-use super::checker::{self, Op};
-use super::chosen::Chosen;
-use super::client::Client;
-use super::computer::{Computer, Role};
-use super::disk::Disk;
-use super::events::{Event, Fault, Scheduled};
-use super::faults::Profile;
-use super::report::{Counts, Failure, Report};
-use super::views::Views;
+use crate::SEC;
+use crate::checker::{self, Op};
+use crate::chosen::Chosen;
+use crate::client::Client;
+use crate::computer::{Computer, Role};
+use crate::disk::Disk;
+use crate::events::{Event, Fault, Scheduled};
+use crate::faults::Profile;
+use crate::report::{Counts, Failure, Report};
+use crate::views::Views;
 
 /// November 2026: where the wall clocks start.
 const BIRTH: i128 = 1_795_000_000_000_000_000;
@@ -74,11 +74,7 @@ thread_local! {
 ///
 /// # Errors
 /// A claim did not hold, or something panicked.
-pub(crate) fn run(
-    seed: u64,
-    profile: impl FnOnce(&mut StdRng) -> Profile,
-    trace: bool,
-) -> Result<Report, Failure> {
+pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool) -> Result<Report, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
     let moving = profile.moves();

@@ -1,15 +1,12 @@
 //! The simulated world's own parts: its table of losses, its disk, its count of what was chosen.
 
-#[path = "sim/mod.rs"]
-mod sim;
-
 use std::sync::Arc;
 
+use crate::chosen::Chosen;
+use crate::disk::Disk;
+use crate::views::bears;
 use ennead_ring::effect::Change;
 use ennead_ring::{Ballot, Epoch, Hlc, Incarnation, Key, Loaded, Record, SlotSet, Stamp, State, Ticket};
-use sim::chosen::Chosen;
-use sim::disk::Disk;
-use sim::views::bears;
 
 fn stamp(time: u64, n: u32) -> Stamp {
     Stamp { ballot: Ballot { time: Hlc::from_nanos(time), by: Incarnation::new(1) }, n }

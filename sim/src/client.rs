@@ -13,13 +13,13 @@ use ennead_ring::message::{
 use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
 use rand::RngExt;
 
-use super::checker::{Call, If, Op, Reply};
-use super::events::Event;
-use super::faults::log_uniform;
-use super::report::said;
-use super::views::Seen;
-use super::world::World;
-use super::{MS, SEC};
+use crate::checker::{Call, If, Op, Reply};
+use crate::events::Event;
+use crate::faults::log_uniform;
+use crate::report::said;
+use crate::views::Seen;
+use crate::world::World;
+use crate::{MS, SEC};
 
 /// How long until a view that nobody told is asked for again.
 const ASK_AGAIN: u64 = 300 * MS;

@@ -1,115 +1,146 @@
 //! What may go wrong in a run, and how often. Each seed draws its own subset and rates (swarm testing): a run in
 //! which everything fails at once rarely gets anywhere interesting.
 
-use ennead_ring::mutant::Mutant;
+use ennead_ring::mutant::Rules;
 use ennead_ring::node::Tuning;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{MS, SEC, US};
+use crate::{MS, SEC, US};
 
 /// One run's cluster, load and faults.
 #[derive(Clone, Debug)]
-pub(crate) struct Profile {
+pub struct Profile {
     /// All that there ever are, and those that are view 1 where membership changes; the others may join later.
-    pub(crate) machines: usize,
-    pub(crate) founders: usize,
-    pub(crate) slots: u8,
-    pub(crate) weight: u32,
-    pub(crate) tuning: Tuning,
-    pub(crate) mutant: Option<Mutant>,
+    pub machines: usize,
+    /// The first so many of them are view 1.
+    pub founders: usize,
+    /// Of a key.
+    pub slots: u8,
+    /// Positions of each machine.
+    pub weight: u32,
+    /// As every machine has it.
+    pub tuning: Tuning,
+    /// All of them, but in a test of what notices.
+    pub rules: Rules,
 
-    pub(crate) keys: usize,
-    pub(crate) clients: usize,
+    /// That clients use.
+    pub keys: usize,
+    /// Each makes one call at a time.
+    pub clients: usize,
     /// Calls of each client.
-    pub(crate) calls: u32,
+    pub calls: u32,
     /// Longest pause between two calls of a client.
-    pub(crate) think: u64,
+    pub think: u64,
     /// How long a client waits for one answer before it tries the next owner, and in all.
-    pub(crate) patience: u64,
-    pub(crate) deadline: u64,
+    pub patience: u64,
+    /// In all.
+    pub deadline: u64,
     /// How often a client goes to any machine, not to an owner.
-    pub(crate) stray: f64,
+    pub stray: f64,
     /// Of 100 calls.
-    pub(crate) deletes: u32,
-    pub(crate) compares: u32,
-    pub(crate) reads: u32,
-    pub(crate) direct_reads: u32,
+    pub deletes: u32,
+    /// Of 100 calls that write, those that compare.
+    pub compares: u32,
+    /// Of 100 calls: through a coordinator.
+    pub reads: u32,
+    /// Of 100 calls: by counting votes.
+    pub direct_reads: u32,
     /// How far the clients' clocks are off.
-    pub(crate) client_skew: u64,
+    pub client_skew: u64,
     /// How often a client gives up at once, so that outcomes are unknown.
-    pub(crate) gives_up: f64,
+    pub gives_up: f64,
 
     /// How often a put has an expiry.
-    pub(crate) ttl: f64,
+    pub ttl: f64,
 
-    pub(crate) delay: u64,
-    pub(crate) tail: f64,
-    pub(crate) tail_delay: u64,
-    pub(crate) drop: f64,
-    pub(crate) duplicate: f64,
+    /// Longest that a message usually takes.
+    pub delay: u64,
+    /// How often one takes up to `tail_delay`.
+    pub tail: f64,
+    /// See `tail`.
+    pub tail_delay: u64,
+    /// How often one is lost.
+    pub drop: f64,
+    /// How often one comes twice.
+    pub duplicate: f64,
     /// How often a copy comes once more, much later.
-    pub(crate) replay: f64,
-    pub(crate) replay_delay: u64,
+    pub replay: f64,
+    /// How much later.
+    pub replay_delay: u64,
 
     /// How often a message is followed by a forgery of it: from a client, from a namesake of the sender under another
     /// incarnation, or in another cluster's name.
-    pub(crate) forge: f64,
+    pub forge: f64,
 
     /// Mean time between faults of a kind; 0: never.
-    pub(crate) cut_every: u64,
-    pub(crate) cut_for: u64,
-    pub(crate) crash_every: u64,
-    pub(crate) down_for: u64,
+    pub cut_every: u64,
+    /// Longest time that links stay cut.
+    pub cut_for: u64,
+    /// Processes die.
+    pub crash_every: u64,
+    /// Longest time until one that died runs again.
+    pub down_for: u64,
     /// How often a machine dies between two effects of one input.
-    pub(crate) crash_in_handle: f64,
+    pub crash_in_handle: f64,
     /// How often a crash takes all machines at once.
-    pub(crate) power_cut: f64,
-    pub(crate) pause_every: u64,
-    pub(crate) jump_every: u64,
+    pub power_cut: f64,
+    /// Processes stand still for up to three seconds.
+    pub pause_every: u64,
+    /// Wall clocks jump.
+    pub jump_every: u64,
     /// How far clocks are off, and jump, either way.
-    pub(crate) skew: u64,
+    pub skew: u64,
     /// Wall clocks advance by steps of this much: coarse ones, or ones that stand still.
-    pub(crate) tick: u64,
+    pub tick: u64,
     /// Wrong hints about who can be reached.
-    pub(crate) lie_every: u64,
+    pub lie_every: u64,
     /// How often hints are given at all when something changes.
-    pub(crate) hints: f64,
+    pub hints: f64,
 
-    pub(crate) sync: u64,
-    pub(crate) slow_sync: f64,
-    pub(crate) slow_sync_for: u64,
-    pub(crate) load: u64,
+    /// Longest that a sync of the disk usually takes.
+    pub sync: u64,
+    /// How often one takes up to `slow_sync_for`.
+    pub slow_sync: f64,
+    /// See `slow_sync`.
+    pub slow_sync_for: u64,
+    /// Longest that reading a record takes.
+    pub load: u64,
     /// How often a crash leaves a part of the unsynced changes on disk.
-    pub(crate) survive: f64,
+    pub survive: f64,
     /// How often a restart finds a key's record unreadable.
-    pub(crate) rot: f64,
+    pub rot: f64,
     /// Faults during birth too.
-    pub(crate) dirty_birth: bool,
+    pub dirty_birth: bool,
     /// Clocks so far off that nothing can be promised about progress.
-    pub(crate) doomed: bool,
+    pub doomed: bool,
     /// Some machines stay down when the rest is healed.
-    pub(crate) stay_down: bool,
+    pub stay_down: bool,
 
     /// Membership changes; the faults of this kind go on for at least so long.
-    pub(crate) span: u64,
-    pub(crate) join_every: u64,
+    pub span: u64,
+    /// Machines join.
+    pub join_every: u64,
     /// How often all that are out join at once.
-    pub(crate) together: f64,
-    pub(crate) leave_every: u64,
+    pub together: f64,
+    /// Machines are told to leave.
+    pub leave_every: u64,
     /// Fewer machines than this are never wanted.
-    pub(crate) fewest: usize,
-    pub(crate) die_every: u64,
+    pub fewest: usize,
+    /// Machines die for good.
+    pub die_every: u64,
     /// How often the operator says that a dead machine is gone; else the others find out.
-    pub(crate) remove: f64,
-    pub(crate) wipe_every: u64,
+    pub remove: f64,
+    /// Machines lose their disks.
+    pub wipe_every: u64,
     /// How often what comes back is a backup.
-    pub(crate) restore: f64,
+    pub restore: f64,
     /// Pauses and cuts longer than the machines' patience.
-    pub(crate) freeze_every: u64,
-    pub(crate) split_every: u64,
+    pub freeze_every: u64,
+    /// See `freeze_every`.
+    pub split_every: u64,
     /// More machines are lost for good than claim 4 allows: then only safety is promised.
-    pub(crate) overdraw: bool,
+    pub overdraw: bool,
 }
 
 /// Between `low` and `high`, each order of magnitude as likely as another.
@@ -123,14 +154,14 @@ pub(crate) fn log_uniform(rng: &mut StdRng, low: u64, high: u64) -> u64 {
 
 impl Profile {
     /// No fault at all, nine machines.
-    pub(crate) fn calm() -> Self {
+    pub fn calm() -> Self {
         Self {
             machines: 9,
             founders: 9,
             slots: 9,
             weight: 4,
             tuning: Tuning::default(),
-            mutant: None,
+            rules: Rules::default(),
             keys: 2,
             clients: 4,
             calls: 40,
@@ -190,12 +221,12 @@ impl Profile {
     }
 
     /// True if membership may change.
-    pub(crate) fn moves(&self) -> bool {
+    pub fn moves(&self) -> bool {
         self.span > 0
     }
 
     /// What this seed draws.
-    pub(crate) fn draw(rng: &mut StdRng) -> Self {
+    pub fn draw(rng: &mut StdRng) -> Self {
         let mut p = Self::calm();
         (p.machines, p.slots) = match rng.random_range(0..20) {
             0 => (1, 9),
@@ -316,7 +347,7 @@ impl Profile {
     }
 
     /// What this seed draws where membership changes: fewer faults of the other kinds, for longer.
-    pub(crate) fn moving(rng: &mut StdRng) -> Self {
+    pub fn moving(rng: &mut StdRng) -> Self {
         let mut p = Self::draw(rng);
         (p.dirty_birth, p.stay_down, p.rot) = (false, false, 0.0);
         p.slots = [9, 9, 9, 9, 5, 3][rng.random_range(0..6)];

@@ -9,8 +9,8 @@ use ennead_ring::message::{Answer, Copied};
 use ennead_ring::quorum::MAX_SLOTS;
 use ennead_ring::{Ballot, Epoch, SlotSet, Stamp, quorum_of};
 
-use super::views::Seen;
-use super::world::World;
+use crate::views::Seen;
+use crate::world::World;
 
 /// One key's votes: for each ballot and epoch, how far each slot has gone. Ballots below the chosen one are dropped.
 #[derive(Default)]

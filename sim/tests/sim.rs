@@ -1,6 +1,6 @@
 //! The real nodes in a simulated world, thousands of runs, each from its own seed.
 //!
-//! `cargo test -p ennead-ring --test sim` runs a fixed set of seeds. To run others:
+//! `cargo test -p ennead-sim --test sim` runs a fixed set of seeds. To run others:
 //!
 //! | command (before it, the variable) | what |
 //! |---|---|
@@ -13,14 +13,10 @@
 //! | `SIM_SECONDS=600 SIM_FROM=m1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
 #![allow(clippy::print_stdout, reason = "a soak tells how far it is")]
 
-#[path = "sim/mod.rs"]
-mod sim;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sim::report::{Failure, Report};
-use sim::{MS, Profile, run};
+use ennead_sim::{Failure, MS, Profile, Report, run};
 
 /// Whether membership changes in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]

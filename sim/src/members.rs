@@ -6,12 +6,12 @@ use ennead_ring::node::Birth;
 use ennead_ring::{Epoch, Incarnation, Machine, MemberState, Name, Record};
 use rand::RngExt;
 
-use super::computer::Role;
-use super::disk::Disk;
-use super::events::{Event, Fault};
-use super::faults::log_uniform;
-use super::world::World;
-use super::{MS, SEC};
+use crate::computer::Role;
+use crate::disk::Disk;
+use crate::events::{Event, Fault};
+use crate::faults::log_uniform;
+use crate::world::World;
+use crate::{MS, SEC};
 
 /// Tombstones that seem to be from so far in the future are not collected.
 const FAR_AHEAD: u64 = 24 * 3_600 * SEC;

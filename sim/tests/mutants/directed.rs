@@ -14,7 +14,7 @@ use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Node, Ring, SlotSet, Stamp, State, View,
 };
 
-use crate::sim::{MS, SEC};
+use ennead_sim::{MS, SEC};
 
 const WALL: u64 = 1_795_000_000 * SEC;
 
