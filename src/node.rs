@@ -354,11 +354,14 @@ impl Node {
 fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
     let data = config.data.clone();
     match (restored.views.last(), &config.birth) {
-        (Some(view), Birth::Init { .. }) => {
+        // Alone, it can only mean a new cluster. With others it means one cluster with these: that there is.
+        (Some(view), Birth::Init { with, .. }) if with.is_empty() => {
             Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
         }
         // M3: before that view is settled, it still has to tell what it holds.
-        (Some(view), Birth::None) if restored.account.left && restored.account.settled >= view.epoch() => {
+        (Some(view), Birth::None | Birth::Init { .. })
+            if restored.account.left && restored.account.settled >= view.epoch() =>
+        {
             farewell::write(&data, view.epoch());
             Err(StartError::HasLeft(data))
         }
