@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use ennead_ring::SlotSet;
 use ennead_ring::gossip::Gossip;
 use ennead_ring::message::{Answer, Ask, Copied, Found, Message, Outcome};
