@@ -4,6 +4,8 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod crash;
+#[doc(hidden)]
+pub mod decoders;
 mod errands;
 mod evidence;
 mod farewell;

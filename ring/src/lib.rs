@@ -20,6 +20,8 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod acceptor;
 mod birth;
@@ -37,6 +39,8 @@ mod local;
 mod membership;
 mod merge;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod mutant;
 pub mod node;
 pub mod placement;
