@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Once, Weak};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::view::Machine;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 
+use crate::clock;
 use crate::supervisor::last_words;
 
 /// Longest report, in bytes of JSON: a backtrace is cut in its middle to fit.
@@ -250,7 +251,7 @@ fn last_lines() -> Vec<String> {
 
 /// Milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    clock::since_1970().as_millis() as u64
 }
 
 /// A time as people and programs read it, in UTC.

@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod crash;
 #[doc(hidden)]

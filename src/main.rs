@@ -50,6 +50,9 @@ fn command() -> Command {
     let orphan = Arg::new("die-with-parent").long("die-with-parent").action(ArgAction::SetTrue).hide(true);
     // For tests: see `ennead::storage::slow_by_file`.
     let slow = Arg::new("test-slow-disk").long("test-slow-disk").action(ArgAction::SetTrue).hide(true);
+    // For tests: see `ennead::clock::wrong_by_file`.
+    let clock = Arg::new("test-clock").long("test-clock").value_name("FILE").hide(true);
+    let clock = clock.value_parser(value_parser!(PathBuf));
     let peers = Arg::new("peers")
         .long("peers")
         .value_name("N")
@@ -70,7 +73,7 @@ fn command() -> Command {
                 .about("Runs one machine of a cluster")
                 .after_help("Every flag is also a variable ENNEAD_<FLAG> and a key of the --config file. A flag is\nstronger than the environment, that than the file, that than the default.")
                 .args(config::arguments())
-                .args([orphan, slow]),
+                .args([orphan, slow, clock]),
         )
         .subcommand(
             Command::new("config")
@@ -130,6 +133,9 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
     };
     if flags.get_flag("test-slow-disk") {
         ennead::storage::slow_by_file();
+    }
+    if let Some(file) = flags.get_one::<PathBuf>("test-clock") {
+        ennead::clock::wrong_by_file(file.clone());
     }
     let mut stop = match Stop::listen(flags.get_flag("die-with-parent")) {
         Ok(stop) => stop,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now, Scan, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
@@ -13,6 +13,7 @@ use ennead_ring::view::{Epoch, Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::progress;
 use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
 mod why;
@@ -262,8 +263,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
 }
 
 fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall }
+    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall: clock::since_1970().as_nanos() as u64 }
 }
 
 impl Core<'_> {

@@ -333,6 +333,5 @@ pub(super) async fn copies(
 }
 
 fn wall() -> Hlc {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Hlc::from_nanos(now.map_or(0, |d| d.as_nanos() as u64))
+    Hlc::from_nanos(crate::clock::since_1970().as_nanos() as u64)
 }

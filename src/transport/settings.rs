@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Config, TransportError};
 use crate::certs::Identity;
+use crate::clock;
 use crate::wire::ALPN;
 
 /// The default receive buffer of the system drops packets at 1,024 requests outstanding.
@@ -138,7 +139,7 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
     let provider = provider();
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots(&config.identity)?, provider.clone()).build()?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![config.identity.certificate().clone()], config.identity.key().clone_key())?;
@@ -158,7 +159,7 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
 }
 
 fn client(config: &Config) -> Result<ClientConfig, TransportError> {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+    let mut tls = rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(&config.identity)?)
         .with_client_auth_cert(
