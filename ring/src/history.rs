@@ -133,7 +133,8 @@ impl History<'_> {
             return true;
         }
         // F2: who was forced out counts as having told that it voted, and holds nothing.
-        let forced_out = |m: &Machine| self.present().view.has_forced_out(m.incarnation);
+        let waits = self.rules.broken(Mutant::F2Waits);
+        let forced_out = |m: &Machine| self.present().view.has_forced_out(m.incarnation) && !waits;
         let silent = |m: &Machine| *m != asker && without.contains(m) && !forced_out(m);
         let enough =
             |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());

@@ -84,7 +84,7 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 }
 
 fn view() -> impl Strategy<Value = View> {
-    (epoch(), 1..60u8).prop_map(|(epoch, n)| {
+    (any::<u32>(), option::of(1u32..), 1..60u8).prop_map(|(number, fork, n)| {
         let member = |i: u8| Member {
             machine: Machine {
                 name: Name::new(([10, 0, 0, i], 9595).into()),
@@ -95,7 +95,12 @@ fn view() -> impl Strategy<Value = View> {
             state: if i == 0 { MemberState::Up } else { MemberState::Joining },
         };
         let forced = vec![Incarnation::new(u64::MAX)];
-        View::new(ClusterId::new(9), epoch, 9, (0..n).map(member).collect(), forced).unwrap()
+        let (epoch, members) = (Epoch { number: number >> 1, ..Epoch::FIRST }, (0..n).map(member));
+        let view = View::new(ClusterId::new(9), epoch, 9, members.clone().collect(), forced.clone()).unwrap();
+        match fork {
+            Some(fork) => view.forced(members.collect(), forced, fork).unwrap(),
+            None => view,
+        }
     })
 }
 
