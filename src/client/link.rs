@@ -496,7 +496,7 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                     let _ = waiting.send((name, Reply::Down(reason.clone())));
                 }
             }
-            Event::Frame { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
+            Event::Frame { .. } | Event::Impostor { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
         }
     }
 }
