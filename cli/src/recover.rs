@@ -33,7 +33,18 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
         )));
     }
     let survivors = survivors(&accounts, &view, &args.machines);
-    // One of them alone is told: two would make two clusters of one.
+    if let (Some(&(one, a)), Some(&(other, b))) = (survivors.first(), survivors.last())
+        && one.generation > 0
+        && one.generation == other.generation
+        && !one.is_beside(other)
+    {
+        return Err(Failure::Refused(format!(
+            "{a} follows epoch {one}, and {b} follows epoch {other}: two forced recoveries went apart, and a third would not \
+             join them. Stop the machines of one of the two, move their data aside, and start them with --join; nothing was \
+             changed"
+        )));
+    }
+    // The most advanced is asked; it asks the others to agree.
     let Some(&(epoch, survivor)) = survivors.iter().max() else {
         return Err(Failure::Refused("no machine is left that answers; nothing was changed".to_string()));
     };
@@ -62,6 +73,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
     }
     let began = Instant::now();
     let mut looks = 0;
+    let mut refusal = String::new();
     loop {
         match client.force(survivor, lost.clone()).await {
             Ok(()) => {}
@@ -70,6 +82,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
                 if looks == LOOKS {
                     return Err(Failure::Refused(format!("{survivor} refuses: {why}; nothing was changed")));
                 }
+                refusal = format!(" ({survivor} said: {why})");
             }
             // It may have been heard.
             Err(error) if began.elapsed() >= global.patience() => {
@@ -101,8 +114,8 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
         }
         if began.elapsed() >= global.patience() {
             return Err(Failure::TimeOver(format!(
-                "after {} no view after epoch {epoch} shows it; it may yet be made within ten seconds, 'kvctl members' \
-                 tells",
+                "after {} no view after epoch {epoch} shows it{refusal}; it may yet be made within ten seconds, 'kvctl \
+                 members' tells",
                 show_duration(global.patience())
             )));
         }
@@ -144,7 +157,7 @@ fn show(
         "Forced recovery of cluster {}\n\n\
          lost for good   {}\n\
          left            {}\n\
-         written on      {survivor}, the most advanced\n\n\
+         asked first     {survivor}, the most advanced; all that are left have to agree\n\n\
          {:.1} % of all keys have five or more of their copies on the lost machines: {keys}.\n\
          Acknowledged writes to these may be lost, and nobody can tell which: a key may read as it was before.\n\
          {:.1} % have all their copies there, and are lost.\n\
