@@ -7,7 +7,7 @@ use ennead::Name;
 use ennead::client::Error;
 use ennead::plan::{Loss, loss};
 use ennead::units::show_duration;
-use ennead_ring::{Epoch, Machine, View};
+use ennead_ring::{Epoch, Incarnation, Machine, View};
 use serde_json::json;
 
 use crate::args::{Global, Recover};
@@ -25,8 +25,9 @@ const LOOKS: u32 = 6;
 pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
     let view = client.view().await?;
-    let lost = machines(&view, &args.machines)?;
     let accounts = client.status().await?;
+    let lost = machines(&view, &args.machines, &accounts)?;
+    let before = view.forced_out().len();
     if let Some(name) = args.machines.iter().find(|name| answer(&accounts, **name).is_some()) {
         return Err(Failure::Refused(format!(
             "{name} answers; nothing was changed. Only machines that are lost for good, with their data, are named here"
@@ -93,7 +94,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
             Err(_) => {}
         }
         if let Ok(view) = client.view().await
-            && lost.iter().all(|m| view.has_forced_out(m.incarnation))
+            && is_done(&view, &lost, before)
         {
             let took = began.elapsed();
             match output.json {
@@ -123,12 +124,24 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
     }
 }
 
-fn machines(view: &View, names: &[Name]) -> Result<Vec<Machine>, Failure> {
+/// Whom these names mean. One that is no member any more may still be missed while a view is not settled: whom its name
+/// meant last, the machine that is asked knows.
+fn machines(view: &View, names: &[Name], accounts: &Accounts) -> Result<Vec<Machine>, Failure> {
+    let answers = || accounts.iter().filter_map(|(_, account)| account.as_ref().ok());
+    let settled = answers().any(|account| account.settled >= view.epoch());
     let machine = |name: &Name| match view.index_of(*name) {
         Some(i) => Ok(view.members()[i].machine),
-        None => Err(Failure::NoSuchMachine(*name)),
+        None if settled => Err(Failure::NoSuchMachine(*name)),
+        None => Ok(Machine { name: *name, incarnation: Incarnation::NONE }),
     };
     names.iter().map(machine).collect()
+}
+
+/// True once this view has forced them out.
+fn is_done(view: &View, lost: &[Machine], before: usize) -> bool {
+    let out = |m: &Machine| m.incarnation == Incarnation::NONE || view.has_forced_out(m.incarnation);
+    let by_name = lost.iter().any(|m| m.incarnation == Incarnation::NONE);
+    lost.iter().all(out) && (!by_name || view.forced_out().len() >= before + lost.len())
 }
 
 fn answer(accounts: &Accounts, name: Name) -> Option<&ennead::status::MachineStatus> {

@@ -36,6 +36,7 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
     if present.me.is_none() {
         return Force::Refused("this machine is not in the view: ask one that is".into());
     }
+    let machines = &resolved(local, machines)[..];
     if machines.iter().all(|m| view.has_forced_out(m.incarnation)) {
         return Force::Done;
     }
@@ -73,6 +74,18 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
         Ok(view) => Force::View(Arc::new(view)),
         Err(error) => Force::Refused(format!("{error}")),
     }
+}
+
+/// Whom an operator means who knows a name alone: who was a member of that name last, in the views that are not settled.
+/// One that was dropped since may still be missed (S4).
+fn resolved(local: &Local, machines: &[Machine]) -> Vec<Machine> {
+    let views = local.history().views;
+    let last = |name| views.iter().rev().find_map(|p| Some(p.machine(p.view.index_of(name)? as u32)));
+    let resolve = |m: &Machine| match m.incarnation {
+        Incarnation::NONE => last(m.name).unwrap_or(*m),
+        _ => *m,
+    };
+    machines.iter().map(resolve).collect()
 }
 
 /// Why a view was not made: these did not agree to it.

@@ -128,6 +128,8 @@ pub enum Mutant {
     F2Blind,
     /// F2: a lost machine's silence is waited for, as if it could still tell.
     F2Waits,
+    /// F2: the named make up for others that are silent.
+    F2Covers,
     /// R2: a machine whose disk is older than its word goes on.
     R2Stale,
     /// V3: a view is adopted that no decree can have made of the one before.
@@ -185,6 +187,7 @@ impl Mutant {
         Self::F2Alone,
         Self::F2Blind,
         Self::F2Waits,
+        Self::F2Covers,
         Self::R2Stale,
         Self::V3Unlawful,
     ];

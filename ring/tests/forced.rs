@@ -4,7 +4,8 @@
 #[path = "forced/world.rs"]
 mod world;
 
-use ennead_ring::message::Outcome;
+use ennead_ring::message::{Op, Outcome};
+use ennead_ring::mutant::Rules;
 use ennead_ring::view::{Epoch, Incarnation, Machine};
 use ennead_ring::{Key, SlotSet};
 use world::{SEC, World};
@@ -371,4 +372,38 @@ fn r2_a_machine_whose_old_data_directory_was_put_back_is_told_so_by_the_view_tha
     world.start(4);
     world.run(3 * SEC);
     assert_eq!(world.node(4).is_forced_out(), None);
+}
+
+#[test]
+fn s4_the_named_do_not_make_up_for_machines_that_may_yet_tell() {
+    let (mut world, away, here, key) = World::where_one_holder_is_lost_and_four_are_cut_off(Rules::default());
+    let told = world.request(here, &key, Op::Read);
+    assert!(!matches!(told, Some(Outcome::Value(_))), "{told:?}");
+    world.cut.clear();
+    world.run(10 * SEC);
+    assert_eq!(world.get(here, &key), b"acknowledged");
+    assert!(away.iter().all(|i| world.node(*i).is_forced_out().is_none()));
+}
+
+#[test]
+fn s4_who_was_dropped_and_is_still_missed_can_be_named_by_its_name_alone() {
+    let (mut world, away, here, key) = World::where_one_holder_is_lost_and_four_are_cut_off(Rules::default());
+    // Those four are dead, and dropped: in the newest view nobody misses them, in the one before everybody does.
+    world.lose(away.clone());
+    world.cut.clear();
+    world.run(60 * SEC);
+    assert_eq!(world.view(here).members().len(), 5);
+    assert!(!world.node(here).is_settled(), "whatever they held may be held by nobody else");
+    let names =
+        away.iter().map(|i| Machine { incarnation: Incarnation::NONE, ..world.machines[*i] }).collect();
+    assert_eq!(world.force_out(here, names), None);
+    world.run(10 * SEC);
+    assert_eq!(world.view(here).forced_out().len(), 9);
+    assert!(world.node(here).is_settled());
+    assert!(
+        matches!(world.request(here, &key, Op::Read), Some(Outcome::Value(None))),
+        "it was counted, and lost"
+    );
+    let unknown = Machine { name: "10.9.9.9".parse().expect("a name"), incarnation: Incarnation::NONE };
+    assert!(world.force_out(here, vec![unknown]).is_some_and(|why| why.contains("is in no view")));
 }

@@ -10,7 +10,8 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
 use ennead_ring::{
-    Account, Decree, Hlc, Input, Key, Limits, Loaded, Mono, Name, Node, Now, Record, RequestId, View,
+    Account, Chain, Decree, Hlc, Input, Key, Limits, Loaded, Mono, Name, Node, Now, Record, RequestId, Ring,
+    View,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -246,6 +247,55 @@ impl World {
         );
         self.nodes[i] = None;
         epoch
+    }
+
+    /// Of a key that nobody would count as one that may be lost, five hold a write: one of them is lost and forced out, the
+    /// four others are cut off. Returns those four, one of the rest, and the key.
+    pub(crate) fn where_one_holder_is_lost_and_four_are_cut_off(
+        rules: Rules,
+    ) -> (Self, Vec<usize>, usize, Key) {
+        let mut world = Self::with(14, rules);
+        let view = world.view(0);
+        let ring = Ring::of(&view);
+        let owners = |key: &[u8]| -> Vec<usize> {
+            let owners = ring.owners(&Chain::of(key, 9));
+            (1..=9).map(|slot| owners.owner(slot) as usize).collect()
+        };
+        let wardens = owners(b"\0view");
+        let lost: Vec<usize> = (0..14).filter(|i| !wardens.contains(i)).collect();
+        // Few of a key's owners are among the lost: nobody would count it as one that may be lost.
+        let keys = (0..).map(|n| Key::new(format!("key-{n}")).expect("a key"));
+        let key = keys.into_iter().find(|key| {
+            let named = owners(key.as_bytes()).iter().filter(|i| lost.contains(i)).count();
+            (1..=4).contains(&named)
+        });
+        let key = key.expect("such a key");
+        let (named, kept): (Vec<usize>, Vec<usize>) =
+            owners(key.as_bytes()).into_iter().partition(|i| lost.contains(i));
+        // Five hold a write: one that will be lost, and four that will be cut off when the others are forced out.
+        let away = kept[..4].to_vec();
+        let holders: Vec<usize> = away.iter().chain(&named[..1]).copied().collect();
+        world.cut_apart(&holders);
+        let done = world.put(away[0], &key, b"acknowledged");
+        assert!(matches!(done, Some(Outcome::Done { .. })), "{done:?}");
+        world.cut.clear();
+        world.cut_apart(&away);
+        world.lose(lost.clone());
+        let here = *wardens.iter().find(|i| !away.contains(i)).expect("a warden");
+        while world.force(here, &lost).is_some() {
+            world.run(SEC);
+        }
+        world.run(10 * SEC);
+        assert_eq!((world.view(here).members().len(), world.view(here).forced_out().len()), (9, 5));
+        (world, away, here, key)
+    }
+
+    /// These hear one another and nobody else.
+    pub(crate) fn cut_apart(&mut self, these: &[usize]) {
+        for i in 0..self.machines.len() {
+            let others = (0..i).filter(|j| these.contains(j) != these.contains(&i));
+            self.cut.extend(others.map(|j| (j, i)));
+        }
     }
 
     /// Machine `to` hears a word of machine `from`, as of a member who has not heard of any change.

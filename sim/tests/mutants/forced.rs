@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ennead_ring::effect::{Decree, Effect, Input};
-use ennead_ring::message::{Addr, Ask, Envelope, Message};
+use ennead_ring::message::{Addr, Ask, Envelope, Message, Op, Outcome};
 use ennead_ring::mutant::Rules;
 use ennead_ring::{Epoch, Key, Loaded, View};
 
@@ -117,4 +117,12 @@ pub(crate) fn no_view_is_adopted_that_cannot_be(rules: Rules) -> Option<String> 
     let adopted = machine.view().is_some_and(|view| view.epoch() != first.epoch());
     (adopted || machine.objection().is_none())
         .then(|| "a view with an owner that was never announced is adopted (directed)".to_owned())
+}
+
+/// F2, S4: but for nobody else.
+pub(crate) fn the_named_make_up_for_nobody(rules: Rules) -> Option<String> {
+    let (mut world, _, here, key) = World::where_one_holder_is_lost_and_four_are_cut_off(rules);
+    let told = world.request(here, &key, Op::Read);
+    matches!(told, Some(Outcome::Value(_)))
+        .then(|| "a write that nobody counted as lost is forgotten (directed)".to_owned())
 }
