@@ -55,6 +55,13 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
     // Who is left has to be there: a view whose own wardens cannot decide would help nobody.
     let members: Vec<Member> =
         view.members().iter().copied().filter(|m| !machines.contains(&m.machine)).collect();
+    if !members.iter().any(Member::in_ring) {
+        return Force::Refused(format!(
+            "nobody would be left of those that own slots in epoch {}: all copies are lost, and a new cluster is begun \
+             with --init",
+            view.epoch()
+        ));
+    }
     let silent = view.members().iter().enumerate().filter(|(i, m)| {
         Some(*i as u32) != present.me && members.contains(m) && m.in_ring() && !local.is_alive(*i as u32)
     });
