@@ -62,7 +62,9 @@ impl World {
         self.disaster.named.retain(|m| !newest.view.has_forced_out(m.incarnation));
         if !self.disaster.named.is_empty() {
             // Who was lost while that was said, or is still missed though it was dropped, is named as well.
-            self.disaster.named = self.views.missed();
+            let mut missed = self.views.missed();
+            missed.retain(|machine| (0..self.computers.len()).any(|m| self.knows(m, *machine)));
+            self.disaster.named = missed;
         } else if !newest.view.forced_out().is_empty() && !self.faulty {
             self.disaster.named = self.waited_for();
         }
@@ -83,7 +85,11 @@ impl World {
         };
         for to in [first, any].into_iter().flatten() {
             self.last_ask += 1;
-            let machines = self.disaster.named.clone();
+            let named = self.disaster.named.iter().copied();
+            let machines: Vec<Machine> = named.filter(|machine| self.knows(to, *machine)).collect();
+            if machines.is_empty() {
+                continue;
+            }
             let message = Message::Force { ask: Ask(self.last_ask), machines };
             let envelope = Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message });
             let input = ennead_ring::effect::Input::Message { from: Addr::Client(OPERATOR), envelope };
@@ -91,6 +97,12 @@ impl World {
             let after = self.rng.random_range(MS..=20 * MS);
             self.schedule(after, Event::Inside { machine: to, life, input });
         }
+    }
+
+    /// True if a machine runs and has this one in a view: only so an operator hears of it.
+    fn knows(&self, m: usize, machine: Machine) -> bool {
+        let node = self.computers[m].node.as_ref();
+        node.is_some_and(|node| node.history().any(|view| view.has(machine)))
     }
 
     /// Whom those that are left wait for in vain, as `kvctl moves` says: it left in order, or was dropped, and who knew that
