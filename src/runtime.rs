@@ -122,7 +122,14 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Peers {
     of: BTreeMap<Name, Peer>,
     loud: Option<Instant>,
+    /// What was said last that cannot be so: of the views, and under whose name somebody else came.
+    objection: Option<String>,
+    impostors: BTreeMap<Name, (Instant, String)>,
 }
+
+/// How long a refused process under another's name is told of, and how many are.
+const IMPOSTOR_FOR: Duration = Duration::from_secs(60);
+const IMPOSTORS: usize = 16;
 
 #[derive(Debug)]
 struct Peer {
@@ -140,6 +147,27 @@ impl Peers {
     /// Some that can be reached.
     pub(crate) fn reached(&self) -> impl Iterator<Item = Name> + '_ {
         self.of.iter().filter(|(_, peer)| peer.reachable).map(|(name, _)| *name)
+    }
+
+    /// Somebody came in under this name, and is not that machine.
+    fn note_impostor(&mut self, name: Name, why: String) {
+        self.impostors.retain(|_, (at, _)| at.elapsed() < IMPOSTOR_FOR);
+        let known = self.impostors.contains_key(&name);
+        if !known {
+            tracing::error!(%name, why, "another process says that it is this machine: it was not taken");
+        }
+        if known || self.impostors.len() < IMPOSTORS {
+            self.impostors.insert(name, (Instant::now(), why));
+        }
+    }
+
+    /// What a person should look at.
+    fn objections(&self) -> Vec<String> {
+        let fresh = self.impostors.iter().filter(|(_, (at, _))| at.elapsed() < IMPOSTOR_FOR);
+        let fresh = fresh.map(|(name, (at, why))| {
+            format!("{} s ago another process said that it is {name}: {why}", at.elapsed().as_secs())
+        });
+        self.objection.iter().cloned().chain(fresh).collect()
     }
 
     fn note(&mut self, name: Name, reachable: bool, reason: Option<String>) {
@@ -248,6 +276,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         if let Some(ended) = core.ended.take() {
             return ended;
         }
+        core.object();
         if let Some(reason) = core.node.is_forced_out() {
             return Ended::ForcedOut(reason.to_owned());
         }
@@ -314,6 +343,7 @@ impl Core<'_> {
             }
             Event::Frame { from, frame: Frame::LastWords { report } } => self.on_last_words(from, report),
             Event::Frame { .. } | Event::ClientGone(_) => {}
+            Event::Impostor { name, why } => self.parts.peers.borrow_mut().note_impostor(name, why),
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine, run, version } => {
                 self.parts.why.evidence.met(machine.name, run, &version);
@@ -325,6 +355,16 @@ impl Core<'_> {
                 self.parts.peers.borrow_mut().note(name, false, Some(reason));
                 self.input(Input::Reachable { name, reachable: false });
             }
+        }
+    }
+
+    /// Says aloud, once, what another machine said of the views and cannot be so.
+    fn object(&self) {
+        let Some(objection) = self.node.objection() else { return };
+        let mut peers = self.parts.peers.borrow_mut();
+        if peers.objection.as_deref() != Some(objection) {
+            tracing::error!("{objection}");
+            peers.objection = Some(objection.to_owned());
         }
     }
 
@@ -432,7 +472,8 @@ impl Core<'_> {
     }
 
     fn status(&self) -> MachineStatus {
-        let peers = self.parts.peers.borrow();
+        let peers_of = self.parts.peers.borrow();
+        let peers = &*peers_of;
         let view = self.node.view();
         let members = view.map(|v| v.members()).unwrap_or_default();
         let own = members.iter().find(|m| m.machine == self.parts.me);
@@ -479,6 +520,7 @@ impl Core<'_> {
             taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
+            objections: peers_of.objections(),
         }
     }
 

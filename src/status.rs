@@ -37,6 +37,9 @@ pub struct MachineStatus {
     pub check: CheckStatus,
     /// Bytes of values that it has taken in from others since it started.
     pub taken_bytes: u64,
+    /// What it was told lately that cannot be so, and what a person should look at: two forced recoveries that went apart
+    /// (F2), another process under a machine's name (V6).
+    pub objections: Vec<String>,
 }
 
 /// Data on its way to the machine that tells of it.

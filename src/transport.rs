@@ -22,6 +22,7 @@ mod counters;
 mod lanes;
 mod link;
 mod peers;
+mod proof;
 mod settings;
 
 pub use close::{CloseCode, Ended};
@@ -186,6 +187,13 @@ pub enum Event {
         reason: String,
         /// What that says of it.
         how: Ended,
+    },
+    /// Somebody came in under this name, our own perhaps, and is not the machine at that address: not taken.
+    Impostor {
+        /// Whose name.
+        name: Name,
+        /// What it was told.
+        why: String,
     },
     /// A client's connection ended.
     ClientGone(u64),

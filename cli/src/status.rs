@@ -100,6 +100,8 @@ pub(crate) struct Summary {
     slots: u8,
     /// True if all have what they own in the newest view, so that no earlier one is needed (T1).
     pub(crate) settled: bool,
+    /// What machines were told and cannot be so.
+    objections: Vec<String>,
 }
 
 impl Summary {
@@ -113,7 +115,11 @@ impl Summary {
             account.as_ref().is_ok_and(|account| account.settled >= view.epoch())
         };
         let settled = accounts.iter().any(settled);
-        Self { lines: lines.collect(), slots: view.slots(), settled }
+        let told = accounts.iter().filter_map(|(name, account)| Some((name, account.as_ref().ok()?)));
+        let objections =
+            told.flat_map(|(name, account)| account.objections.iter().map(move |o| format!("{name}: {o}")));
+        let objections = objections.collect();
+        Self { lines: lines.collect(), slots: view.slots(), settled, objections }
     }
 
     /// Finds out why machines are not well; one whose disk hangs is not, whatever it answers.
@@ -228,8 +234,10 @@ impl Summary {
             quorum_of(self.slots)
         );
         let moves = moves::summary(moves).map(|line| format!("\n{line}\n")).unwrap_or_default();
+        let objections: String =
+            self.objections.iter().map(|o| format!("{}\n", output.paint(Colour::Red, o))).collect();
         format!(
-            "{}\n{}\n\n{}{moves}",
+            "{}\n{}\n{objections}\n{}{moves}",
             output.paint(colour, &headline),
             output.paint(Colour::Dim, &facts),
             table(&rows)
@@ -249,6 +257,7 @@ impl Summary {
             "summary": self.headline().1,
             "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
             "moves": moves::to_json(moves),
+            "objections": self.objections,
         })
     }
 }

@@ -55,6 +55,7 @@ fn accounts(
             moves: Vec::new(),
             check: CheckStatus::default(),
             taken_bytes: 0,
+            objections: Vec::new(),
         }
     };
     let tell = |n| match down.contains(&n) {

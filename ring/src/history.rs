@@ -132,16 +132,25 @@ impl History<'_> {
         if self.rules.broken(Mutant::S4NoCover) {
             return true;
         }
-        // F2: who was forced out counts as having told that it voted, and holds nothing.
-        let forced_out = |m: &Machine| self.present().view.has_forced_out(m.incarnation);
-        let silent = |m: &Machine| *m != asker && without.contains(m) && !forced_out(m);
+        // F2: who was forced out counts as having told that it voted, and holds nothing...
+        let waits = self.rules.broken(Mutant::F2Waits);
+        let named = |m: &Machine| self.present().view.has_forced_out(m.incarnation) && !waits;
+        let silent = |m: &Machine| *m != asker && without.contains(m) && !named(m);
         let enough =
             |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
+        // ...but it makes up for nobody who may yet tell: what five voted for, one of them named and four silent, would be
+        // forgotten, and nobody would have counted it among what may be lost.
+        let covered = |p: &Present| {
+            let silent = p.ring_members().filter(silent).count();
+            let named =
+                if self.rules.broken(Mutant::F2Covers) { 0 } else { p.ring_members().filter(named).count() };
+            silent == 0 || enough(p, silent + named)
+        };
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
         for (h, p) in self.views.iter().enumerate().rev() {
-            if h < earlier.len() && !later && !enough(p, p.ring_members().filter(silent).count()) {
+            if h < earlier.len() && !later && !covered(p) {
                 return false;
             }
             let not_told = |m: &Machine| silent(m) || !synced(*m, p.epoch());

@@ -16,6 +16,7 @@
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
+//! | `forced`, `doubt` | what an operator forces; what shows a machine that it may take part no more |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
@@ -28,6 +29,7 @@ mod birth;
 mod coordinator;
 mod decree;
 pub mod detector;
+mod doubt;
 pub mod effect;
 mod fetching;
 mod forced;

@@ -209,9 +209,9 @@ impl Merge {
             total: 0,
         };
         // F2: who was forced out tells nothing, ever; others tell in its place.
-        let view = &local.present().view;
+        let (view, waits) = (&local.present().view, local.rules.broken(Mutant::F2Waits));
         let (without, tellers): (Vec<Machine>, Vec<Machine>) =
-            tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation));
+            tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation) && !waits);
         Self {
             purpose,
             epoch: local.epoch(),

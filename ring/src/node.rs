@@ -15,6 +15,7 @@ use crate::acceptor::{Accepted, Acceptor};
 use crate::birth::Stage;
 use crate::coordinator::Coordinator;
 use crate::detector::{Detector, Suspect};
+use crate::doubt;
 use crate::effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now};
 use crate::fetching::Fetchings;
 use crate::forced::{self, Force};
@@ -187,8 +188,10 @@ pub struct Node {
     room: (usize, usize),
     /// When a key wants to be woken. An entry may be too early, never too late.
     timers: BTreeSet<(Mono, Key)>,
-    /// F2: why it may take part no more under this incarnation.
+    /// F2, R2: why it may take part no more under this incarnation.
     cast_out: Option<String>,
+    /// What another machine says of the views, and cannot be so.
+    objection: Option<String>,
 }
 
 /// What is in memory of a key.
@@ -238,9 +241,10 @@ impl Node {
     pub fn new(setup: Setup, now: Now) -> Self {
         let local = Local::new(&setup, now);
         let hasher = foldhash::fast::FixedState::with_seed(setup.seed);
-        let views: Vec<Arc<View>> = local.newest().map(|p| p.view.clone()).into_iter().collect();
+        let own = local.newest().map(|p| [p.view.clone()]);
         Self {
-            cast_out: local.newest().and_then(|_| forced::cast_out(&local, &views, Epoch::ZERO)),
+            cast_out: own.and_then(|own| doubt::cast_out(local.me, &own[0], &own, local.rules)),
+            objection: None,
             birth: Stage::new(&setup.birth, &local, now),
             detector: Detector::default(),
             warden: Warden::new(setup.decree.clone(), now),
@@ -353,6 +357,12 @@ impl Node {
         self.cast_out.as_deref()
     }
 
+    /// What another machine said last of the views, and cannot be so: nothing was done about it, and somebody should
+    /// look. F2: that two forced recoveries went apart, say.
+    pub fn objection(&self) -> Option<&str> {
+        self.objection.as_deref()
+    }
+
     /// Q1: the slots of a key that it votes for now.
     pub fn votes_for(&self, key: &Key) -> SlotSet {
         match self.local.newest() {
@@ -417,11 +427,11 @@ impl Node {
         }
         // F2: two forced generations are two clusters that never mix.
         let own = present.epoch();
-        if matches!(from, Addr::Machine(_))
+        if let Addr::Machine(machine) = from
             && epoch.generation == own.generation
             && epoch.fork != own.fork
-            && epoch != Epoch::ZERO
         {
+            self.objection = Some(forced::apart(own, machine, epoch));
             return;
         }
         let member = match from {
@@ -449,7 +459,7 @@ impl Node {
             Message::Blank { weight, .. } => self.on_offer(now, machine, epoch, weight, effects),
             Message::ViewAsk { .. } => self.on_client(now, from, message, effects),
             Message::ViewsAsk { after } => self.tell_views(machine, after, effects),
-            Message::ViewsTold { views, settled } => self.on_views(now, &views, settled, effects),
+            Message::ViewsTold { views, settled } => self.on_views(now, machine, &views, settled, effects),
             // V4: who is behind fetches the missing views before it answers. Until then it is silent.
             _ if epoch > self.local.epoch() => {
                 if cluster.is_some() {
@@ -504,7 +514,8 @@ impl Node {
         match message {
             // F2: what it rests on may have been lost.
             Message::Prepare { .. } | Message::Accept { .. }
-                if self.local.history().forced_at().is_some_and(|forced| epoch < forced) =>
+                if self.local.history().forced_at().is_some_and(|forced| epoch < forced)
+                    && !self.local.rules.broken(Mutant::F2Late) =>
             {
                 self.tell_views(machine, epoch, effects);
             }
@@ -620,29 +631,48 @@ impl Node {
     }
 
     /// V3: adopts the views told, one by one and in order.
-    fn on_views(&mut self, now: Now, views: &[Arc<View>], settled: Epoch, effects: &mut Vec<Effect>) {
+    fn on_views(
+        &mut self,
+        now: Now,
+        from: Machine,
+        views: &[Arc<View>],
+        settled: Epoch,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (me, rules) = (self.local.me, self.local.rules);
+        self.cast_out = doubt::forgotten(me, Some(&self.local.present().view), views, settled, rules);
+        if self.cast_out.is_some() {
+            return;
+        }
         let mut adopted = false;
         for view in views {
-            let present = self.local.present();
-            let follows = present.view.is_before(view);
+            let own = &self.local.present().view;
+            if own.is_apart_from(view) {
+                self.objection = Some(forced::apart(own.epoch(), from, view.epoch()));
+                break;
+            }
+            let lawful = own.may_become(view) || self.local.rules.broken(Mutant::V3Unlawful);
+            let follows = own.is_before(view) && lawful;
             // Behind even the last settled view: it was not in that one's ring, and begins from it.
-            let jump = view.cluster() == present.view.cluster()
-                && view.slots() == present.view.slots()
-                && view.epoch() > present.epoch()
-                // F2: across generations only step by step: a jump does not show where it comes from.
-                && view.epoch().is_beside(present.epoch())
-                && view.epoch() == settled
-                && !adopted;
-            if follows || jump {
+            let jump = own.is_in_past_of(view) && own.slots() == view.slots() && view.epoch() == settled;
+            if follows || jump && !adopted {
                 self.local.adopt(view.clone(), settled, effects);
                 adopted = true;
+            } else if own.is_before(view) {
+                self.objection = Some(format!(
+                    "{from} says that epoch {} follows epoch {}, and no decree can have made it: it was not adopted. Look \
+                     at the log of {from}",
+                    view.epoch(),
+                    own.epoch()
+                ));
+                break;
             }
         }
         if adopted {
             self.begin_anew(now, effects);
         }
         self.settle(now, settled, effects);
-        self.cast_out = forced::cast_out(&self.local, views, settled);
+        self.cast_out = doubt::cast_out(me, &self.local.present().view, views, rules);
     }
 
     /// F2: an operator's last resort.
@@ -664,8 +694,8 @@ impl Node {
                 None
             }
             Force::View(view) => {
-                self.follow(now, view, effects);
-                None
+                let unheard = self.warden.decrees.force(&mut self.local, now, view, effects);
+                forced::disagreed(&unheard)
             }
         };
         self.local.send(from, Message::Wished { ask, refused }, None, effects);
@@ -799,8 +829,12 @@ impl Node {
                 self.born(now, effects);
             }
             (Addr::Machine(_), Message::ViewsTold { views, settled }) => {
-                self.birth.on_views(&mut self.local, &views, settled, effects);
-                self.born(now, effects);
+                let (me, rules) = (self.local.me, self.local.rules);
+                self.cast_out = doubt::forgotten(me, None, &views, settled, rules);
+                if self.cast_out.is_none() {
+                    self.birth.on_views(&mut self.local, &views, settled, effects);
+                    self.born(now, effects);
+                }
             }
             (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
                 let outcome = Outcome::NotHere;

@@ -85,12 +85,54 @@ fn a_forced_view_keeps_what_it_follows_and_others_are_written_as_ever() {
     for view in [&view, &forced, &after] {
         assert_eq!(read::<View>(&written(view)).map(|(v, _)| v).as_ref(), Some(view));
     }
-    assert_eq!(forced.parent(), Some(Epoch::FIRST));
+    assert_eq!((forced.parent(), after.parent()), (Some(Epoch::FIRST), None));
     assert!(view.is_before(&forced) && forced.is_before(&after) && !view.is_before(&after));
     let elsewhere = view.forced(vec![member], vec![], 6).expect("a view");
     assert!(!elsewhere.is_before(&after) && !forced.is_before(&elsewhere));
+    // However many views are between two, each knows whether the other is in its past.
+    let twice =
+        after.forced(vec![member], vec![], 7).expect("a view").successor(vec![member], vec![]).unwrap();
+    let beyond = after.successor(vec![member], vec![]).expect("a view");
+    for past in [&view, &forced, &after] {
+        assert!(past.is_in_past_of(&twice) && !past.is_apart_from(&twice) && !twice.is_in_past_of(past));
+    }
+    assert!(!beyond.is_in_past_of(&twice) && !beyond.is_apart_from(&twice), "left behind, by one view");
+    for view in [&forced, &after, &beyond, &twice] {
+        assert!(view.is_apart_from(&elsewhere) && elsewhere.is_apart_from(view), "{view:?}");
+        assert!(!view.is_in_past_of(&elsewhere) && !elsewhere.is_in_past_of(view));
+    }
     // Cluster, epoch, slots, one member, nobody forced out, and no more.
     let bytes = written(&view);
     assert_eq!(bytes.last(), Some(&0));
-    assert_eq!(written(&after).len(), written(&forced).len() - written(&Epoch::FIRST).len());
+    assert_eq!(written(&after).len(), written(&forced).len());
+}
+
+#[test]
+fn f2_a_view_whose_past_does_not_lead_to_its_epoch_is_no_view() {
+    let member = Member {
+        machine: Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) },
+        weight: 1,
+        next_weight: 1,
+        state: MemberState::Up,
+    };
+    let epoch = |generation, fork, number| Epoch { generation, fork, number };
+    let bytes = |epoch: Epoch, past: &[Epoch]| {
+        let mut bytes = written(&ClusterId::new(1));
+        bytes.extend(written(&(epoch, 9u8, vec![member], Vec::<Incarnation>::new())));
+        if epoch.generation > 0 {
+            bytes.extend(written(&past.to_vec()));
+        }
+        bytes
+    };
+    let is_view = |epoch, past: &[Epoch]| read::<View>(&bytes(epoch, past)).is_some();
+    assert!(is_view(epoch(0, 0, 5), &[]));
+    assert!(is_view(epoch(2, 8, 9), &[epoch(0, 0, 5), epoch(1, 3, 7)]));
+    // A generation that nobody forced; one without its random id; numbers that fall; too much or too little of a past.
+    assert!(!is_view(epoch(0, 4, 5), &[]));
+    assert!(!is_view(epoch(1, 0, 6), &[epoch(0, 0, 5)]));
+    assert!(!is_view(epoch(1, 3, 5), &[epoch(0, 0, 5)]));
+    assert!(!is_view(epoch(1, 3, 6), &[]));
+    assert!(!is_view(epoch(1, 3, 9), &[epoch(0, 0, 5), epoch(1, 3, 7)]));
+    assert!(!is_view(epoch(2, 8, 9), &[epoch(0, 0, 7), epoch(1, 3, 7)]));
+    assert!(!is_view(epoch(2, 8, 9), &[epoch(1, 3, 5), epoch(0, 0, 7)]));
 }

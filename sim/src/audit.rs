@@ -13,6 +13,8 @@ use crate::{MS, SEC};
 
 /// How long it may take until membership is as wanted and settled, besides the patience of the machines.
 const REST: u64 = 60 * SEC;
+/// The same where an operator has to force, who is refused while a machine that he names is believed alive.
+const FORCED: u64 = 600 * SEC;
 /// How long it may take until all copies are alike.
 const EVEN: u64 = 60 * SEC;
 
@@ -49,9 +51,11 @@ impl World {
     /// Views change until every machine that is wanted is a member, and nobody else; and the last one is settled.
     pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         let begun = self.now;
-        let within = REST + 20 * self.profile.tuning.patience;
+        // Who is left alone, and has known slow links, takes its time to believe that all others are gone.
+        let forced = if self.profile.disaster_every > 0 { FORCED } else { 0 };
+        let within = REST + 20 * self.profile.tuning.patience + forced;
         while let Some(missing) = self.unsettled() {
-            if self.views.overdrawn() {
+            if self.disaster.named.is_empty() && self.views.overdrawn() {
                 self.met("more lost than promised");
                 return Ok(());
             }

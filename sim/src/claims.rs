@@ -42,7 +42,7 @@ impl World {
         let computer = &mut self.computers[m];
         let (me, before, next) = (computer.me, computer.stands, view.epoch());
         computer.stands = next;
-        let one_on = next.generation == before.generation && next.number == before.number + 1;
+        let one_on = self.views.get(before).is_some_and(|seen| seen.view.is_before(view));
         if before == Epoch::ZERO && next == Epoch::FIRST || before != Epoch::ZERO && one_on {
             return;
         }
@@ -70,6 +70,15 @@ impl World {
             match note {
                 Change::View(view) => {
                     let before = self.views.newest.clone();
+                    let out = before.as_ref().map_or(0, |seen| seen.view.forced_out().len());
+                    if self.views.get(view.epoch()).is_none() && view.forced_out().len() > out {
+                        self.met(if view.parent().is_some() {
+                            "forced by all who stay"
+                        } else {
+                            "forced by decree"
+                        });
+                        self.charge();
+                    }
                     match self.views.adopted(&view, &self.keys) {
                         Err(what) => self.fail(what),
                         Ok(None) => {}

@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Leave,
     /// One never runs again.
     Die,
+    /// More are lost for good than any key bears.
+    Disaster,
     /// One loses its disk.
     Wipe,
     /// It begins anew.

@@ -3,8 +3,8 @@
 
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::Tuning;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::{MS, SEC, US};
 
@@ -139,6 +139,8 @@ pub struct Profile {
     pub freeze_every: u64,
     /// See `freeze_every`.
     pub split_every: u64,
+    /// More machines than may be lost are, and an operator forces the others on (F2).
+    pub disaster_every: u64,
     /// More machines are lost for good than claim 4 allows: then only safety is promised.
     pub overdraw: bool,
 }
@@ -216,6 +218,7 @@ impl Profile {
             restore: 0.0,
             freeze_every: 0,
             split_every: 0,
+            disaster_every: 0,
             overdraw: false,
         }
     }
@@ -397,6 +400,11 @@ impl Profile {
         p.together = [0.1, 0.5, 1.0][rng.random_range(0..3)];
         p.remove = [0.0, 0.3, 1.0][rng.random_range(0..3)];
         p.overdraw = rng.random_bool(0.03);
+        // Drawn beside the others, so that they are what they were.
+        let mut beside = StdRng::seed_from_u64(p.span ^ p.think.rotate_left(32));
+        if !p.overdraw && beside.random_bool(0.12) {
+            p.disaster_every = log_uniform(&mut beside, 3 * SEC, 15 * SEC);
+        }
         p
     }
 }

@@ -10,6 +10,7 @@
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
 //! | `strike` | faults as they strike |
 //! | `members` | machines that come, go, die and come back |
+//! | `disaster` | more are lost than may be, an operator forces the rest on, and the loss is charged |
 //! | `views` | the views there were, which are settled, who is lost |
 //! | `claims` | what must be true at every moment |
 //! | `chosen` | what five held, and that no five forget it |
@@ -24,6 +25,7 @@ mod chosen;
 mod claims;
 mod client;
 mod computer;
+mod disaster;
 mod disk;
 mod events;
 mod faults;

@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn join(&mut self, m: usize) {
+    pub(super) fn join(&mut self, m: usize) {
         self.computers[m].role = Role::In;
         self.computers[m].birth = Birth::Join(self.seeds(m, 3));
         // It left, and does not come back by itself: somebody says that it should.
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Another disk, another incarnation.
-    fn renew(&mut self, m: usize, disk: Disk) {
+    pub(super) fn renew(&mut self, m: usize, disk: Disk) {
         let id = self.rng.random_range(1..u64::MAX);
         let computer = &mut self.computers[m];
         computer.me.incarnation = Incarnation::new(id);
@@ -111,7 +111,7 @@ impl World {
         })
     }
 
-    fn lose(&mut self, m: usize) {
+    pub(super) fn lose(&mut self, m: usize) {
         self.views.lose(self.computers[m].me);
         self.computers[m].role = Role::Dead;
         self.crash(m);
@@ -165,6 +165,8 @@ impl World {
     /// Once a second: repeats what is not done yet, and switches off who is not needed any more.
     pub(super) fn operate(&mut self) {
         self.schedule(SEC, Event::Operator);
+        self.force();
+        self.begin_anew();
         let Some(newest) = self.views.newest.clone() else { return };
         for m in 0..self.computers.len() {
             let machine = self.computers[m].me;

@@ -118,6 +118,11 @@ impl Views {
         {
             return Err("F1: machines of one birth belong to two clusters".to_string());
         }
+        if let Some(newest) = &self.newest
+            && newest.view.is_apart_from(view)
+        {
+            return Err(format!("F2: {} and {} went apart", brief(&newest.view), brief(view)));
+        }
         let seen = Rc::new(Seen::new(view.clone(), keys));
         self.seen.insert(epoch, seen.clone());
         if self.newest.is_none() {
@@ -125,16 +130,18 @@ impl Views {
             self.settled = epoch;
             self.synced.extend(seen.ring().map(|m| (m.incarnation, epoch)));
         }
-        self.proposed.retain(|v| v.epoch() > epoch);
         if self.newest.as_ref().is_none_or(|n| n.epoch() < epoch) {
             self.newest = Some(seen.clone());
+        }
+        if let Some(newest) = &self.newest {
+            self.proposed.retain(|v| newest.view.is_in_past_of(v));
         }
         Ok(Some(seen))
     }
 
     /// A warden has accepted this as the next view.
     pub(crate) fn proposed(&mut self, view: &Arc<View>) {
-        let decided = self.newest.as_ref().is_some_and(|n| n.epoch() >= view.epoch());
+        let decided = self.newest.as_ref().is_some_and(|n| !n.view.is_in_past_of(view));
         if !decided && !self.proposed.contains(view) {
             self.proposed.push(view.clone());
         }
@@ -235,7 +242,29 @@ impl Views {
     pub(crate) fn overdrawn(&self) -> bool {
         self.unsettled().any(|view| {
             let ring: Vec<Machine> = ring_of(view).collect();
-            ring.iter().filter(|m| self.lost.contains(m)).count() > bears(ring.len(), view.slots())
+            // F2: what went with those that were forced out is charged.
+            let missed = |m: &&Machine| self.lost.contains(*m) && !self.is_forced_out(**m);
+            ring.iter().filter(missed).count() > bears(ring.len(), view.slots())
+        })
+    }
+
+    fn is_forced_out(&self, machine: Machine) -> bool {
+        self.newest.as_ref().is_some_and(|n| n.view.has_forced_out(machine.incarnation))
+    }
+
+    /// F2: lost for good, and still missed in some view that is not settled.
+    pub(crate) fn missed(&self) -> Vec<Machine> {
+        let missed = |m: &&Machine| !self.is_forced_out(**m) && self.unsettled().any(|view| view.has(**m));
+        self.lost.iter().filter(missed).copied().collect()
+    }
+
+    /// F2: true if five slots of this key are lost for good in some view that is not settled.
+    pub(crate) fn may_have_lost(&self, key: &Key) -> bool {
+        self.unsettled().any(|view| {
+            let owners = Ring::of(view).owners(&Chain::of(key.as_bytes(), view.slots()));
+            let owner = |slot| view.members()[owners.owner(slot) as usize].machine;
+            let lost = (1..=view.slots()).filter(|slot| self.lost.contains(&owner(*slot))).count();
+            lost >= usize::from(quorum_of(view.slots()))
         })
     }
 

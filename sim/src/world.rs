@@ -15,6 +15,7 @@ use crate::checker::{self, Op};
 use crate::chosen::Chosen;
 use crate::client::Client;
 use crate::computer::{Computer, Role};
+use crate::disaster::{self, Disaster};
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Scheduled};
 use crate::faults::Profile;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) keys: Vec<Key>,
     pub(crate) views: Views,
     pub(super) chosen: Vec<Chosen>,
+    pub(super) disaster: Disaster,
     /// The founders are members all.
     founded: bool,
     /// Machines that were members once and then were not.
@@ -155,6 +157,7 @@ impl World {
             clients,
             views: Views::default(),
             chosen: keys.iter().map(|_| Chosen::default()).collect(),
+            disaster: Disaster { charged: vec![Vec::new(); keys.len()], ..Disaster::default() },
             founded: false,
             ever: HashSet::new(),
             removals: Vec::new(),
@@ -235,8 +238,10 @@ impl World {
         self.expire();
         for (key, history) in self.histories.iter_mut().enumerate() {
             history.sort_by_key(|op| op.start);
-            if let Err(fault) = checker::judge(history) {
-                return Err(format!("claim 1: key {key}: {fault}"));
+            for part in disaster::parts(history, &self.disaster.charged[key]) {
+                if let Err(fault) = checker::judge(&part) {
+                    return Err(format!("claim 1: key {key}: {fault}"));
+                }
             }
         }
         Ok(())

@@ -228,7 +228,7 @@ impl Link {
         let mut why: BTreeMap<Name, String> = asked.iter().map(|n| (*n, "no answer".to_owned())).collect();
         let (mut open, mut until) = (asked.len(), deadline);
         let mut again = Instant::now();
-        let mut newest: Option<Arc<View>> = None;
+        let mut newest: Option<(Name, Arc<View>)> = None;
         while open > 0 {
             if newest.is_none() && Instant::now() >= again {
                 for name in &asked {
@@ -249,8 +249,12 @@ impl Link {
                         open -= 1;
                         // One answer is enough to go on; others that are as quick may know more.
                         until = until.min(Instant::now() + Duration::from_millis(3));
-                        if newest.as_ref().is_none_or(|n| view.epoch() > n.epoch()) {
-                            newest = Some(view);
+                        if let Some((other, found)) = newest.as_ref().filter(|(_, n)| n.is_apart_from(&view))
+                        {
+                            return Err(apart(&format!("{other} follows"), found, name, &view));
+                        }
+                        if newest.as_ref().is_none_or(|(_, n)| view.epoch() > n.epoch()) {
+                            newest = Some((name, view));
                         }
                     }
                     Message::Outcome { outcome: Outcome::Refused(reason), .. } => {
@@ -268,19 +272,23 @@ impl Link {
             }
         }
         match newest {
-            Some(view) => Ok(self.learn(view)),
+            Some((name, view)) => self.learn(name, view),
             None => Err(Error::Unreachable { tried: why.into_iter().collect() }),
         }
     }
 
-    fn learn(&self, view: Arc<View>) -> Arc<Known> {
+    fn learn(&self, from: Name, view: Arc<View>) -> Result<Arc<Known>, Error> {
         let mut state = self.state();
         match &state.known {
-            Some(known) if known.view.epoch() >= view.epoch() => known.clone(),
+            // F2: what this client has read and written is in the one it knows.
+            Some(known) if known.view.is_apart_from(&view) => {
+                Err(apart("this client has followed", &known.view, from, &view))
+            }
+            Some(known) if known.view.epoch() >= view.epoch() => Ok(known.clone()),
             _ => {
                 let known = Arc::new(Known { ring: Ring::of(&view), view });
                 state.known = Some(known.clone());
-                known
+                Ok(known)
             }
         }
     }
@@ -448,6 +456,17 @@ impl Link {
     }
 }
 
+/// F2: two forced recoveries went apart: one client does not use both.
+fn apart(ours: &str, one: &View, name: Name, other: &View) -> Error {
+    Error::Refused(format!(
+        "two forced recoveries of cluster {} went apart: {ours} epoch {}, and {name} follows epoch {}. Each takes writes \
+         that the other does not know; name machines of one of them only, and end the other",
+        one.cluster(),
+        one.epoch(),
+        other.epoch()
+    ))
+}
+
 /// Where a key's slots are.
 pub(super) fn positions(key: &Key, slots: u8) -> Vec<Position> {
     ennead_ring::Chain::of(key.as_bytes(), slots).positions().to_vec()
@@ -497,7 +516,7 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                     let _ = waiting.send((name, Reply::Down(reason.clone())));
                 }
             }
-            Event::Frame { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
+            Event::Frame { .. } | Event::Impostor { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
         }
     }
 }

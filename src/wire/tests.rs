@@ -72,6 +72,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 moves,
                 check,
                 taken_bytes: records,
+                objections: (0..records % 3).map(|n| format!("objection {n}")).collect(),
             }
         },
     )

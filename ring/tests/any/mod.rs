@@ -84,23 +84,23 @@ pub(crate) fn epoch() -> impl Strategy<Value = Epoch> {
 pub(crate) fn view() -> impl Strategy<Value = View> {
     let one = (any::<u64>(), 1u32..500, 1u32..500, 0u8..3);
     let members = proptest::collection::btree_map(name(), one, 1..12);
-    (any::<u64>(), epoch(), prop::sample::select(vec![1u8, 3, 9, 15]), members).prop_filter_map(
+    let forks = proptest::collection::vec(1u32.., 0..3);
+    (any::<u64>(), any::<u32>(), forks, prop::sample::select(vec![1u8, 3, 9, 15]), members).prop_filter_map(
         "no view",
-        |(cluster, epoch, slots, members)| {
+        |(cluster, number, forks, slots, members)| {
             let member = |(name, (id, weight, next_weight, state))| Member {
                 machine: Machine { name, incarnation: Incarnation::new(id) },
                 weight,
                 next_weight,
                 state: [MemberState::Up, MemberState::Leaving, MemberState::Joining][usize::from(state)],
             };
-            View::new(
-                ClusterId::new(cluster),
-                epoch,
-                slots,
-                members.into_iter().map(member).collect(),
-                vec![],
-            )
-            .ok()
+            let members: Vec<Member> = members.into_iter().map(member).collect();
+            let epoch = Epoch { number, ..Epoch::FIRST };
+            let first = View::new(ClusterId::new(cluster), epoch, slots, members.clone(), vec![]).ok()?;
+            // F2: each generation goes on from the one before.
+            forks.into_iter().try_fold(first, |view, fork| {
+                view.forced(members.clone(), vec![], fork).ok()?.successor(members.clone(), vec![]).ok()
+            })
         },
     )
 }

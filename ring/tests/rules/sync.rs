@@ -123,7 +123,7 @@ pub(crate) fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_
 
 #[test]
 pub(crate) fn s3_tells_only_once_it_has_adopted_the_askers_view() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     let said = stage.tell(4, 2, 1);
     assert!(pages(&said).is_empty() && said.iter().any(|s| s.kind() == "views_ask"), "{said:?}");
@@ -515,7 +515,7 @@ pub(crate) fn t1_a_view_is_settled_once_every_member_of_its_ring_has_said_that_i
 
 #[test]
 pub(crate) fn t1_a_machine_notes_that_a_view_is_settled_once_it_has_adopted_it() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     stage.say_as(2, 1, 1, Message::Settled { epoch: epoch(2) });
     assert_eq!(stage.node(1).account().settled, epoch(1));

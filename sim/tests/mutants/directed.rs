@@ -18,22 +18,22 @@ use ennead_sim::{MS, SEC};
 
 const WALL: u64 = 1_795_000_000 * SEC;
 
-fn machine(i: u64) -> Machine {
+pub(crate) fn machine(i: u64) -> Machine {
     let name = format!("10.0.0.{i}").parse().expect("a name");
     Machine { name, incarnation: Incarnation::new(i) }
 }
 
-fn view(number: u32, machines: &[u64]) -> Arc<View> {
+pub(crate) fn view(number: u32, machines: &[u64]) -> Arc<View> {
     let member = |i: &u64| Member { machine: machine(*i), weight: 8, next_weight: 8, state: MemberState::Up };
     let (cluster, epoch) = (ClusterId::new(1), Epoch { number, ..Epoch::FIRST });
     Arc::new(View::new(cluster, epoch, 3, machines.iter().map(member).collect(), Vec::new()).expect("a view"))
 }
 
-fn at(mono: u64) -> Now {
+pub(crate) fn at(mono: u64) -> Now {
     Now { mono: Mono(mono), wall: WALL + mono }
 }
 
-fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
+pub(crate) fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
     let epoch = |number: &u32| Epoch { number: *number, ..Epoch::FIRST };
     let setup = Setup {
         me: machine(me),
@@ -54,7 +54,7 @@ fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rul
     Node::new(setup, at(0))
 }
 
-fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> {
+pub(crate) fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> {
     let cluster = Some(ClusterId::new(1));
     let envelope = Box::new(Envelope { cluster, epoch: Epoch { number: epoch, ..Epoch::FIRST }, message });
     let mut effects = Vec::new();
@@ -62,14 +62,14 @@ fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> 
     effects
 }
 
-fn sent(effects: &[Effect]) -> impl Iterator<Item = (&Message, bool)> {
+pub(crate) fn sent(effects: &[Effect]) -> impl Iterator<Item = (&Message, bool)> {
     effects.iter().filter_map(|effect| match effect {
         Effect::Send { envelope, after, .. } => Some((&envelope.message, after.is_some())),
         _ => None,
     })
 }
 
-fn ballot(n: u64, by: u64) -> Ballot {
+pub(crate) fn ballot(n: u64, by: u64) -> Ballot {
     Ballot { time: Hlc::from_nanos(WALL + n), by: Incarnation::new(by) }
 }
 
