@@ -157,7 +157,7 @@ pub enum WireError {
         want: usize,
     },
     /// The bytes are no frame of this version.
-    #[error("not a frame of ennead/1: {0}")]
+    #[error("not a frame of ennead/2: {0}")]
     Malformed(String),
     /// A frame, and something after it.
     #[error("{left} bytes after the end of a frame")]

@@ -11,9 +11,11 @@
 //! | `probing` | whose turn it is, how long an answer may take, what its absence means |
 //! | `suspicion` | who is not believed alive, on whose word, and for how long |
 //! | `health` | who lives, and says that it is not well |
+//! | `lateness` | who answers probes, and of whom others say that its answers about keys do not come |
 //! | `telling` | what is said of others, and what of it is believed |
 
 mod health;
+mod lateness;
 mod probing;
 mod suspicion;
 mod telling;
@@ -23,6 +25,7 @@ mod tests;
 use alloc::vec::Vec;
 use core::mem;
 
+use lateness::Lateness;
 use probing::{Probe, WAIT};
 use suspicion::Doubt;
 pub use suspicion::{Standing, Suspect};
@@ -58,9 +61,11 @@ pub(crate) struct Detector {
     burst_after: Mono,
     /// When it last came back from standing still: what it knew before is old.
     awake: Mono,
-    /// How this machine is, which of its words on that was the last, and when it said so.
+    /// How this machine is, and when it last said that it is not well.
     health: Health,
-    word: (u32, Mono),
+    said: Mono,
+    /// The number of its last word, on itself or on whom it waits for.
+    word: u32,
     /// Something new is to be told at once.
     urgent: bool,
     /// Somebody is suspected who was not.
@@ -83,6 +88,7 @@ struct Peer {
     word: u32,
     health: Health,
     unwell: Option<(Now, Mono)>,
+    lateness: Lateness,
 }
 
 impl Peer {
@@ -97,6 +103,7 @@ impl Peer {
             word: 0,
             health: Health::default(),
             unwell: None,
+            lateness: Lateness::default(),
         }
     }
 }
@@ -114,6 +121,7 @@ impl Detector {
                 *self = Self { refuted, slowness, health, word, ..Self::default() };
                 local.doubted.clear();
                 local.unwell.clear();
+                local.is_unwell = health.is_unwell();
             }
             return false;
         }
@@ -138,6 +146,7 @@ impl Detector {
                 doubt.by.retain(|by| present.view.index_of(*by).is_some());
             }
             peer.doubt.take_if(|doubt| doubt.by.is_empty());
+            peer.lateness.keep(|by| present.view.index_of(by).is_some());
             self.peers.push(peer);
         }
         self.probes.retain_mut(|probe| probe.move_to(place));
@@ -269,6 +278,9 @@ impl Detector {
                 }
             }
             self.forget_old_words(local, now);
+            if late < LATE {
+                self.judge_answers(local, now);
+            }
             if let Some(whom) = self.choose(local, now) {
                 self.probe(local, now, whom, None, effects);
             }

@@ -22,6 +22,7 @@
 extern crate alloc;
 
 mod acceptor;
+mod answers;
 mod birth;
 mod coordinator;
 mod decree;

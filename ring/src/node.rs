@@ -189,6 +189,7 @@ pub struct Node {
     timers: BTreeSet<(Mono, Key)>,
     /// F2: why it may take part no more under this incarnation.
     cast_out: Option<String>,
+    was_unwell: bool,
 }
 
 /// What is in memory of a key.
@@ -253,6 +254,7 @@ impl Node {
             young_bytes: 0,
             room: (setup.tuning.cells / 2, setup.tuning.cell_bytes / 2),
             timers: BTreeSet::new(),
+            was_unwell: false,
         }
     }
 
@@ -295,6 +297,10 @@ impl Node {
         }
         if self.detector.take_lost() {
             self.take_back(now, effects);
+        }
+        let was_unwell = mem::replace(&mut self.was_unwell, self.local.is_unwell);
+        if self.local.is_unwell && !was_unwell {
+            self.give_away(now, effects);
         }
         self.go_on(now, effects);
     }
@@ -400,6 +406,28 @@ impl Node {
     /// Members that say they are not well, how, and since when.
     pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
         self.detector.unwell(&self.local)
+    }
+
+    /// Members whose answers about keys do not come, though they may answer probes; who waits for them, and how many
+    /// milliseconds they take.
+    pub fn late(&self) -> Vec<(Name, Vec<(Name, u32)>)> {
+        self.detector.late(&self.local)
+    }
+
+    /// True if this machine is not well, by its own word or by that of who waits for its answers: it coordinates nothing
+    /// that another owner can.
+    pub fn is_unwell(&self) -> bool {
+        self.local.is_unwell
+    }
+
+    /// Machines that are better asked last: suspects, and those that are not well, itself among them.
+    pub fn shunned(&self) -> Vec<Name> {
+        let own = self.local.is_unwell.then_some(self.local.me.name);
+        let mut shunned: Vec<Name> =
+            self.local.doubted.iter().chain(&self.local.unwell).copied().chain(own).collect();
+        shunned.sort_unstable();
+        shunned.dedup();
+        shunned
     }
 
     // -- messages ------------------------------------------------------------------------------------
@@ -509,6 +537,7 @@ impl Node {
                 self.tell_views(machine, epoch, effects);
             }
             Message::Answer { ask, votes, answer } => {
+                self.local.answers.answered(now.mono, member, ask, &answer);
                 if let Some(key) = self.local.asked.get(&ask).cloned() {
                     let vote = Vote { by: member, epoch, ask, slots: votes };
                     self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, vote, answer));
@@ -944,6 +973,16 @@ impl Node {
         let keys: Vec<Key> = all.filter(|(_, entry)| here(entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.at(now, &key, effects, |cell, turn| cell.coordinator.on_time(turn));
+        }
+    }
+
+    /// This machine is not well: what waits for it to coordinate goes to others.
+    fn give_away(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let here = |entry: &Entry| matches!(entry, Entry::Here(cell) if !cell.coordinator.is_idle());
+        let all = self.young.iter().chain(&self.old);
+        let keys: Vec<Key> = all.filter(|(_, entry)| here(entry)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.at(now, &key, effects, |cell, turn| cell.coordinator.give_away(turn));
         }
     }
 

@@ -160,7 +160,8 @@ fn gossip() -> impl Strategy<Value = Gossip> {
     let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
     let health =
         (any::<u32>(), any::<u8>()).prop_map(|(stalled_ms, load)| Said::Health(Health { stalled_ms, load }));
-    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health])
+    let late = (name(), any::<u32>()).prop_map(|(by, ms)| Said::Late { by, ms });
+    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health, late])
         .prop_map(|(of, refuted, said)| News { of, refuted, said });
     vec(news, 0..12).prop_map(Gossip::new)
 }

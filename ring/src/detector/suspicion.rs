@@ -9,9 +9,9 @@ use crate::message::{Ask, Message};
 use crate::view::Name;
 
 /// Machines named as not having been answered by a suspect.
-const MAX_WITNESSES: usize = 8;
+pub(super) const MAX_WITNESSES: usize = 8;
 /// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
-const ENOUGH_WITNESSES: usize = 3;
+pub(super) const ENOUGH_WITNESSES: usize = 3;
 
 /// How a member that is not believed alive stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,6 +19,10 @@ impl Detector {
     pub(super) fn learn(&mut self, local: &mut Local, now: Now, gossip: &Gossip) {
         for News { of, refuted, said } in gossip.news() {
             let Some(member) = local.present().index_of(*of) else { continue };
+            if let Said::Late { by, ms } = *said {
+                self.hear_late(local, now, member, by, *refuted, ms);
+                continue;
+            }
             if Some(member) == local.present().me {
                 if matches!(said, Said::Silent { .. }) && *refuted >= self.refuted {
                     self.refuted = refuted.saturating_add(1);

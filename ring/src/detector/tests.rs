@@ -93,13 +93,13 @@ fn a_view_change_carries_over_what_is_known_of_who_stays() {
     assert_eq!(suspect.name, machine(5).name);
     assert!(suspect.since.mono <= Mono(500 * MS), "it is silent since before: {suspect:?}");
     assert!(!suspect.by.contains(&machine(3).name), "who left is no witness: {suspect:?}");
-    assert!(!local.is_reachable(local.present().index_of(machine(5)).unwrap()));
+    assert!(!local.is_well(local.present().index_of(machine(5)).unwrap()));
 
     // It speaks: cleared under its new place, as under its old one.
     let five = local.present().index_of(machine(5)).unwrap();
     detector.heard(&mut local, at(1_300), five);
     assert_eq!(detector.suspects(&local), []);
-    assert!(local.is_reachable(five));
+    assert!(local.is_well(five));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_new_incarnation_of_a_suspect_is_no_suspect() {
     assert_eq!(detector.suspects(&local), []);
     pass(&mut detector, &mut local, 1_000, 1_050, &[3, 4]);
     assert_eq!(detector.suspects(&local), []);
-    assert!(local.is_reachable(1));
+    assert!(local.is_well(1));
 }
 
 #[test]
@@ -201,6 +201,7 @@ fn who_is_not_in_the_view_knows_nobody() {
     pass(&mut detector, &mut local, 10_000, 10_010, &[3]);
     assert_eq!(detector.suspects(&local), [], "it has not listened in between");
 }
+
 #[test]
 fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
     let told_by = |effects: &[Effect]| {
@@ -224,21 +225,21 @@ fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
     let passed = told(&mut one, &mut of_one, at(1_010), 3, told_by(&effects));
     assert!(told_by(&passed).news().iter().any(|news| news.said == Said::Health(stalled)), "{passed:?}");
     assert_eq!(one.unwell(&of_one), [(machine(2).name, stalled, at(1_010))]);
-    assert!(!of_one.is_reachable(1));
+    assert!(!of_one.is_well(1));
     assert_eq!((one.suspects(&of_one).len(), dead(&one, &of_one, 90_000).len()), (0, 0), "it lives");
 
     // A view change does not make it well.
     of_one.adopt(view(2, &[1, 2, 3, 4, 5]), Epoch::ZERO, &mut Vec::new());
     pass(&mut one, &mut of_one, 1_020, 1_100, &[2, 3, 4, 5]);
-    assert!(!of_one.is_reachable(1));
+    assert!(!of_one.is_well(1));
 
     let before = told_by(&effects);
     effects.clear();
     two.on_health(&mut of_two, at(2_000), well, &mut effects);
     told(&mut one, &mut of_one, at(2_010), 3, told_by(&effects));
-    assert!(of_one.is_reachable(1) && one.unwell(&of_one).is_empty());
+    assert!(of_one.is_well(1) && one.unwell(&of_one).is_empty());
     told(&mut one, &mut of_one, at(2_020), 4, before);
-    assert!(of_one.is_reachable(1), "an older word, late");
+    assert!(of_one.is_well(1), "an older word, late");
 }
 
 #[test]
@@ -249,5 +250,80 @@ fn a_word_that_is_not_said_again_runs_out() {
     told(&mut one, &mut local, at(1_000), 2, gossip);
     assert_eq!(one.unwell(&local).len(), 1);
     pass(&mut one, &mut local, 1_000, 12_000, &[2]);
-    assert!(one.unwell(&local).is_empty() && local.is_reachable(1));
+    assert!(one.unwell(&local).is_empty() && local.is_well(1));
+}
+
+/// Machine `by` says that the answers of `of` take so long.
+fn late(of: u8, number: u32, by: u8, ms: u32) -> Gossip {
+    let said = Said::Late { by: machine(by).name, ms };
+    Gossip::new([News { of: machine(of), refuted: number, said }])
+}
+
+#[test]
+fn three_who_say_that_answers_do_not_come_are_believed_and_nobody_is_suspected() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for (by, well) in [(3, true), (4, true), (5, false)] {
+        told(&mut one, &mut local, at(1_000), by, late(2, 7, by, 900));
+        assert_eq!(local.is_well(1), well, "{by}");
+    }
+    let by = |i: u8| (machine(i).name, 900);
+    assert_eq!(one.late(&local), [(machine(2).name, vec![by(3), by(4), by(5)])]);
+    assert!(local.is_alive(1) && local.is_reachable(1), "it answers probes");
+    assert_eq!((one.suspects(&local).len(), dead(&one, &local, 90_000).len()), (0, 0));
+    // One of them takes it back; his older word, late, changes nothing.
+    told(&mut one, &mut local, at(1_100), 5, late(2, 8, 5, 0));
+    assert!(local.is_well(1));
+    told(&mut one, &mut local, at(1_200), 6, late(2, 7, 5, 900));
+    assert!(local.is_well(1));
+    told(&mut one, &mut local, at(1_300), 5, late(2, 9, 5, 900));
+    assert!(!local.is_well(1));
+    pass(&mut one, &mut local, 1_300, 12_000, &[2, 3, 4, 5, 6]);
+    assert!(local.is_well(1), "what is not said again runs out");
+}
+
+#[test]
+fn who_is_no_member_is_no_witness_and_one_witness_counts_once() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for number in 1..6 {
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 3, 900));
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 90 + number as u8, 900));
+        // What is said in one's own name is not what one said.
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 1, 900));
+    }
+    assert!(local.is_well(1));
+}
+
+#[test]
+fn who_gets_answers_in_time_does_not_believe_that_others_get_none() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    let key = crate::Key::new("k").unwrap();
+    let state = Arc::new(crate::State::default());
+    let answer = |local: &mut Local, ms: u64, number: u64| {
+        let accept = Message::Accept {
+            ask: Ask(number),
+            key: key.clone(),
+            stamp: crate::Stamp::default(),
+            state: state.clone(),
+        };
+        local.answers.asked(at(ms).mono, 1, &accept, 0);
+        let held = crate::message::Answer::Held { stamp: crate::Stamp::default() };
+        local.answers.answered(at(ms + 3).mono, 1, Ask(number), &held);
+    };
+    answer(&mut local, 900, 1);
+    pass(&mut one, &mut local, 1_000, 1_500, &[2, 3, 4, 5, 6]);
+    for by in [3, 4, 5] {
+        told(&mut one, &mut local, at(1_500), by, late(2, 7, by, 900));
+    }
+    assert!(local.is_well(1));
+}
+
+#[test]
+fn who_is_told_by_three_that_its_answers_do_not_come_is_unwell_itself() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for (by, unwell) in [(2, false), (3, false), (4, true)] {
+        told(&mut one, &mut local, at(1_000), by, late(1, 7, by, 900));
+        assert_eq!(local.is_unwell, unwell, "{by}");
+    }
+    pass(&mut one, &mut local, 1_000, 12_000, &[2, 3, 4, 5, 6]);
+    assert!(!local.is_unwell);
 }
