@@ -308,6 +308,10 @@ impl Core<'_> {
                 let (before, refused) = self.start_check();
                 self.parts.transport.send(To::from(from), Frame::CheckTold { ask, before, refused });
             }
+            Event::Frame { from, frame: Frame::HealthAsk } => {
+                let shunned = self.node.shunned();
+                self.parts.transport.send(To::from(from), Frame::HealthTold { shunned });
+            }
             Event::Frame { from, frame: Frame::WhyAsk { ask, of } } => {
                 let testimony = Box::new(self.testimony(of));
                 self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
