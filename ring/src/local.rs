@@ -50,6 +50,8 @@ pub(crate) struct Local {
     pub(crate) asked: HashMap<Ask, Key, foldhash::fast::FixedState>,
     /// What the requests that are not answered yet cost in memory: see `Waiting::cost`.
     pub(crate) waiting_bytes: usize,
+    /// Requests answered `Overloaded`.
+    pub(crate) turned_away: u64,
     /// Members that the transport says cannot be told anything at present.
     unreachable: Vec<Name>,
     /// Members that the detector does not believe alive.
@@ -98,6 +100,7 @@ impl Local {
             next_ask: rng.random::<u64>() >> 1,
             asked: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(setup.seed)),
             waiting_bytes: 0,
+            turned_away: 0,
             unreachable: Vec::new(),
             doubted: Vec::new(),
             unwell: Vec::new(),

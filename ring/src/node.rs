@@ -420,6 +420,11 @@ impl Node {
         self.local.is_unwell
     }
 
+    /// Requests that it has not tried since too much was waiting: answered `Overloaded` since it started.
+    pub fn turned_away(&self) -> u64 {
+        self.local.turned_away
+    }
+
     /// Machines that are better asked last: suspects, and those that are not well, itself among them.
     pub fn shunned(&self) -> Vec<Name> {
         let own = self.local.is_unwell.then_some(self.local.me.name);

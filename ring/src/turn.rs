@@ -201,6 +201,9 @@ impl Turn<'_> {
     /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
     /// coordinator, who knows only of his own try.
     pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
+        if matches!(outcome, Outcome::Overloaded { .. }) {
+            self.local.turned_away += 1;
+        }
         let sent = waiting.sent && !self.local.rules.broken(Mutant::C4Denied);
         let outcome = match (outcome, &waiting.op) {
             (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if sent => {

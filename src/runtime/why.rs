@@ -61,7 +61,7 @@ impl Core<'_> {
         self.beat.next = time + BEAT;
         let (fsyncs, running) = self.parts.storage.fsyncs();
         let before = self.beat.pulse.health(time).0;
-        let health = self.beat.pulse.read(time, &fsyncs, running, late);
+        let health = self.beat.pulse.read(time, &fsyncs, running, late, self.node.turned_away());
         if health.is_unwell() != before.is_unwell() {
             match health.is_unwell() {
                 true => tracing::warn!(fsync_ms = health.stalled_ms, "the disk of this machine is stalled"),
