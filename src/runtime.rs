@@ -443,6 +443,10 @@ impl Core<'_> {
         let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
         let (mono, mut suspects) = (now(self.parts.started).mono, self.node.suspects());
+        let mut late: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for (name, by) in self.node.late() {
+            late.insert(name, by.into_iter().map(|(by, _)| by).collect());
+        }
         let peers = others.map(|name| {
             let peer = peers.of.get(&name);
             let suspect = suspects.iter().position(|s| s.name == name).map(|at| suspects.swap_remove(at));
@@ -464,6 +468,7 @@ impl Core<'_> {
                 state,
                 silent_ms,
                 by,
+                late_by: late.remove(&name).unwrap_or_default(),
             }
         });
         let transport = self.parts.transport.stats();

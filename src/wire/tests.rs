@@ -199,9 +199,9 @@ fn message() -> impl Strategy<Value = Message> {
 
 fn status() -> impl Strategy<Value = MachineStatus> {
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
-    let silence = (state, any::<u64>(), vec(name(), 0..9));
+    let silence = (state, any::<u64>(), vec(name(), 0..9), vec(name(), 0..9));
     let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"), silence).prop_map(
-        |(name, reachable, since_ms, reason, (state, silent_ms, by))| PeerStatus {
+        |(name, reachable, since_ms, reason, (state, silent_ms, by, late_by))| PeerStatus {
             name,
             reachable,
             since_ms,
@@ -209,6 +209,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
             state,
             silent_ms,
             by,
+            late_by,
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
