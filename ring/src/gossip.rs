@@ -1,6 +1,6 @@
 //! What machines tell each other of each other: news in small numbers, each told a few times.
 //!
-//! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, newest
+//! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, least told
 //! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small.
 
 use alloc::collections::VecDeque;
@@ -107,7 +107,7 @@ impl<Context> Decode<Context> for Gossip {
 }
 bincode::impl_borrow_decode!(Gossip);
 
-/// What waits to be told, newest first.
+/// What waits to be told, those told least first, newer before older.
 #[derive(Debug, Default)]
 pub(crate) struct Rumours {
     lives: VecDeque<Rumour>,
@@ -184,6 +184,8 @@ impl Rumours {
         // Those not told yet go first next time.
         self.health.make_contiguous().sort_by_key(|word| word.told);
         let room = MAX_NEWS - news.len();
+        // Those told least go first; newer ones before older.
+        self.lives.make_contiguous().sort_by_key(|rumour| rumour.told);
         for rumour in self.lives.iter_mut().take(room) {
             rumour.told += 1;
             news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));

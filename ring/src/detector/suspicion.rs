@@ -112,6 +112,10 @@ impl Detector {
                     if since.mono < doubt.since.mono {
                         doubt.since = since;
                     }
+                    // Who says the same as enough others is not news: where many fall silent, it would crowd out what is.
+                    if doubt.by.len() > ENOUGH_WITNESSES {
+                        continue;
+                    }
                 }
             }
             self.rumours.add(machine, peer.refuted, Some((by, since.mono)));
