@@ -1,6 +1,7 @@
 //! Finds a coordinator, asks five owners, retries under one request id.
 
 mod error;
+mod health;
 mod link;
 mod operate;
 mod read;

@@ -28,12 +28,14 @@ const LATELY: Duration = Duration::from_secs(3);
 const READINGS: usize = 16;
 /// A loop that comes this much too late is fully busy.
 const LAG: Duration = Duration::from_millis(1_000);
+/// The load of one that has turned requests away lately.
+const REFUSES: u8 = 100;
 
 /// Readings over time.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// Fsync times as counted when each reading was made.
-    readings: VecDeque<(Instant, Histogram)>,
+    /// Fsync times, and requests turned away, as counted when each reading was made.
+    readings: VecDeque<(Instant, Histogram, u64)>,
     /// What was usual before the readings there are, in microseconds; 0 if nothing is known.
     usual: u64,
     /// Since when it is as it is.
@@ -59,18 +61,20 @@ impl Pulse {
         (self.health, now.saturating_duration_since(self.since))
     }
 
-    /// Takes a reading: of the fsyncs counted so far, the one under way, and how late the loop is.
+    /// Takes a reading: of the fsyncs counted so far, the one under way, how late the loop is, and how many requests it
+    /// has turned away so far.
     pub(crate) fn read(
         &mut self,
         now: Instant,
         fsyncs: &Histogram,
         running: Option<Duration>,
         late: Duration,
+        turned_away: u64,
     ) -> Health {
-        while self.readings.front().is_some_and(|(at, _)| now.duration_since(*at) > LATELY)
+        while self.readings.front().is_some_and(|(at, ..)| now.duration_since(*at) > LATELY)
             || self.readings.len() >= READINGS
         {
-            if let Some((_, old)) = self.readings.pop_front() {
+            if let Some((_, old, _)) = self.readings.pop_front() {
                 // While it is slow, slowness does not become usual.
                 let usual = quantile(&old, 50);
                 if self.health.stalled_ms == 0 && usual > 0 {
@@ -78,8 +82,11 @@ impl Pulse {
                 }
             }
         }
-        let before = self.readings.front().map_or(*fsyncs, |(_, old)| *old);
-        self.readings.push_back((now, *fsyncs));
+        let (before, refused) = match self.readings.front() {
+            Some((_, old, before)) => (*old, turned_away > *before),
+            None => (*fsyncs, false),
+        };
+        self.readings.push_back((now, *fsyncs, turned_away));
         let mut lately = [0; 32];
         for (lately, (now, before)) in lately.iter_mut().zip(fsyncs.iter().zip(before)) {
             *lately = now.saturating_sub(before);
@@ -100,7 +107,9 @@ impl Pulse {
             0
         };
         let late = std::mem::replace(&mut self.late, late).min(late);
-        let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
+        // Whoever refuses work has more than it can do, however quick it is to refuse it.
+        let least = if refused { REFUSES } else { 0 };
+        let load = ((late.as_millis() * 100 / LAG.as_millis()).min(250) as u8).max(least);
         let health =
             Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
         let changed =
@@ -142,7 +151,7 @@ mod tests {
         for _ in 0..seconds * 4 {
             counts[micros.ilog2() as usize] += 25;
             *now += Duration::from_millis(250);
-            health = pulse.read(*now, counts, None, Duration::ZERO);
+            health = pulse.read(*now, counts, None, Duration::ZERO, 0);
         }
         health
     }
@@ -175,7 +184,7 @@ mod tests {
         for _ in 0..8 {
             counts[19] += 1;
             now += Duration::from_secs(2);
-            assert_eq!(pulse.read(now, &counts, None, Duration::ZERO).stalled_ms, 0);
+            assert_eq!(pulse.read(now, &counts, None, Duration::ZERO, 0).stalled_ms, 0);
         }
     }
 
@@ -191,15 +200,32 @@ mod tests {
         let now = Instant::now();
         let mut pulse = Pulse::new(now);
         let read = |pulse: &mut Pulse, ms| {
-            pulse.read(now, &[0; 32], Some(Duration::from_millis(ms)), Duration::ZERO).stalled_ms
+            pulse.read(now, &[0; 32], Some(Duration::from_millis(ms)), Duration::ZERO, 0).stalled_ms
         };
         assert_eq!((read(&mut pulse, 900), read(&mut pulse, 1_200)), (0, 1_200));
     }
 
     #[test]
+    fn who_turns_requests_away_is_overloaded_and_is_not_once_it_does_no_more() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(now);
+        let mut read = |turned_away| {
+            now += Duration::from_millis(250);
+            pulse.read(now, &[0; 32], None, Duration::ZERO, turned_away).load
+        };
+        assert_eq!((read(7), read(7)), (0, 0), "what an earlier loop counted is old");
+        assert_eq!(read(9), 100);
+        let then: Vec<u8> = (0..20).map(|_| read(9)).collect();
+        assert!(
+            then[..8].iter().all(|load| *load == 100) && then[16..].iter().all(|load| *load == 0),
+            "{then:?}"
+        );
+    }
+
+    #[test]
     fn a_loop_that_comes_too_late_is_loaded() {
         let mut pulse = Pulse::new(Instant::now());
-        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500));
+        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500), 0);
         assert_eq!(read().load, 0, "once is a pause");
         let health = read();
         assert_eq!((health.load, health.is_unwell()), (150, false));

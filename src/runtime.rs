@@ -337,6 +337,10 @@ impl Core<'_> {
                 let (before, refused) = self.start_check();
                 self.parts.transport.send(To::from(from), Frame::CheckTold { ask, before, refused });
             }
+            Event::Frame { from, frame: Frame::HealthAsk } => {
+                let shunned = self.node.shunned();
+                self.parts.transport.send(To::from(from), Frame::HealthTold { shunned });
+            }
             Event::Frame { from, frame: Frame::WhyAsk { ask, of } } => {
                 let testimony = Box::new(self.testimony(of));
                 self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
@@ -480,6 +484,10 @@ impl Core<'_> {
         let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
         let (mono, mut suspects) = (now(self.parts.started).mono, self.node.suspects());
+        let mut late: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for (name, by) in self.node.late() {
+            late.insert(name, by.into_iter().map(|(by, _)| by).collect());
+        }
         let peers = others.map(|name| {
             let peer = peers.of.get(&name);
             let suspect = suspects.iter().position(|s| s.name == name).map(|at| suspects.swap_remove(at));
@@ -501,6 +509,7 @@ impl Core<'_> {
                 state,
                 silent_ms,
                 by,
+                late_by: late.remove(&name).unwrap_or_default(),
             }
         });
         let transport = self.parts.transport.stats();

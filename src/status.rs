@@ -97,6 +97,8 @@ pub struct PeerStatus {
     pub silent_ms: u64,
     /// Machines whose probes it did not answer: the first few.
     pub by: Vec<Name>,
+    /// Machines that its answers about keys do not come to, though it may answer probes: the first few. It is asked last.
+    pub late_by: Vec<Name>,
 }
 
 /// What the failure detector of one machine says of another.

@@ -65,6 +65,13 @@ pub enum Frame {
         /// Why not, if not.
         refused: Option<String>,
     },
+    /// Whom should I ask last?
+    HealthAsk,
+    /// These: they do not answer, or are not well. Who tells this may be one of them.
+    HealthTold {
+        /// By name.
+        shunned: Vec<Name>,
+    },
     /// I end, and this is my crash report, as JSON: keep it for me.
     LastWords {
         /// The report.
@@ -98,6 +105,8 @@ impl Frame {
             Self::StatusTold { .. } => "status_told",
             Self::CheckAsk { .. } => "check_ask",
             Self::CheckTold { .. } => "check_told",
+            Self::HealthAsk => "health_ask",
+            Self::HealthTold { .. } => "health_told",
             Self::LastWords { .. } => "last_words",
             Self::WhyAsk { .. } => "why_ask",
             Self::WhyTold { .. } => "why_told",

@@ -37,6 +37,7 @@ fn accounts(
                 state: PeerState::Up,
                 silent_ms: 0,
                 by: Vec::new(),
+                late_by: Vec::new(),
             }
         };
         MachineStatus {

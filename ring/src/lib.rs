@@ -25,6 +25,7 @@ extern crate alloc;
 extern crate std;
 
 mod acceptor;
+mod answers;
 mod birth;
 mod coordinator;
 mod decree;

@@ -192,6 +192,7 @@ pub struct Node {
     cast_out: Option<String>,
     /// What another machine says of the views, and cannot be so.
     objection: Option<String>,
+    was_unwell: bool,
 }
 
 /// What is in memory of a key.
@@ -257,6 +258,7 @@ impl Node {
             young_bytes: 0,
             room: (setup.tuning.cells / 2, setup.tuning.cell_bytes / 2),
             timers: BTreeSet::new(),
+            was_unwell: false,
         }
     }
 
@@ -299,6 +301,10 @@ impl Node {
         }
         if self.detector.take_lost() {
             self.take_back(now, effects);
+        }
+        let was_unwell = mem::replace(&mut self.was_unwell, self.local.is_unwell);
+        if self.local.is_unwell && !was_unwell {
+            self.give_away(now, effects);
         }
         self.go_on(now, effects);
     }
@@ -412,6 +418,33 @@ impl Node {
         self.detector.unwell(&self.local)
     }
 
+    /// Members whose answers about keys do not come, though they may answer probes; who waits for them, and how many
+    /// milliseconds they take.
+    pub fn late(&self) -> Vec<(Name, Vec<(Name, u32)>)> {
+        self.detector.late(&self.local)
+    }
+
+    /// True if this machine is not well, by its own word or by that of who waits for its answers: it coordinates nothing
+    /// that another owner can.
+    pub fn is_unwell(&self) -> bool {
+        self.local.is_unwell
+    }
+
+    /// Requests that it has not tried since too much was waiting: answered `Overloaded` since it started.
+    pub fn turned_away(&self) -> u64 {
+        self.local.turned_away
+    }
+
+    /// Machines that are better asked last: suspects, and those that are not well, itself among them.
+    pub fn shunned(&self) -> Vec<Name> {
+        let own = self.local.is_unwell.then_some(self.local.me.name);
+        let mut shunned: Vec<Name> =
+            self.local.doubted.iter().chain(&self.local.unwell).copied().chain(own).collect();
+        shunned.sort_unstable();
+        shunned.dedup();
+        shunned
+    }
+
     // -- messages ------------------------------------------------------------------------------------
 
     fn on_message(&mut self, now: Now, from: Addr, envelope: Envelope, effects: &mut Vec<Effect>) {
@@ -520,6 +553,7 @@ impl Node {
                 self.tell_views(machine, epoch, effects);
             }
             Message::Answer { ask, votes, answer } => {
+                self.local.answers.answered(now.mono, member, ask, &answer);
                 if let Some(key) = self.local.asked.get(&ask).cloned() {
                     let vote = Vote { by: member, epoch, ask, slots: votes };
                     self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, vote, answer));
@@ -978,6 +1012,16 @@ impl Node {
         let keys: Vec<Key> = all.filter(|(_, entry)| here(entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.at(now, &key, effects, |cell, turn| cell.coordinator.on_time(turn));
+        }
+    }
+
+    /// This machine is not well: what waits for it to coordinate goes to others.
+    fn give_away(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let here = |entry: &Entry| matches!(entry, Entry::Here(cell) if !cell.coordinator.is_idle());
+        let all = self.young.iter().chain(&self.old);
+        let keys: Vec<Key> = all.filter(|(_, entry)| here(entry)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.at(now, &key, effects, |cell, turn| cell.coordinator.give_away(turn));
         }
     }
 

@@ -58,6 +58,7 @@ struct Doing {
     call: Call,
     /// Its place in the order of events.
     start: u64,
+    begun: u64,
     deadline: u64,
     id: RequestId,
     ttl: Option<u64>,
@@ -254,6 +255,7 @@ impl World {
             key,
             call,
             start,
+            begun: self.now,
             deadline: self.now + patience,
             id,
             ttl: None,
@@ -364,6 +366,7 @@ impl World {
             format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
         });
         let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        self.took.push((self.now, self.now - doing.begun));
         if self.clients[c].scripted {
             self.counts.slowest = self.counts.slowest.max(self.now + 10 * SEC - doing.deadline);
         }

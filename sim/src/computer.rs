@@ -164,6 +164,9 @@ impl World {
             self.met("tombstone collected");
         }
         node.check();
+        if self.profile.hang.is_some() {
+            self.probe_late(m, &node);
+        }
         self.computers[m].node = Some(node);
         let dies = self.faulty
             && self.profile.crash_in_handle > 0.0
@@ -221,7 +224,12 @@ impl World {
     fn start_sync(&mut self, m: usize) {
         let slow = self.faulty && self.rng.random_bool(self.profile.slow_sync);
         let most = if slow { self.profile.slow_sync_for } else { self.profile.sync };
-        let after = log_uniform(&mut self.rng, 10 * US, most);
+        let mut after = log_uniform(&mut self.rng, 10 * US, most);
+        if let Some((_, from, until)) = self.profile.hang.filter(|(hangs, ..)| *hangs == m)
+            && (from..until).contains(&self.now)
+        {
+            after = until - self.now;
+        }
         let life = self.computers[m].life;
         self.schedule(after, Event::Synced { machine: m, life });
     }

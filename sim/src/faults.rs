@@ -104,6 +104,8 @@ pub struct Profile {
     pub slow_sync: f64,
     /// See `slow_sync`.
     pub slow_sync_for: u64,
+    /// The fsyncs of this machine hang, from this time on and until that one; it answers whatever needs none.
+    pub hang: Option<(usize, u64, u64)>,
     /// Longest that reading a record takes.
     pub load: u64,
     /// How often a crash leaves a part of the unsynced changes on disk.
@@ -201,6 +203,7 @@ impl Profile {
             sync: MS,
             slow_sync: 0.0,
             slow_sync_for: 200 * MS,
+            hang: None,
             load: 200 * US,
             survive: 0.5,
             rot: 0.0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ennead_ring::effect::{Change, Input};
 use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome};
-use ennead_ring::{Loaded, View};
+use ennead_ring::{Loaded, Node, View};
 
 use crate::checker::Op;
 use crate::views::brief;
@@ -55,6 +55,8 @@ pub struct Report {
     pub trace: Vec<String>,
     /// Of each key, what its callers saw.
     pub histories: Vec<Vec<Op>>,
+    /// When each call ended, and how long it took, in nanoseconds.
+    pub took: Vec<(u64, u64)>,
 }
 
 /// A run that did not.
@@ -88,6 +90,24 @@ impl World {
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>12.6} {:>6} {}", self.now as f64 / 1e9, self.steps, line()));
+        }
+    }
+
+    /// Whose answers do not come, as a machine sees it.
+    pub(super) fn probe_late(&mut self, m: usize, node: &Node) {
+        let Some((hangs, ..)) = self.profile.hang else { return };
+        let name = self.computers[hangs].me.name;
+        for (late, by) in node.late() {
+            self.met(if late != name {
+                "called late, and is not"
+            } else if by.len() >= 3 {
+                "called late by three"
+            } else {
+                "called late"
+            });
+        }
+        if node.is_unwell() {
+            self.met(if m == hangs { "knows that it is late" } else { "called late, and is not" });
         }
     }
 

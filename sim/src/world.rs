@@ -46,6 +46,7 @@ pub(crate) struct World {
     /// The key of each question that a machine asked another.
     pub(super) asked: HashMap<u64, u8, foldhash::fast::FixedState>,
     pub(crate) histories: Vec<Vec<Op>>,
+    pub(super) took: Vec<(u64, u64)>,
     /// Puts with an expiry: key, value, start.
     pub(crate) expiring: Vec<(usize, u64, u64)>,
     pub(crate) last_ask: u64,
@@ -95,6 +96,7 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
             probes: std::mem::take(&mut world.probes),
             trace: Vec::new(),
             histories: std::mem::take(&mut world.histories),
+            took: std::mem::take(&mut world.took),
         })
     }));
     let trace = lines.take();
@@ -163,6 +165,7 @@ impl World {
             removals: Vec::new(),
             asked: HashMap::default(),
             histories: vec![Vec::new(); keys.len()],
+            took: Vec::new(),
             keys,
             expiring: Vec::new(),
             last_ask: 0,

@@ -39,6 +39,8 @@ pub(crate) struct Why {
 pub(super) struct Beat {
     pub(super) next: Instant,
     pulse: Pulse,
+    /// Whose answers did not come at the last beat.
+    late: Vec<Name>,
     errands: BTreeMap<u64, oneshot::Sender<Outcome>>,
     next_errand: u64,
 }
@@ -46,7 +48,13 @@ pub(super) struct Beat {
 impl Beat {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { next: now + BEAT, pulse: Pulse::new(now), errands: BTreeMap::new(), next_errand: ERRAND }
+        Self {
+            next: now + BEAT,
+            pulse: Pulse::new(now),
+            late: Vec::new(),
+            errands: BTreeMap::new(),
+            next_errand: ERRAND,
+        }
     }
 }
 
@@ -61,7 +69,7 @@ impl Core<'_> {
         self.beat.next = time + BEAT;
         let (fsyncs, running) = self.parts.storage.fsyncs();
         let before = self.beat.pulse.health(time).0;
-        let health = self.beat.pulse.read(time, &fsyncs, running, late);
+        let health = self.beat.pulse.read(time, &fsyncs, running, late, self.node.turned_away());
         if health.is_unwell() != before.is_unwell() {
             match health.is_unwell() {
                 true => tracing::warn!(fsync_ms = health.stalled_ms, "the disk of this machine is stalled"),
@@ -71,8 +79,23 @@ impl Core<'_> {
         if let Some(crash) = &self.parts.why.crash {
             crash.set_restarts(self.parts.part_restarts);
         }
+        self.note_late();
         self.parts.why.evidence.silent(self.silent());
         self.input(Input::Health(health));
+    }
+
+    /// Says whose answers about keys do not come, and to whom, and when they come again.
+    fn note_late(&mut self) {
+        let late = self.node.late();
+        for (name, by) in late.iter().filter(|(name, _)| !self.beat.late.contains(name)) {
+            let by: Vec<String> = by.iter().map(|(by, ms)| format!("{by} for {ms} ms")).collect();
+            tracing::warn!(peer = %name, waits = by.join(", "), "its answers do not come: it is asked last");
+        }
+        let names: Vec<Name> = late.into_iter().map(|(name, _)| name).collect();
+        for name in self.beat.late.iter().filter(|name| !names.contains(name)) {
+            tracing::info!(peer = %name, "its answers come again");
+        }
+        self.beat.late = names;
     }
 
     /// Members that do not answer.

@@ -25,9 +25,9 @@ fn cluster() -> impl Strategy<Value = Option<ClusterId>> {
 
 fn status() -> impl Strategy<Value = MachineStatus> {
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
-    let silence = (state, any::<u64>(), vec(name(), 0..9));
+    let silence = (state, any::<u64>(), vec(name(), 0..9), vec(name(), 0..9));
     let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"), silence).prop_map(
-        |(name, reachable, since_ms, reason, (state, silent_ms, by))| PeerStatus {
+        |(name, reachable, since_ms, reason, (state, silent_ms, by, late_by))| PeerStatus {
             name,
             reachable,
             since_ms,
@@ -35,6 +35,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
             state,
             silent_ms,
             by,
+            late_by,
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
@@ -169,6 +170,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         1 => any::<u64>().prop_map(Frame::Ping),
         1 => any::<u64>().prop_map(Frame::Pong),
         1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
+        1 => Just(Frame::HealthAsk),
+        1 => vec(name(), 0..9).prop_map(|shunned| Frame::HealthTold { shunned }),
         1 => ".{0,60}".prop_map(|report| Frame::LastWords { report }),
         1 => (any::<u64>(), name()).prop_map(|(ask, of)| Frame::WhyAsk { ask, of }),
         1 => (any::<u64>(), testimony())

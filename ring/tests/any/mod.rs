@@ -198,8 +198,9 @@ pub(crate) fn decree() -> impl Strategy<Value = Decree> {
 
 fn gossip() -> impl Strategy<Value = Gossip> {
     let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
+    let late = (name(), any::<u32>()).prop_map(|(by, ms)| Said::Late { by, ms });
     let health = any::<(u32, u8)>().prop_map(|(stalled_ms, load)| Said::Health(Health { stalled_ms, load }));
-    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health])
+    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health, late])
         .prop_map(|(of, refuted, said)| News { of, refuted, said });
     vec(news, 0..12).prop_map(Gossip::new)
 }
