@@ -2,15 +2,19 @@
 
 pub mod certs;
 pub mod client;
+mod clock;
 pub mod cluster;
 pub mod crash;
 mod errands;
 mod evidence;
 mod farewell;
+#[doc(hidden)]
+pub mod faults;
 mod health;
 mod knock;
 pub mod node;
 pub mod plan;
+mod program;
 mod progress;
 mod recovery;
 mod run_file;

@@ -48,8 +48,8 @@ fn main() -> ExitCode {
 fn command() -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let orphan = Arg::new("die-with-parent").long("die-with-parent").action(ArgAction::SetTrue).hide(true);
-    // For tests: see `ennead::storage::slow_by_file`.
-    let slow = Arg::new("test-slow-disk").long("test-slow-disk").action(ArgAction::SetTrue).hide(true);
+    // For tests: see `ennead::faults`.
+    let faults = Arg::new("test-faults").long("test-faults").action(ArgAction::SetTrue).hide(true);
     let peers = Arg::new("peers")
         .long("peers")
         .value_name("N")
@@ -70,7 +70,7 @@ fn command() -> Command {
                 .about("Runs one machine of a cluster")
                 .after_help("Every flag is also a variable ENNEAD_<FLAG> and a key of the --config file. A flag is\nstronger than the environment, that than the file, that than the default.")
                 .args(config::arguments())
-                .args([orphan, slow]),
+                .args([orphan, faults]),
         )
         .subcommand(
             Command::new("config")
@@ -128,8 +128,8 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         Ok(guard) => guard,
         Err(e) => return complain(NOT_STARTED, &e),
     };
-    if flags.get_flag("test-slow-disk") {
-        ennead::storage::slow_by_file();
+    if flags.get_flag("test-faults") {
+        ennead::faults::begin(&config.data);
     }
     let mut stop = match Stop::listen(flags.get_flag("die-with-parent")) {
         Ok(stop) => stop,

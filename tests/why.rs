@@ -39,7 +39,7 @@ async fn real(net: u8, peers: usize) -> Real {
         dir: dir.path().join("cluster"),
         peers: Some(peers),
         base: Base::at(Ipv4Addr::new(127, 0, net, 1), 9595),
-        flags: vec!["--test-slow-disk".to_string()],
+        flags: vec!["--test-faults".to_string()],
     };
     let mut cluster = Cluster::prepare(options).expect("addresses and certificates");
     cluster.start_all().expect("processes");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
 use ennead_ring::stamp::{Hlc, RequestId};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
+use crate::clock::unix_ns;
 use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
 use crate::verdict::Testimony;
@@ -196,7 +197,7 @@ impl Link {
     }
 
     pub(super) fn request_id(&self, after: Hlc) -> RequestId {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let wall = unix_ns();
         let mut state = self.state();
         state.clock = wall.max(state.clock + 1).max(after.nanos().saturating_add(1));
         RequestId { time: Hlc::from_nanos(state.clock), random: rand::random() }

@@ -10,6 +10,7 @@ use ennead_ring::{Key, Owners, Reader, SlotSet, quorum_of};
 
 use super::link::{Known, Link, Replies, Reply};
 use super::{CopyAnswer, CopyReport, Error, Record, record};
+use crate::clock;
 
 /// Values up to this long come with every answer; longer ones from one machine only. An answer of this size
 /// still fits one datagram.
@@ -333,6 +334,5 @@ pub(super) async fn copies(
 }
 
 fn wall() -> Hlc {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Hlc::from_nanos(now.map_or(0, |d| d.as_nanos() as u64))
+    Hlc::from_nanos(clock::unix_ns())
 }

