@@ -5,6 +5,7 @@ pub mod client;
 mod clock;
 pub mod cluster;
 pub mod crash;
+mod diary;
 mod errands;
 mod evidence;
 mod farewell;

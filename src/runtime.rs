@@ -3,20 +3,24 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now, Scan, Ticket};
-use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::message::{Addr, Envelope, Message, Outcome};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Epoch, Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
+use crate::clock::unix_ns;
+use crate::program;
 use crate::progress;
 use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
+mod clocks;
 mod why;
 
+use self::clocks::Clocks;
 use self::why::Beat;
 pub(crate) use self::why::Why;
 use crate::errands::Errand;
@@ -173,6 +177,7 @@ struct Core<'a> {
     effects: Vec<Effect>,
     ended: Option<Ended>,
     beat: Beat,
+    clocks: Clocks,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -205,6 +210,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         effects: Vec::new(),
         ended: None,
         beat: Beat::new(),
+        clocks: Clocks::default(),
     };
     if let Some(view) = core.node.view() {
         parts.why.evidence.adopted(view);
@@ -262,8 +268,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
 }
 
 fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall }
+    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall: unix_ns() }
 }
 
 impl Core<'_> {
@@ -313,6 +318,9 @@ impl Core<'_> {
                 self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
             }
             Event::Frame { from, frame: Frame::LastWords { report } } => self.on_last_words(from, report),
+            Event::Frame { from, frame: Frame::Pong { number, wall_ms } } => {
+                self.on_clock(from, number, wall_ms);
+            }
             Event::Frame { .. } | Event::ClientGone(_) => {}
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine, run, version } => {
@@ -410,6 +418,9 @@ impl Core<'_> {
             }
             return;
         }
+        if let Message::Outcome { outcome: Outcome::Overloaded { .. }, .. } = envelope.message {
+            self.beat.refused += 1;
+        }
         trace("to", to, &envelope);
         self.parts.transport.send(To::from(to), Frame::Ring(envelope));
     }
@@ -468,7 +479,7 @@ impl Core<'_> {
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
             settled: self.node.account().settled,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
             synced_slots: if self.node.is_synced() { slots } else { 0 },

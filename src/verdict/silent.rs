@@ -2,10 +2,11 @@
 
 use ennead_ring::view::Name;
 
+use super::past::end_of;
 use super::reach::{missed_for, misses, reaching, sides};
 use super::testimony::{EndKind, Knock, Knocked, Seen};
 use super::{Case, Finding, Word, first_line, found, millis};
-use crate::crash::{Cause, Kind, Report};
+use crate::crash::{Kind, Report};
 
 pub(super) fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
     let name = case.name;
@@ -15,6 +16,13 @@ pub(super) fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
     let latest = seen.iter().filter_map(|(_, s)| s.runs.first()).min_by_key(|met| met.ago_ms);
     let run = latest.map(|met| format!("{:016x}", met.run));
     let told = seen.iter().filter_map(|(_, s)| Report::from_json(s.last_words.as_ref()?.as_bytes()));
+    // It answers now, and is not one of us: whatever its last farewell and report were.
+    let incompatible =
+        seen.iter().filter_map(|(_, s)| s.end.as_ref()).find(|end| end.kind == EndKind::Incompatible);
+    if let Some(end) = incompatible {
+        let text = format!("{name} answers, and does not belong to this cluster and version: {}", end.text);
+        return found(Word::Incompatible, ago(end.ago_ms), text);
+    }
     let mut ends = told.chain(case.reports.iter().cloned()).filter(|r| r.kind == Kind::End);
     if let Some(report) = ends.find(|r| run.as_ref().is_none_or(|run| *run == r.run)) {
         return of_its_end(name, &report);
@@ -23,12 +31,6 @@ pub(super) fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
     let farewell = seen.iter().filter_map(|(_, s)| s.farewell.as_ref()).min_by_key(|end| end.ago_ms);
     if let Some(end) = farewell {
         return found(Word::Exit, ago(end.ago_ms), format!("{name} ended in order: {}", end.text));
-    }
-    let incompatible =
-        seen.iter().filter_map(|(_, s)| s.end.as_ref()).find(|end| end.kind == EndKind::Incompatible);
-    if let Some(end) = incompatible {
-        let text = format!("{name} answers, and is none of this cluster and version: {}", end.text);
-        return found(Word::Incompatible, ago(end.ago_ms), text);
     }
     if knocks.iter().any(|k| k.port == Knocked::Refused) {
         let text = format!(
@@ -77,15 +79,12 @@ pub(super) fn of_a_silent_one(case: &Case, seen: &[(Name, &Seen)]) -> Finding {
         }
         None => format!("nobody knows anything of {name}"),
     };
-    Finding { word: None, at_ms: None, sentence, report: None }
+    Finding { word: None, at_ms: None, until_ms: None, sentence, report: None }
 }
 
 /// What the report of its end says.
-pub(super) fn of_its_end(name: Name, report: &Report) -> Finding {
-    let (word, what) = match report.cause {
-        Cause::Storage => (Word::DiskFailed, "its disk failed"),
-        Cause::Panic | Cause::Transport => (Word::Panic, "it panicked"),
-    };
+fn of_its_end(name: Name, report: &Report) -> Finding {
+    let (word, what) = end_of(report);
     let text = format!("{name} ended: {what}: {}", first_line(&report.message));
     Finding { report: Some(report.clone()), ..found(word, Some(report.at_ms), text) }
 }

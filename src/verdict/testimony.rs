@@ -2,7 +2,9 @@
 
 use bincode::{Decode, Encode};
 use ennead_ring::view::Name;
+use serde::{Deserialize, Serialize};
 
+use super::Word;
 use crate::status::PeerState;
 
 /// What one machine can say of another, or of itself. Times are ages, in milliseconds: no two clocks agree.
@@ -31,10 +33,30 @@ pub struct Own {
     pub stalled_ms: u32,
     /// How busy it is, in percent.
     pub load: u8,
+    /// Requests that it refused lately, for want of room.
+    pub refused: u64,
     /// Since when the disk or the load is as it is.
     pub unwell_ms: u64,
     /// The run before this one, as the data directory tells.
     pub before: Option<Before>,
+    /// What happened to it and is over, newest first: the last few.
+    pub past: Vec<Happened>,
+}
+
+/// Something that happened to a machine and is over, as it tells itself. Times are milliseconds since 1970 by its own
+/// clock: they are kept over its runs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct Happened {
+    /// In a word.
+    pub word: Word,
+    /// When it began.
+    pub from_ms: u64,
+    /// When it was over.
+    pub until_ms: u64,
+    /// In which run of the program.
+    pub run: u64,
+    /// In a sentence, in which the machine is "it".
+    pub what: String,
 }
 
 /// A run that is over.
@@ -59,6 +81,30 @@ pub struct Ended {
     pub at_ms: u64,
 }
 
+/// How far off a machine's clock is to another's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Offset {
+    /// Milliseconds by which it is ahead, or behind.
+    pub ms: i64,
+    /// How long ago that was found.
+    pub ago_ms: u64,
+    /// For how long it has been far off, if it is.
+    pub far_ms: Option<u64>,
+}
+
+/// A silence that is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Silence {
+    /// For how long it lasted.
+    pub for_ms: u64,
+    /// How long ago it was over.
+    pub ago_ms: u64,
+    /// Which run of the program fell silent.
+    pub run: u64,
+    /// What the last knock in it said.
+    pub knock: Option<Knock>,
+}
+
 /// What one machine has seen of another.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Seen {
@@ -80,6 +126,10 @@ pub struct Seen {
     pub farewell: Option<Ending>,
     /// What the last knocks said, since it was last met.
     pub knock: Option<Knock>,
+    /// Its last silence.
+    pub silence: Option<Silence>,
+    /// What its clock says.
+    pub clock: Option<Offset>,
     /// Its own word that it is not well: of fsync milliseconds, load, and for how long.
     pub unwell: Option<(u32, u8, u64)>,
     /// The crash report that it sent with its last words, as JSON.

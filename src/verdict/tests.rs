@@ -20,6 +20,8 @@ fn up() -> Seen {
         end: None,
         farewell: None,
         knock: None,
+        silence: None,
+        clock: None,
         unwell: None,
         last_words: None,
         gone: None,
@@ -38,11 +40,32 @@ fn knocked(port: Knocked, host: Knocked) -> Seen {
 }
 
 fn own() -> Own {
-    Own { run: 7, uptime_ms: 2_000, version: "1".into(), stalled_ms: 0, load: 0, unwell_ms: 0, before: None }
+    Own {
+        run: 7,
+        uptime_ms: 2_000,
+        version: "1".into(),
+        stalled_ms: 0,
+        load: 0,
+        refused: 0,
+        unwell_ms: 0,
+        before: None,
+        past: vec![],
+    }
 }
 
-fn before(ended: Option<Ended>) -> Option<Before> {
-    Some(Before { run: 6, version: "1".into(), ended })
+/// Something that was over so long ago, and its run.
+fn over(word: Word, ago: u64, run: u64) -> Happened {
+    Happened {
+        word,
+        from_ms: NOW - ago - 7_000,
+        until_ms: NOW - ago,
+        run,
+        what: format!("it was {}", word.word()),
+    }
+}
+
+fn after(past: Vec<Happened>) -> Option<Own> {
+    Some(Own { past, ..own() })
 }
 
 fn report(run: u64, kind: Kind, cause: Cause) -> Report {
@@ -94,7 +117,6 @@ fn word(case: &Case) -> Option<Word> {
 #[test]
 fn each_way_to_fail_has_its_own_verdict() {
     use Knocked::{NoRoute, Refused, Silent};
-    let ended = |failed| Some(Ended { reason: "SIGTERM".into(), failed, at_ms: NOW - 3_000 });
     let end = |kind| Some(Ending { kind, text: "what it said".into(), ago_ms: 4_000 });
     let all = |seen: Seen| vec![seen.clone(), seen.clone(), seen];
     let last_words = |cause| Seen {
@@ -178,18 +200,18 @@ fn each_way_to_fail_has_its_own_verdict() {
         ("too much", case(Some(Own { load: 120, ..own() }), all(up()), vec![]), Some(Word::Overloaded)),
         (
             "killed, and back",
-            case(Some(Own { before: before(None), ..own() }), all(up()), vec![]),
+            case(after(vec![over(Word::Killed, 2_000, 6)]), all(up()), vec![]),
             Some(Word::Killed),
         ),
         (
             "ended, and back",
-            case(Some(Own { before: before(ended(false)), ..own() }), all(up()), vec![]),
+            case(after(vec![over(Word::Exit, 3_000, 6)]), all(up()), vec![]),
             Some(Word::Exit),
         ),
         (
             "failed, and back",
             case(
-                Some(Own { before: before(ended(true)), ..own() }),
+                after(vec![over(Word::DiskFailed, 3_000, 6)]),
                 all(up()),
                 vec![report(6, Kind::End, Cause::Storage)],
             ),
@@ -198,7 +220,7 @@ fn each_way_to_fail_has_its_own_verdict() {
         (
             "last words, no end noted",
             case(
-                Some(Own { before: before(None), ..own() }),
+                after(vec![over(Word::Killed, 2_000, 6)]),
                 all(up()),
                 vec![report(6, Kind::End, Cause::Panic)],
             ),
@@ -207,7 +229,7 @@ fn each_way_to_fail_has_its_own_verdict() {
         (
             "a part was begun again",
             case(
-                Some(Own { before: before(None), ..own() }),
+                after(vec![over(Word::Killed, 20_000, 6)]),
                 all(up()),
                 vec![report(7, Kind::Panic, Cause::Panic)],
             ),
@@ -215,14 +237,107 @@ fn each_way_to_fail_has_its_own_verdict() {
         ),
         (
             "upgraded",
-            case(Some(Own { version: "2".into(), before: before(ended(false)), ..own() }), all(up()), vec![]),
+            case(after(vec![over(Word::Upgraded, 2_000, 6), over(Word::Exit, 2_000, 6)]), all(up()), vec![]),
             Some(Word::Upgraded),
+        ),
+        (
+            "refuses work",
+            case(Some(Own { load: 100, refused: 9, ..own() }), all(up()), vec![]),
+            Some(Word::Overloaded),
+        ),
+        (
+            "stood still",
+            case(after(vec![over(Word::Paused, 2_000, 7)]), all(up()), vec![]),
+            Some(Word::Paused),
+        ),
+        (
+            "a slow disk, later than all else",
+            case(
+                after(vec![over(Word::Killed, 90_000, 6), over(Word::DiskStalled, 1_000, 7)]),
+                all(up()),
+                vec![report(6, Kind::Panic, Cause::Panic)],
+            ),
+            Some(Word::DiskStalled),
+        ),
+        (
+            "missed by all for a while",
+            case(Some(own()), all(missed(Silent, Silent)), vec![]),
+            Some(Word::Unreachable),
+        ),
+        (
+            "missed by some",
+            case(Some(own()), vec![missed(Silent, Silent), missed(Silent, Silent), up()], vec![]),
+            Some(Word::Partitioned),
+        ),
+        (
+            "missed by one of three, who was cut off himself",
+            case(Some(own()), vec![missed(Silent, Silent), up(), up()], vec![]),
+            None,
+        ),
+        ("its host was away", case(Some(own()), all(missed(NoRoute, NoRoute)), vec![]), Some(Word::HostDown)),
+        (
+            "it stood still, and its loop did not notice",
+            case(Some(own()), all(missed(Silent, Refused)), vec![]),
+            Some(Word::Paused),
+        ),
+        (
+            "it knows itself why it was missed",
+            case(after(vec![over(Word::DiskStalled, 1_000, 7)]), all(missed(Silent, Silent)), vec![]),
+            Some(Word::DiskStalled),
+        ),
+        (
+            "another version, after a farewell",
+            case(
+                None,
+                vec![Seen { farewell: end(EndKind::Farewell), end: end(EndKind::Incompatible), ..silent() }],
+                vec![],
+            ),
+            Some(Word::Incompatible),
         ),
         ("never failed", case(Some(own()), all(up()), vec![]), None),
     ];
     for (what, mut case, expected) in table {
         case.member = !case.others.iter().any(|t| t.seen.as_ref().is_some_and(|s| s.gone.is_some()));
         assert_eq!(word(&case), expected, "{what}: {:#?}", judge(&case));
+    }
+}
+
+/// It was silent for five seconds, until a second ago.
+fn missed(port: Knocked, host: Knocked) -> Seen {
+    let knock = Some(Knock { port, host, ago_ms: 1_300 });
+    Seen { silence: Some(Silence { for_ms: 5_000, ago_ms: 1_000, run: 7, knock }), ..up() }
+}
+
+#[test]
+fn what_is_over_is_told_with_its_times_and_what_was_before_it() {
+    let own =
+        after(vec![over(Word::Paused, 2_000, 7), over(Word::Killed, 60_000, 6), over(Word::Exit, 90_000, 5)]);
+    let verdict = judge(&case(own, vec![up()], vec![report(6, Kind::End, Cause::Storage)]));
+    assert_eq!((verdict.word, verdict.lasts()), (Some(Word::Paused), false));
+    assert_eq!((verdict.at_ms, verdict.until_ms), (Some(NOW - 9_000), Some(NOW - 2_000)));
+    assert_eq!(verdict.sentence, "10.0.0.1 is up; it was paused");
+    let earlier: Vec<Word> = verdict.earlier.iter().map(|happened| happened.word).collect();
+    assert_eq!(earlier, [Word::DiskFailed, Word::Exit], "its report knows better than that it was killed");
+    let json = verdict.to_json();
+    assert_eq!(
+        (&json["until"], &json["earlier"][1]["verdict"]),
+        (&json!(rfc3339(NOW - 2_000)), &json!("exit"))
+    );
+}
+
+#[test]
+fn a_clock_is_measured_by_all_and_one_that_is_off_blames_nobody() {
+    let off = |ms| Seen { clock: Some(Offset { ms, ago_ms: 100, far_ms: Some(3_000) }), ..up() };
+    let verdict = judge(&case(Some(own()), vec![off(90_000), off(89_990)], vec![]));
+    assert_eq!((verdict.word, verdict.at_ms), (Some(Word::Clock), Some(NOW - 3_000)));
+    assert_eq!(verdict.sentence, "the clock of 10.0.0.1 is 90 s ahead of the others'");
+    for blamed in [90_000, -90_000] {
+        let by_one = case(
+            Some(own()),
+            vec![off(blamed), Seen { clock: Some(Offset { ms: 3, ago_ms: 9, far_ms: None }), ..up() }],
+            vec![],
+        );
+        assert_eq!(word(&by_one), None);
     }
 }
 

@@ -1,7 +1,13 @@
 //! The verdict in one word.
 
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
 /// The verdict in one word.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Word {
     /// It ended, and said why.
     Exit,

@@ -14,7 +14,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
-use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
+use crate::verdict::{
+    Before, EndKind, Ended, Ending, Happened, Knock, Knocked, Met, Offset, Own, Seen, Silence, Word,
+};
 
 // ---- Any frame there can be
 
@@ -274,15 +276,34 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         version,
         ended,
     });
-    let own = (any::<u64>(), any::<u64>(), ".{0,20}", any::<u32>(), any::<u8>(), option::of(before))
-        .prop_map(|(run, ms, version, stalled_ms, load, before)| Own {
+    let words = [Word::Paused, Word::DiskStalled, Word::Killed, Word::Upgraded, Word::Left];
+    let happened = (0..5usize, any::<u64>(), any::<u64>(), any::<u64>(), ".{0,60}").prop_map(
+        move |(word, from_ms, until_ms, run, what)| Happened {
+            word: words[word],
+            from_ms,
+            until_ms,
+            run,
+            what,
+        },
+    );
+    let own = (
+        any::<u64>(),
+        any::<u64>(),
+        ".{0,20}",
+        any::<(u32, u8, u64)>(),
+        option::of(before),
+        vec(happened, 0..4),
+    )
+        .prop_map(|(run, ms, version, (stalled_ms, load, refused), before, past)| Own {
             run,
             uptime_ms: ms,
             version,
             stalled_ms,
             load,
+            refused,
             unwell_ms: ms,
             before,
+            past,
         });
     let ending = || {
         let kinds = [EndKind::Farewell, EndKind::Incompatible, EndKind::Silence, EndKind::Other];
@@ -299,15 +320,21 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         .prop_map(|(run, version, ago_ms, farewell)| Met { run, version, ago_ms, farewell });
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
     let heard = (state, any::<u64>(), vec(name(), 0..9), option::of(any::<u64>()));
+    let silence = (any::<u64>(), any::<u64>(), any::<u64>(), option::of(knock.clone()))
+        .prop_map(|(for_ms, ago_ms, run, knock)| Silence { for_ms, ago_ms, run, knock });
+    let clock = (any::<i64>(), any::<u64>(), option::of(any::<u64>()))
+        .prop_map(|(ms, ago_ms, far_ms)| Offset { ms, ago_ms, far_ms });
     let ends = (option::of(ending()), option::of(ending()), option::of(knock), vec(met, 0..3));
     let rest = (
         option::of((any::<u32>(), any::<u8>(), any::<u64>())),
         option::of(".{0,60}"),
         option::of((any::<bool>(), any::<u64>())),
         option::of(any::<u64>()),
+        option::of(silence),
+        option::of(clock),
     );
     let seen = (heard, ends, rest).prop_map(
-        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms))| {
+        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms, silence, clock))| {
             let (state, silent_ms, by, heard_ms) = heard;
             Seen {
                 state,
@@ -319,6 +346,8 @@ fn testimony() -> impl Strategy<Value = Testimony> {
                 end,
                 farewell,
                 knock,
+                silence,
+                clock,
                 unwell,
                 last_words,
                 gone,
