@@ -53,6 +53,8 @@ struct Of {
     gone: Option<(bool, Instant)>,
     /// Since when it is silent.
     silent: Option<Instant>,
+    /// What the first knock in it said: the last may have come when it was heard again already.
+    first: Option<(Knocked, Knocked, Instant)>,
     /// Its last silence.
     silence: Option<Silent>,
     clock: Option<Clock>,
@@ -65,7 +67,7 @@ struct Silent {
     until: Instant,
     /// Which run fell silent.
     run: u64,
-    /// What the last knock said.
+    /// What the first knock said.
     knock: Option<(Knocked, Knocked, Instant)>,
 }
 
@@ -84,10 +86,10 @@ impl Of {
         let now = Instant::now();
         if let Some(since) = self.silent.take().filter(|since| now.duration_since(*since) >= DOUBT) {
             let run = self.runs.first().map_or(0, |run| run.run);
-            self.silence = Some(Silent { since, until: now, run, knock: self.knock });
+            self.silence = Some(Silent { since, until: now, run, knock: self.first });
         }
         // What they said is over.
-        (self.knock, self.long) = (None, None);
+        (self.first, self.knock, self.long) = (None, None, None);
     }
 }
 
@@ -306,6 +308,7 @@ impl Evidence {
             host = said;
         }
         of.knock = Some((port, host, Instant::now()));
+        of.first = of.first.or(of.knock);
         host != Knocked::Refused && !std::mem::replace(&mut of.knocking, true)
     }
 

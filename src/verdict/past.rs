@@ -5,6 +5,7 @@ use ennead_ring::view::Name;
 use super::testimony::{Happened, Knocked, Own, Seen, Silence};
 use super::{Case, Word, first_line, millis};
 use crate::crash::{Cause, Kind, Report};
+use crate::status::PeerState;
 
 /// Silences that were over within so many milliseconds of each other are one.
 const TOGETHER: u64 = 5_000;
@@ -87,13 +88,16 @@ fn silence(case: &Case, own: &Own, seen: &[(Name, &Seen)]) -> Option<Happened> {
     if own.past.iter().any(knew) {
         return None;
     }
+    // Who has not noticed yet that it is back reached it no better.
+    let reached =
+        seen.iter().any(|(by, s)| !missed.contains(by) && s.lost_ms.is_none() && s.state == PeerState::Up);
     let knocks = || silences.iter().filter_map(|silence| silence.knock);
     let time = millis(lasted);
     let (word, what) = if knocks().any(|k| k.port == Knocked::Silent && k.host == Knocked::Refused) {
         (Word::Paused, format!("it stood still for {time}: its host answered, and its process did not"))
     } else if knocks().any(|k| k.host == Knocked::NoRoute) {
         (Word::HostDown, format!("its host was down for {time}: the network said that it was not there"))
-    } else if missed.len() == seen.len() {
+    } else if !reached {
         (Word::Unreachable, format!("nothing came back from it for {time}"))
     } else {
         let names: Vec<String> = missed.iter().map(ToString::to_string).collect();

@@ -101,7 +101,7 @@ pub struct Silence {
     pub ago_ms: u64,
     /// Which run of the program fell silent.
     pub run: u64,
-    /// What the last knock in it said.
+    /// What the first knock in it said.
     pub knock: Option<Knock>,
 }
 
