@@ -1,4 +1,5 @@
-//! The wall clock, asked for in one place, so that a test can set it wrong. It orders; nothing rests on its being right.
+//! The wall clock, asked for in one place, so that a test can set it wrong. It feeds ballots, and it is what people read;
+//! nothing rests on its being right (section 12).
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -7,13 +8,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
+use crate::faults;
+
 /// Seconds that this process takes its clock to be ahead of what the system says: 0 but in tests.
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 
 /// What the wall clock says.
 pub(crate) fn now() -> SystemTime {
-    let (system, ahead) = (SystemTime::now(), AHEAD.load(Relaxed));
-    let by = Duration::from_secs(ahead.unsigned_abs());
+    let system = SystemTime::now();
+    let ahead = AHEAD.load(Relaxed).saturating_mul(1_000).saturating_add(faults::clock_off_ms());
+    let by = Duration::from_millis(ahead.unsigned_abs());
     let shifted = if ahead < 0 { system.checked_sub(by) } else { system.checked_add(by) };
     shifted.unwrap_or(system)
 }
@@ -21,6 +25,16 @@ pub(crate) fn now() -> SystemTime {
 /// The time since 1970; none where the clock says that it is earlier.
 pub(crate) fn since_1970() -> Duration {
     now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn unix_ns() -> u64 {
+    since_1970().as_nanos() as u64
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    since_1970().as_millis() as u64
 }
 
 /// Test-only: from now on the clock is wrong by as many seconds as this file says, which is looked at now and then.

@@ -27,7 +27,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 
-use crate::clock;
+use crate::clock::unix_ms;
+use crate::program;
 use crate::supervisor::last_words;
 
 /// Longest report, in bytes of JSON: a backtrace is cut in its middle to fit.
@@ -249,11 +250,6 @@ fn last_lines() -> Vec<String> {
     LAST.try_lock().map(|last| last.iter().cloned().collect()).unwrap_or_default()
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    clock::since_1970().as_millis() as u64
-}
-
 /// A time as people and programs read it, in UTC.
 pub fn rfc3339(ms: u64) -> String {
     let at = time::OffsetDateTime::from_unix_timestamp((ms / 1000) as i64);
@@ -354,7 +350,7 @@ impl Context {
             part: part_of(&thread).to_owned(),
             thread,
             log: last_lines(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             restarts: self.restarts.load(Relaxed),
             machine: self.machine.name.to_string(),

@@ -1,4 +1,5 @@
-//! How this machine does: what its disk takes for an fsync against what it used to, and how busy its loop is.
+//! How this machine does: what its disk takes for an fsync against what it used to, how busy its loop is, and whether it
+//! refuses work.
 //!
 //! Probes do not touch the disk, so a machine whose fsyncs hang answers them all and is of no use: the data path is
 //! evidence too.
@@ -28,14 +29,14 @@ const LATELY: Duration = Duration::from_secs(3);
 const READINGS: usize = 16;
 /// A loop that comes this much too late is fully busy.
 const LAG: Duration = Duration::from_millis(1_000);
-/// The load of one that has turned requests away lately.
-const REFUSES: u8 = 100;
 
 /// Readings over time.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// Fsync times, and requests turned away, as counted when each reading was made.
+    /// Fsync times, and requests refused, as counted when each reading was made.
     readings: VecDeque<(Instant, Histogram, u64)>,
+    /// Requests refused lately.
+    refused: u64,
     /// What was usual before the readings there are, in microseconds; 0 if nothing is known.
     usual: u64,
     /// Since when it is as it is.
@@ -49,6 +50,7 @@ impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             readings: VecDeque::new(),
+            refused: 0,
             usual: 0,
             since: now,
             health: Health::default(),
@@ -61,15 +63,26 @@ impl Pulse {
         (self.health, now.saturating_duration_since(self.since))
     }
 
-    /// Takes a reading: of the fsyncs counted so far, the one under way, how late the loop is, and how many requests it
-    /// has turned away so far.
+    /// Requests refused lately.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// This machine stood still: what took long until now says nothing of its disk.
+    pub(crate) fn begin_anew(&mut self, now: Instant, fsyncs: &Histogram, refused: u64) -> Health {
+        self.readings.clear();
+        self.read(now, fsyncs, None, Duration::ZERO, refused)
+    }
+
+    /// Takes a reading: of the fsyncs counted so far, the one under way, how late the loop is, and the requests refused
+    /// so far.
     pub(crate) fn read(
         &mut self,
         now: Instant,
         fsyncs: &Histogram,
         running: Option<Duration>,
         late: Duration,
-        turned_away: u64,
+        refused: u64,
     ) -> Health {
         while self.readings.front().is_some_and(|(at, ..)| now.duration_since(*at) > LATELY)
             || self.readings.len() >= READINGS
@@ -82,11 +95,10 @@ impl Pulse {
                 }
             }
         }
-        let (before, refused) = match self.readings.front() {
-            Some((_, old, before)) => (*old, turned_away > *before),
-            None => (*fsyncs, false),
-        };
-        self.readings.push_back((now, *fsyncs, turned_away));
+        let (before, refused_before) =
+            self.readings.front().map_or((*fsyncs, refused), |(_, old, refused)| (*old, *refused));
+        self.readings.push_back((now, *fsyncs, refused));
+        self.refused = refused.saturating_sub(refused_before);
         let mut lately = [0; 32];
         for (lately, (now, before)) in lately.iter_mut().zip(fsyncs.iter().zip(before)) {
             *lately = now.saturating_sub(before);
@@ -107,9 +119,9 @@ impl Pulse {
             0
         };
         let late = std::mem::replace(&mut self.late, late).min(late);
-        // Whoever refuses work has more than it can do, however quick it is to refuse it.
-        let least = if refused { REFUSES } else { 0 };
-        let load = ((late.as_millis() * 100 / LAG.as_millis()).min(250) as u8).max(least);
+        let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
+        // Who refuses work is full, however well its loop does.
+        let load = if self.refused > 0 { load.max(100) } else { load };
         let health =
             Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
         let changed =
@@ -229,5 +241,29 @@ mod tests {
         assert_eq!(read().load, 0, "once is a pause");
         let health = read();
         assert_eq!((health.load, health.is_unwell()), (150, false));
+    }
+
+    #[test]
+    fn a_machine_that_refuses_requests_is_full_until_it_has_not_for_a_while() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(now);
+        let mut read = |refused| {
+            now += Duration::from_millis(250);
+            (pulse.read(now, &[0; 32], None, Duration::ZERO, refused).load, pulse.refused())
+        };
+        assert_eq!((read(7), read(7), read(9)), ((0, 0), (0, 0), (100, 2)));
+        assert!((0..20).map(|_| read(9)).all(|(load, refused)| (load >= 100) == (refused > 0)));
+        assert_eq!(read(9), (0, 0));
+    }
+
+    #[test]
+    fn what_took_long_while_the_machine_stood_still_is_no_stall() {
+        let mut now = Instant::now();
+        let (mut pulse, mut counts) = (Pulse::new(now), [0; 32]);
+        run(&mut pulse, &mut counts, &mut now, 2_000, 60);
+        now += Duration::from_secs(8);
+        counts[22] += 1;
+        assert_eq!(pulse.begin_anew(now, &counts, 0).stalled_ms, 0);
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 2).stalled_ms, 0);
     }
 }

@@ -7,13 +7,17 @@ pub mod cluster;
 pub mod crash;
 #[doc(hidden)]
 pub mod decoders;
+mod diary;
 mod errands;
 mod evidence;
 mod farewell;
+#[doc(hidden)]
+pub mod faults;
 mod health;
 mod knock;
 pub mod node;
 pub mod plan;
+mod program;
 mod progress;
 mod recovery;
 mod run_file;

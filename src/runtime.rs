@@ -13,11 +13,14 @@ use ennead_ring::view::{Epoch, Machine, Name, View};
 use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
-use crate::clock;
+use crate::clock::unix_ns;
+use crate::program;
 use crate::progress;
 use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
+mod clocks;
 mod why;
 
+use self::clocks::Clocks;
 use self::why::Beat;
 pub(crate) use self::why::Why;
 use crate::errands::Errand;
@@ -202,6 +205,7 @@ struct Core<'a> {
     effects: Vec<Effect>,
     ended: Option<Ended>,
     beat: Beat,
+    clocks: Clocks,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -234,6 +238,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         effects: Vec::new(),
         ended: None,
         beat: Beat::new(),
+        clocks: Clocks::default(),
     };
     if let Some(view) = core.node.view() {
         parts.why.evidence.adopted(view);
@@ -292,7 +297,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
 }
 
 fn now(started: Instant) -> Now {
-    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall: clock::since_1970().as_nanos() as u64 }
+    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall: unix_ns() }
 }
 
 impl Core<'_> {
@@ -346,6 +351,9 @@ impl Core<'_> {
                 self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
             }
             Event::Frame { from, frame: Frame::LastWords { report } } => self.on_last_words(from, report),
+            Event::Frame { from, frame: Frame::Pong { number, wall_ms } } => {
+                self.on_clock(from, number, wall_ms);
+            }
             Event::Frame { .. } | Event::ClientGone(_) => {}
             Event::Impostor { name, why } => self.parts.peers.borrow_mut().note_impostor(name, why),
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
@@ -518,7 +526,7 @@ impl Core<'_> {
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
             settled: self.node.account().settled,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
             synced_slots: if self.node.is_synced() { slots } else { 0 },

@@ -49,7 +49,6 @@ use overlay::{Layer, Overlay};
 use workers::{Asked, Queued, Shared, State};
 
 #[doc(hidden)]
-pub use disk::slow_by_file;
 pub use error::StorageError;
 pub(crate) use ordered::past;
 pub(crate) use peers::known as known_peers;

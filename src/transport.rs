@@ -15,6 +15,7 @@ use ennead_ring::view::{ClusterId, Machine, Name};
 use tokio::sync::mpsc;
 
 use crate::certs::{Identity, Who};
+use crate::program;
 use crate::wire::{self, Frame, Role};
 
 mod close;
@@ -24,6 +25,7 @@ mod link;
 mod peers;
 mod proof;
 mod settings;
+mod versions;
 
 pub use close::{CloseCode, Ended};
 pub use counters::TransportStats;
@@ -40,6 +42,8 @@ pub struct Config {
     pub identity: Identity,
     /// Which run of the program this is: told in the hello. Default: drawn.
     pub run: u64,
+    /// The version of the wire that we speak. Default: this program's.
+    pub wire: Vec<u8>,
     /// Our cluster, if we have one; a blank machine learns it later ([`Transport::set_cluster`]). Default `None`.
     pub cluster: Option<ClusterId>,
     /// Largest value, in bytes: frames of up to that and 64 KiB more are taken. Default 8 MiB.
@@ -73,6 +77,7 @@ impl Config {
             role,
             identity,
             run: rand::random(),
+            wire: program::speaks(),
             cluster: None,
             max_value: 8 << 20,
             queue: 4096,

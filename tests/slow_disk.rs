@@ -80,7 +80,7 @@ async fn a_disk_a_hundred_times_slower_fails_no_operation() {
         dir: dir.path().join("cluster"),
         peers: Some(9),
         base: Base::at(Ipv4Addr::new(127, 0, 132, 1), 9595),
-        flags: vec!["--test-slow-disk".to_string()],
+        flags: vec!["--test-faults".to_string()],
     };
     let mut cluster = Cluster::prepare(options).expect("addresses and certificates");
     cluster.start_all().expect("nine processes");

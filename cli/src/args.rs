@@ -95,11 +95,13 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Compares every copy of every key, and mends what is not alike; 0 if all were
     Check,
-    /// Why a machine failed or is not well: the verdict, and the evidence
+    /// Why a machine failed or is not well: the verdict, and the evidence; of all machines where none is named
+    ///
+    /// Exit code 1: nothing is known of such a machine; or, where none is named, something is wrong with one now.
     Why {
-        /// Which machine
+        /// Which machine [default: all members]
         #[arg(value_name = "MACHINE")]
-        machine: Name,
+        machine: Option<Name>,
     },
     /// Crash reports kept in the ring, newest first; exit code 1 if there are none
     Crashes {

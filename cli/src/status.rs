@@ -84,6 +84,8 @@ pub(crate) struct Line {
     /// How long it has been so; `None` if nobody knows.
     since: Option<Duration>,
     pub(crate) reason: Option<String>,
+    /// What is wrong with it now, in a word of `kvctl why`.
+    verdict: Option<Word>,
     /// Version of its program, if it answered.
     pub(crate) version: Option<String>,
     pub(crate) records: Option<u64>,
@@ -124,10 +126,13 @@ impl Summary {
 
     /// Finds out why machines are not well; one whose disk hangs is not, whatever it answers.
     pub(crate) async fn explain(&mut self, client: &Client) {
-        let names: Vec<Name> = self.lines.iter().map(|line| line.name).collect();
-        for (name, word, reason) in why::explain(client, names.into_iter()).await {
+        // In a large cluster, those that are up come last, and not all are asked about.
+        let mut lines: Vec<&Line> = self.lines.iter().collect();
+        lines.sort_by_key(|line| line.health == Health::Up);
+        let names: Vec<Name> = lines.into_iter().map(|line| line.name).collect();
+        for (name, word, reason) in why::explain(client, &names).await {
             for line in self.lines.iter_mut().filter(|line| line.name == name) {
-                line.reason = Some(reason.clone());
+                (line.verdict, line.reason) = (Some(word), Some(reason.clone()));
                 if line.health == Health::Up && word == Word::DiskStalled {
                     line.health = Health::Suspect;
                 }
@@ -269,6 +274,7 @@ fn machine_to_json(line: &Line) -> Value {
         "state": line.health.word(),
         "since": line.since.and_then(|s| now.checked_sub(s)).map(rfc3339),
         "reason": line.reason,
+        "verdict": line.verdict.map(Word::word),
         "synced_slots": line.slots.map(|(_, synced)| synced),
         "slots": line.slots.map(|(slots, _)| slots),
         "version": line.version,
@@ -324,6 +330,7 @@ fn line(
         in_ring,
         since,
         reason,
+        verdict: None,
         version: own.map(|o| o.version.clone()),
         records: own.map(|o| o.records),
         slots: own.map(|o| (o.slots, o.synced_slots)),

@@ -91,6 +91,15 @@ fn one_down_leaves_three_and_says_why_and_since_when() {
 }
 
 #[test]
+fn the_verdict_is_in_the_json_as_a_word_of_why() {
+    let mut summary = summary(9, &[4]);
+    let of = |summary: &Summary| summary.to_json(&view(9), &[])["machines"][3]["verdict"].clone();
+    assert_eq!(of(&summary), Value::Null);
+    summary.lines[3].verdict = Some(Word::DiskFailed);
+    assert_eq!(of(&summary), json!("disk_failed"));
+}
+
+#[test]
 fn four_down_leave_none_and_five_stop_keys() {
     assert!(summary(9, &[4, 5, 6, 7]).headline().1.starts_with("no more machines may fail"));
     let five = summary(9, &[4, 5, 6, 7, 8]);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::health::{Health, Standing};
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
-use crate::clock;
+use crate::clock::unix_ns;
 use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
 use crate::verdict::Testimony;
@@ -187,7 +187,7 @@ impl Link {
     }
 
     pub(super) fn request_id(&self, after: Hlc) -> RequestId {
-        let wall = clock::since_1970().as_nanos() as u64;
+        let wall = unix_ns();
         let mut state = self.state();
         state.clock = wall.max(state.clock + 1).max(after.nanos().saturating_add(1));
         RequestId { time: Hlc::from_nanos(state.clock), random: rand::random() }

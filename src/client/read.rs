@@ -10,6 +10,7 @@ use ennead_ring::{Key, Owners, Reader, SlotSet, quorum_of};
 
 use super::link::{Known, Link, Replies, Reply};
 use super::{CopyAnswer, CopyReport, Error, Record, record};
+use crate::clock;
 
 /// Values up to this long come with every answer; longer ones from one machine only. An answer of this size
 /// still fits one datagram.
@@ -328,5 +329,5 @@ pub(super) async fn copies(
 }
 
 fn wall() -> Hlc {
-    Hlc::from_nanos(crate::clock::since_1970().as_nanos() as u64)
+    Hlc::from_nanos(clock::unix_ns())
 }

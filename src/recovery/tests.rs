@@ -23,6 +23,7 @@ fn config(data: &Path, birth: Birth) -> NodeConfig {
         birth,
         virtual_peers: 64,
         max_value: 8 << 20,
+        request_memory: 256 << 20,
         patience: Duration::from_secs(30),
         move_rate: 32 << 20,
         check_every: Duration::ZERO,

@@ -23,8 +23,9 @@ use super::close::{CloseCode, End, Ended, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
-use super::{Config, Event, Name, Part, To, TransportStats, proof};
+use super::{Config, Event, Name, Part, To, TransportStats, proof, versions};
 use crate::certs::{self, Who};
+use crate::program;
 use crate::supervisor::{self, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
@@ -243,7 +244,7 @@ impl Shared {
         Hello {
             role: self.config.role,
             cluster: self.cluster.get().copied(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: program::version().to_owned(),
             run: self.config.run,
         }
     }
@@ -422,6 +423,9 @@ impl Shared {
             Refused { code, reason: end.text, how: end.how }
         };
         let connection = connecting.await.map_err(|e| ended(&e))?;
+        if versions::differ(&connection) {
+            return Err(ended(&versions::say(&connection, &self.config.wire).await));
+        }
         let refuse = |code: CloseCode, reason: String| {
             connection.close(code.number(), cut(&reason).as_bytes());
             Refused::by_us(code, reason)
@@ -558,6 +562,10 @@ impl Shared {
             connection.close(code.number(), cut(&reason).as_bytes());
             Refused::by_us(code, reason)
         };
+        if versions::differ(&connection) {
+            let why = versions::hear(&connection, &self.config.wire).await;
+            return Err(refuse(CloseCode::WrongVersion, why));
+        }
         let lost = |error: NoHello| match error {
             NoHello::Bad(code, why) => refuse(code, why),
             NoHello::Ended => match connection.close_reason() {

@@ -17,10 +17,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::versions::INTRODUCTION;
 use super::{Config, TransportError};
 use crate::certs::Identity;
 use crate::clock;
-use crate::wire::ALPN;
 
 /// The default receive buffer of the system drops packets at 1,024 requests outstanding.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -143,7 +143,7 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![config.identity.certificate().clone()], config.identity.key().clone_key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     // Every connection proves anew who it is: no tickets, and no data before the handshake.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
@@ -166,7 +166,7 @@ fn client(config: &Config) -> Result<ClientConfig, TransportError> {
             vec![config.identity.certificate().clone()],
             config.identity.key().clone_key(),
         )?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| TransportError::NoInitialCipher)?;

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
-use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
+use crate::verdict::{
+    Before, EndKind, Ended, Ending, Happened, Knock, Knocked, Met, Offset, Own, Seen, Silence, Word,
+};
 
 #[path = "../../ring/tests/any/mod.rs"]
 mod any_message;
@@ -102,15 +104,34 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         version,
         ended,
     });
-    let own = (any::<u64>(), any::<u64>(), ".{0,20}", any::<u32>(), any::<u8>(), option::of(before))
-        .prop_map(|(run, ms, version, stalled_ms, load, before)| Own {
+    let words = [Word::Paused, Word::DiskStalled, Word::Killed, Word::Upgraded, Word::Left];
+    let happened = (0..5usize, any::<u64>(), any::<u64>(), any::<u64>(), ".{0,60}").prop_map(
+        move |(word, from_ms, until_ms, run, what)| Happened {
+            word: words[word],
+            from_ms,
+            until_ms,
+            run,
+            what,
+        },
+    );
+    let own = (
+        any::<u64>(),
+        any::<u64>(),
+        ".{0,20}",
+        any::<(u32, u8, u64)>(),
+        option::of(before),
+        vec(happened, 0..4),
+    )
+        .prop_map(|(run, ms, version, (stalled_ms, load, refused), before, past)| Own {
             run,
             uptime_ms: ms,
             version,
             stalled_ms,
             load,
+            refused,
             unwell_ms: ms,
             before,
+            past,
         });
     let ending = || {
         let kinds = [EndKind::Farewell, EndKind::Incompatible, EndKind::Silence, EndKind::Other];
@@ -127,15 +148,21 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         .prop_map(|(run, version, ago_ms, farewell)| Met { run, version, ago_ms, farewell });
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
     let heard = (state, any::<u64>(), vec(name(), 0..9), option::of(any::<u64>()));
+    let silence = (any::<u64>(), any::<u64>(), any::<u64>(), option::of(knock.clone()))
+        .prop_map(|(for_ms, ago_ms, run, knock)| Silence { for_ms, ago_ms, run, knock });
+    let clock = (any::<i64>(), any::<u64>(), option::of(any::<u64>()))
+        .prop_map(|(ms, ago_ms, far_ms)| Offset { ms, ago_ms, far_ms });
     let ends = (option::of(ending()), option::of(ending()), option::of(knock), vec(met, 0..3));
     let rest = (
         option::of((any::<u32>(), any::<u8>(), any::<u64>())),
         option::of(".{0,60}"),
         option::of((any::<bool>(), any::<u64>())),
         option::of(any::<u64>()),
+        option::of(silence),
+        option::of(clock),
     );
     let seen = (heard, ends, rest).prop_map(
-        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms))| {
+        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms, silence, clock))| {
             let (state, silent_ms, by, heard_ms) = heard;
             Seen {
                 state,
@@ -147,6 +174,8 @@ fn testimony() -> impl Strategy<Value = Testimony> {
                 end,
                 farewell,
                 knock,
+                silence,
+                clock,
                 unwell,
                 last_words,
                 gone,
@@ -168,7 +197,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(role, cluster, version, run)| Frame::Hello(Hello { role, cluster, version, run })),
         8 => envelope().prop_map(|envelope| Frame::Ring(Box::new(envelope))),
         1 => any::<u64>().prop_map(Frame::Ping),
-        1 => any::<u64>().prop_map(Frame::Pong),
+        1 => any::<(u64, u64)>().prop_map(|(number, wall_ms)| Frame::Pong { number, wall_ms }),
         1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
         1 => Just(Frame::HealthAsk),
         1 => vec(name(), 0..9).prop_map(|shunned| Frame::HealthTold { shunned }),
@@ -268,7 +297,7 @@ fn the_bytes_of_version_two_stay_as_they_are() {
         [&[20, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1, 251, 0x7b, 0x25, 5, 1, 1, 5][..], b"0.1.0", &[9]].concat();
     assert_eq!(bytes_of(&[Frame::Hello(hello)]), expected);
     assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
-    assert_eq!(&bytes_of(&[Frame::Pong(3)])[..], [2, 0, 0, 0, 3, 3]);
+    assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
     assert_eq!(&bytes_of(&[Frame::StatusAsk { ask: 3 }])[..], [2, 0, 0, 0, 4, 3]);
     let ask = Message::ViewAsk { ask: Ask(3) };
     let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: ask }));

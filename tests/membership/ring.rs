@@ -110,7 +110,7 @@ impl Ring {
             .arg(self.data(index))
             .arg("--certs")
             .arg(self.certs())
-            .arg("--test-slow-disk")
+            .arg("--test-faults")
             .arg("--test-clock")
             .arg(self.clock(index))
             .args(birth)
