@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ennead_ring::placement::Ring;
 use ennead_ring::{Chain, Epoch, Incarnation, Key, Machine, MemberState, Name, SlotSet, View, quorum_of};
 
 /// A view that was decided, and what follows from it.
@@ -19,7 +18,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     fn new(view: Arc<View>, keys: &[Key]) -> Self {
-        let ring = Ring::of(&view);
+        let ring = view.ring();
         let all: Vec<_> =
             keys.iter().map(|key| ring.owners(&Chain::of(key.as_bytes(), view.slots()))).collect();
         let owners = all.iter().map(|o| (1..=view.slots()).map(|s| o.owner(s) as usize).collect()).collect();
