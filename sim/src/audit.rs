@@ -21,7 +21,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note(|| "healed".to_string());
         self.faulty = false;
-        self.uncut();
+        self.cuts.clear();
         let stay = self.profile.stay_down && self.born() && !self.profile.moves();
         let away: Vec<usize> = if stay { self.may_be_missing() } else { Vec::new() };
         for m in 0..self.computers.len() {
@@ -123,7 +123,7 @@ impl World {
             // ceiling of each restart, and the bound of what was collected with them.
             let Profile { client_skew, skew, tick, .. } = self.profile;
             let ahead = (client_skew + skew + tick + 3_600 * SEC) as i64;
-            let mut client = Client::new(0, ahead, self.keys.len());
+            let mut client = Client::new(0, ahead);
             client.scripted = true;
             let script = [
                 Script::Get,

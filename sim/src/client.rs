@@ -3,7 +3,7 @@
 //! Like the real one (`src/client/`) it computes owners by the newest view that it knows, and asks for a newer one when
 //! an answer bears a higher epoch or two tries fail (section 12).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(crate) struct Client {
     token: u64,
     doing: Option<Doing>,
     /// The last version it was told of each key: what it compares with.
-    versions: Vec<u64>,
+    versions: HashMap<usize, u64, foldhash::fast::FixedState>,
     /// The newest view it knows.
     known: Option<Rc<Seen>>,
     /// It asked for a newer one then.
@@ -82,7 +82,7 @@ struct Direct {
 }
 
 impl Client {
-    pub(crate) fn new(left: u32, skew: i64, keys: usize) -> Self {
+    pub(crate) fn new(left: u32, skew: i64) -> Self {
         Self {
             left,
             script: VecDeque::new(),
@@ -91,7 +91,7 @@ impl Client {
             last_time: Hlc::ZERO,
             token: 0,
             doing: None,
-            versions: vec![0; keys],
+            versions: HashMap::default(),
             known: None,
             refreshing: None,
         }
@@ -217,7 +217,7 @@ impl World {
         } else if self.clients[c].left > 0 {
             self.clients[c].left -= 1;
             key = self.rng.random_range(0..self.profile.keys);
-            let known = self.clients[c].versions[key];
+            let known = self.clients[c].versions.get(&key).copied().unwrap_or(0);
             let condition = if !self.rng.random_bool(f64::from(self.profile.compares) / 100.0) {
                 If::Any
             } else if known == 0 || self.rng.random_bool(0.3) {
@@ -289,7 +289,7 @@ impl World {
     }
 
     fn direct_ask(&mut self, c: usize, key: usize, owner: usize, ask: Ask) {
-        let message = Message::Read { ask, key: self.keys[key].clone(), inline: 1 << 20 };
+        let message = Message::Read { ask, key: self.keys.get(key).clone(), inline: 1 << 20 };
         self.client_sends(c, owner, message);
     }
 
@@ -338,7 +338,8 @@ impl World {
             if stray { self.rng.random_range(0..self.profile.machines) } else { owners[slot % owners.len()] };
         // An auditor measures the cluster, not its own luck in finding who is up.
         let to = if self.clients[c].scripted { self.someone_up(to) } else { to };
-        let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
+        let message =
+            Message::Request { ask, key: self.keys.get(key).clone(), op: wish, within, handed: false };
         self.client_sends(c, to, message);
         self.client_timer(c, patience);
     }
@@ -394,7 +395,7 @@ impl World {
             _ => None,
         };
         if let Some(version) = told {
-            self.clients[c].versions[doing.key] = version;
+            self.clients[c].versions.insert(doing.key, version);
         }
         self.client_start(c);
     }

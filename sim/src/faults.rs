@@ -110,6 +110,10 @@ pub struct Profile {
     pub survive: f64,
     /// How often a restart finds a key's record unreadable.
     pub rot: f64,
+    /// The founders begin as members of view 1; else it is born first.
+    pub born: bool,
+    /// Every node looks at its whole state after every input.
+    pub check: bool,
     /// Faults during birth too.
     pub dirty_birth: bool,
     /// Clocks so far off that nothing can be promised about progress.
@@ -202,6 +206,8 @@ impl Profile {
             load: 200 * US,
             survive: 0.5,
             rot: 0.0,
+            born: false,
+            check: true,
             dirty_birth: false,
             doomed: false,
             stay_down: false,

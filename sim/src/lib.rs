@@ -8,22 +8,24 @@
 //! | `disk` | what survives a crash |
 //! | `network` | what becomes of a message on its way |
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
-//! | `strike` | faults as they strike |
+//! | `strike`, `cuts` | faults as they strike; links that are cut |
 //! | `members` | machines that come, go, die and come back |
 //! | `views` | the views there were, which are settled, who is lost |
-//! | `claims` | what must be true at every moment |
+//! | `claims`, `asked` | what must be true at every moment |
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker` | was the key one register? |
 //! | `report` | what a run tells |
 
+mod asked;
 mod audit;
 pub mod checker;
 mod chosen;
 mod claims;
 mod client;
 mod computer;
+mod cuts;
 mod disk;
 mod events;
 mod faults;

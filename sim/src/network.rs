@@ -67,7 +67,7 @@ impl World {
             let after = self.delay();
             self.schedule(after, forged);
         }
-        if self.cut[from][to] || self.rng.random_bool(self.profile.drop) {
+        if self.is_cut(from, to) || self.rng.random_bool(self.profile.drop) {
             return;
         }
         if !once && self.rng.random_bool(self.profile.duplicate) {

@@ -71,7 +71,7 @@ impl World {
             }
             Fault::Uncut => {
                 self.note(|| "all links mended".to_string());
-                self.uncut();
+                self.cuts.clear();
             }
             Fault::Crash => {
                 if self.rng.random_bool(self.profile.power_cut) {
@@ -120,39 +120,6 @@ impl World {
                     self.schedule(0, Event::Inside { machine: m, life, input });
                 }
             }
-        }
-    }
-
-    /// Cuts some links, for up to so long.
-    fn sever(&mut self, m: usize, longest: u64) {
-        self.counts.cuts += 1;
-        let ends = self.cut.len();
-        let kind = self.rng.random_range(0..5);
-        let odds = self.rng.random_range(0.05..0.6);
-        let side: Vec<bool> = (0..ends).map(|_| self.rng.random_bool(0.5)).collect();
-        for from in 0..ends {
-            for to in 0..ends {
-                let cut = match kind {
-                    // One machine, from everybody; or only what it says, or only what it hears.
-                    0 => from == m || to == m,
-                    1 => from == m,
-                    2 => to == m,
-                    // Two camps.
-                    3 => side[from] != side[to],
-                    // Any links.
-                    _ => self.rng.random_bool(odds),
-                };
-                self.cut[from][to] |= cut && from != to;
-            }
-        }
-        let after = log_uniform(&mut self.rng, 10 * MS, longest);
-        self.note(|| format!("cut: kind {kind}, s{}, for {} ms", m + 1, after / MS));
-        self.schedule(after, Event::Fault(Fault::Uncut));
-    }
-
-    pub(super) fn uncut(&mut self) {
-        for row in &mut self.cut {
-            row.fill(false);
         }
     }
 }

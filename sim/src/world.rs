@@ -2,24 +2,30 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ennead_ring::effect::{Effect, Input};
 use ennead_ring::node::Birth;
-use ennead_ring::{Epoch, Incarnation, Key, Machine, Name};
+use ennead_ring::view::DEFAULT_PORT;
+use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::SEC;
+use crate::asked::Asked;
 use crate::checker::{self, Op};
 use crate::chosen::Chosen;
 use crate::client::Client;
 use crate::computer::{Computer, Role};
+use crate::cuts::Cut;
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Scheduled};
 use crate::faults::Profile;
 use crate::report::{Counts, Failure, Report};
-use crate::views::Views;
+use crate::views::{Keys, Views};
 
 /// November 2026: where the wall clocks start.
 const BIRTH: i128 = 1_795_000_000_000_000_000;
@@ -32,7 +38,7 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) now: u64,
     pub(crate) clients: Vec<Client>,
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Keys,
     pub(crate) views: Views,
     pub(super) chosen: Vec<Chosen>,
     /// The founders are members all.
@@ -42,7 +48,7 @@ pub(crate) struct World {
     /// Dead machines that the operator wants removed.
     pub(super) removals: Vec<Machine>,
     /// The key of each question that a machine asked another.
-    pub(super) asked: HashMap<u64, u8, foldhash::fast::FixedState>,
+    pub(super) asked: Asked,
     pub(crate) histories: Vec<Vec<Op>>,
     /// Puts with an expiry: key, value, start.
     pub(crate) expiring: Vec<(usize, u64, u64)>,
@@ -57,8 +63,7 @@ pub(crate) struct World {
     values: u64,
     pub(super) steps: u64,
     pub(super) digest: u64,
-    /// `cut[from][to]`; clients come after the machines.
-    pub(super) cut: Vec<Vec<bool>>,
+    pub(super) cuts: Vec<Cut>,
     pub(super) faulty: bool,
     failure: Option<String>,
     pub(super) effects: Vec<Effect>,
@@ -109,13 +114,18 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
     Err(Failure { seed, moving, step, at, what, trace })
 }
 
+/// 10.0.0.1 is the first.
+fn address(i: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(10 << 24 | i as u32)
+}
+
 impl World {
     fn new(mut rng: StdRng, mut profile: Profile, trace: bool) -> Self {
         if !profile.moves() {
             profile.founders = profile.machines;
         }
         let names: Vec<Name> =
-            (1..=profile.machines).map(|i| format!("10.0.0.{i}").parse().expect("a name")).collect();
+            (1..=profile.machines).map(|i| Name::new((address(i), DEFAULT_PORT).into())).collect();
         let skew = |rng: &mut StdRng, most: u64| {
             if most == 0 { 0 } else { rng.random_range(-(most as i64)..=most as i64) }
         };
@@ -144,12 +154,9 @@ impl World {
             })
             .collect();
         let clients: Vec<Client> = (0..profile.clients)
-            .map(|_| Client::new(profile.calls, skew(&mut rng, profile.client_skew), profile.keys))
+            .map(|_| Client::new(profile.calls, skew(&mut rng, profile.client_skew)))
             .collect();
-        let keys: Vec<Key> =
-            (0..profile.keys).map(|i| Key::new(format!("key-{i}")).expect("a key")).collect();
-        // An auditor for each key joins when all is healed.
-        let ends = profile.machines + profile.clients + profile.keys;
+        let keys = Keys::new(profile.keys, profile.slots);
         Self {
             now: 0,
             clients,
@@ -158,7 +165,7 @@ impl World {
             founded: false,
             ever: HashSet::new(),
             removals: Vec::new(),
-            asked: HashMap::default(),
+            asked: Asked::default(),
             histories: vec![Vec::new(); keys.len()],
             keys,
             expiring: Vec::new(),
@@ -173,7 +180,7 @@ impl World {
             values: 0,
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,
-            cut: vec![vec![false; ends]; ends],
+            cuts: Vec::new(),
             faulty: profile.dirty_birth,
             failure: None,
             effects: Vec::new(),
@@ -185,6 +192,9 @@ impl World {
 
     /// One life of the world: birth, load and faults, healing, audit, judgement.
     fn live(&mut self) -> Result<(), String> {
+        if self.profile.born {
+            self.give_birth()?;
+        }
         for m in 0..self.profile.founders {
             self.start(m);
         }
@@ -203,7 +213,9 @@ impl World {
             self.client_start(c);
         }
         let span = self.now + self.profile.span;
-        self.run_while(LONGEST, |w| w.now < span || !w.clients.iter().all(Client::idle))?;
+        self.run_while(LONGEST.max(self.profile.span), |w| {
+            w.now < span || !w.clients.iter().all(Client::idle)
+        })?;
         self.heal();
         // Whoever had not finished may do so now; then the audit.
         for client in &mut self.clients {
@@ -238,6 +250,25 @@ impl World {
             if let Err(fault) = checker::judge(history) {
                 return Err(format!("claim 1: key {key}: {fault}"));
             }
+        }
+        Ok(())
+    }
+
+    /// The founders begin with view 1 on their disks, as after a birth and a power cut: a thousand would take long to
+    /// be born.
+    fn give_birth(&mut self) -> Result<(), String> {
+        let weight = self.profile.weight;
+        let member =
+            |c: &Computer| Member { machine: c.me, weight, next_weight: weight, state: MemberState::Up };
+        let members = self.computers[..self.profile.founders].iter().map(member).collect();
+        let cluster = ClusterId::new(self.rng.random());
+        let view = View::new(cluster, Epoch::FIRST, self.profile.slots, members, Vec::new());
+        let view = Arc::new(view.map_err(|error| error.to_string())?);
+        self.views.adopted(&view, &self.keys)?;
+        for computer in &mut self.computers[..self.profile.founders] {
+            computer.disk.views = vec![view.clone()];
+            let account = &mut computer.disk.account;
+            (account.settled, account.synced) = (Epoch::FIRST, vec![Epoch::FIRST]);
         }
         Ok(())
     }
