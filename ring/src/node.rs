@@ -313,6 +313,11 @@ impl Node {
         [round, birth, probe, warden, sync].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
+    /// Who it is.
+    pub fn machine(&self) -> Machine {
+        self.local.me
+    }
+
     /// The newest view adopted.
     pub fn view(&self) -> Option<&Arc<View>> {
         self.local.newest().map(|p| &p.view)

@@ -72,6 +72,10 @@ impl World {
             return Ok(());
         }
         let begun = self.now;
+        let look = if self.profile.born { SEC } else { 200 * MS };
+        if self.profile.born && self.uneven().is_some() {
+            self.compare_copies();
+        }
         while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
             if self.now > begun + EVEN {
                 return Err(format!(
@@ -79,10 +83,17 @@ impl World {
                     EVEN / SEC
                 ));
             }
-            self.run_while(200 * MS, |_| true)?;
+            self.run_while(look, |_| true)?;
         }
         self.counts.even = self.counts.even.max(self.now - begun);
         Ok(())
+    }
+
+    /// As `kvctl check` does: by itself it happens every ten minutes.
+    fn compare_copies(&mut self) {
+        for m in 0..self.computers.len() {
+            self.at_node(m, |node, now, effects| node.start_check(now, effects));
+        }
     }
 
     fn queue_without_restart(&mut self, m: usize) {

@@ -77,6 +77,7 @@ impl World {
                             self.note(|| format!("a new view, first at s{}: {}", m + 1, brief(&seen.view)));
                             if let Some(before) = before {
                                 self.compare(&before.view, &seen.view);
+                                self.weigh(&before, &seen);
                             }
                             self.nothing_is_forgotten(0..self.keys.len());
                         }

@@ -102,8 +102,15 @@ impl Client {
     }
 }
 
+/// A number tells a value from all others; the rest makes it as long as values are.
+fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
+    let mut bytes = vec![0; size.max(8)];
+    bytes[..8].copy_from_slice(&value.to_be_bytes());
+    bytes.into()
+}
+
 fn value_of(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes.try_into().expect("clients store eight bytes"))
+    u64::from_be_bytes(*bytes.first_chunk().expect("clients store eight bytes or more"))
 }
 
 impl World {
@@ -215,8 +222,8 @@ impl World {
                 Script::Delete => Call::Delete(If::Any),
             };
         } else if self.clients[c].left > 0 {
-            self.clients[c].left -= 1;
-            key = self.rng.random_range(0..self.profile.keys);
+            self.clients[c].left -= u32::from(!self.profile.endless);
+            key = self.popular_key();
             let known = self.clients[c].versions.get(&key).copied().unwrap_or(0);
             let condition = if !self.rng.random_bool(f64::from(self.profile.compares) / 100.0) {
                 If::Any
@@ -268,7 +275,7 @@ impl World {
             && !self.clients[c].scripted
             && self.rng.random_bool(self.profile.ttl);
         if expires && let Some(doing) = &mut self.clients[c].doing {
-            doing.ttl = Some(log_uniform(&mut self.rng, 1, 3_000));
+            doing.ttl = Some(log_uniform(&mut self.rng, 1, self.profile.longest_ttl));
         }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
         if direct {
@@ -286,6 +293,13 @@ impl World {
         } else {
             self.try_once(c);
         }
+    }
+
+    /// A key, the first ones more often than the others where the profile says so.
+    fn popular_key(&mut self) -> usize {
+        let Some(&all) = self.popularity.last() else { return self.rng.random_range(0..self.profile.keys) };
+        let dice = self.rng.random_range(0.0..all);
+        self.popularity.partition_point(|&upto| upto <= dice).min(self.profile.keys - 1)
     }
 
     fn direct_ask(&mut self, c: usize, key: usize, owner: usize, ask: Ask) {
@@ -321,7 +335,7 @@ impl World {
                 id: doing.id,
                 again,
                 condition: condition_of(condition),
-                change: Change::Put { value: Arc::from(value.to_be_bytes().as_slice()), ttl: doing.ttl },
+                change: Change::Put { value: bytes_of(value, self.profile.value_size), ttl: doing.ttl },
             }),
             Call::Delete(condition) => Wish::Write(Write {
                 id: doing.id,
@@ -384,6 +398,12 @@ impl World {
                 history.push(Op { reply: Reply::Unknown, end: u64::MAX, ..op });
             }
             _ => history.push(op),
+        }
+        if !self.clients[c].scripted {
+            match reply {
+                Reply::Unknown | Reply::Never => self.metrics.failed += 1,
+                _ => self.metrics.ok += 1,
+            }
         }
         match reply {
             Reply::Unknown => self.counts.unknown += 1,

@@ -41,7 +41,7 @@ impl World {
     /// Cuts some links, for up to so long.
     pub(crate) fn sever(&mut self, machine: usize, longest: u64) {
         self.counts.cuts += 1;
-        let kind = self.rng.random_range(0..5);
+        let kind = self.rng.random_range(0..if self.profile.cut_single { 3 } else { 5 });
         let ends = self.profile.machines + self.clients.len();
         self.cuts.push(match kind {
             0..3 => Cut::One { machine, says: kind != 2, hears: kind != 1 },

@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Another disk, another incarnation.
-    fn renew(&mut self, m: usize, disk: Disk) {
+    pub(super) fn renew(&mut self, m: usize, disk: Disk) {
         let id = self.rng.random_range(1..u64::MAX);
         let computer = &mut self.computers[m];
         computer.me.incarnation = Incarnation::new(id);
@@ -113,6 +113,7 @@ impl World {
 
     fn lose(&mut self, m: usize) {
         self.views.lose(self.computers[m].me);
+        self.metrics.lost += 1;
         self.computers[m].role = Role::Dead;
         self.crash(m);
     }
@@ -165,6 +166,9 @@ impl World {
     /// Once a second: repeats what is not done yet, and switches off who is not needed any more.
     pub(super) fn operate(&mut self) {
         self.schedule(SEC, Event::Operator);
+        if self.profile.churn_every > 0 {
+            self.replace_the_dead();
+        }
         let Some(newest) = self.views.newest.clone() else { return };
         for m in 0..self.computers.len() {
             let machine = self.computers[m].me;

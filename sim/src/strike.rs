@@ -24,6 +24,8 @@ impl World {
             Fault::BackUp,
             Fault::Freeze,
             Fault::Split,
+            Fault::Churn,
+            Fault::Stall,
         ] {
             self.next_fault(fault);
         }
@@ -46,6 +48,8 @@ impl World {
             Fault::BackUp if self.profile.restore > 0.0 => self.profile.wipe_every / 4,
             Fault::Freeze => self.profile.freeze_every,
             Fault::Split => self.profile.split_every,
+            Fault::Churn => self.profile.churn_every,
+            Fault::Stall => self.profile.stall_every,
             Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
         };
         if every > 0 {
@@ -94,6 +98,8 @@ impl World {
             Fault::Wipe => self.wipe(),
             Fault::Reborn(m) => self.reborn(m),
             Fault::BackUp => self.back_up(m),
+            Fault::Churn => self.churn(),
+            Fault::Stall => self.stall(),
             Fault::Freeze => {
                 let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);

@@ -113,13 +113,19 @@ impl Seen {
 
     /// Copies that a change from another view to this one makes necessary, of each key: machines that own a slot now and
     /// owned none before.
-    pub(crate) fn new_owners(&self, before: &Self) -> impl Iterator<Item = (usize, Machine)> + '_ {
-        let former: Vec<Vec<Machine>> =
-            (0..self.owners.len()).map(|k| before.owners_once(k).collect()).collect();
+    pub(crate) fn new_owners<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (usize, Machine)> + 'a {
         (0..self.owners.len()).flat_map(move |k| {
-            let former = former[k].clone();
-            self.owners_once(k).filter(move |m| !former.contains(m)).map(move |m| (k, m))
+            let new = self.owners_once(k).filter(move |m| before.owners_once(k).all(|former| former != *m));
+            new.map(move |m| (k, m))
         })
+    }
+
+    /// The owners of `\0view`, by lowest slot.
+    pub(crate) fn wardens(&self) -> impl Iterator<Item = Machine> + '_ {
+        let chain = Chain::of(b"\0view", self.view.slots());
+        let owners = self.view.ring().owners(&chain);
+        let all: Vec<u32> = owners.machines().collect();
+        all.into_iter().map(|m| self.view.members()[m as usize].machine)
     }
 
     pub(crate) fn in_ring(&self, machine: Machine) -> bool {

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::SEC;
 use crate::asked::Asked;
 use crate::checker::{self, Op};
 use crate::chosen::Chosen;
@@ -24,13 +23,17 @@ use crate::cuts::Cut;
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Scheduled};
 use crate::faults::Profile;
+use crate::measure::{Metrics, Watched};
 use crate::report::{Counts, Failure, Report};
 use crate::views::{Keys, Views};
+use crate::{MS, SEC};
 
 /// November 2026: where the wall clocks start.
 const BIRTH: i128 = 1_795_000_000_000_000_000;
 /// However slow, a run's faults end by then.
 const LONGEST: u64 = 60 * SEC;
+/// Moments of a long run at which it is noted how things stand.
+const SAMPLES: u64 = 600;
 
 /// Everything.
 pub(crate) struct World {
@@ -64,6 +67,10 @@ pub(crate) struct World {
     pub(super) steps: u64,
     pub(super) digest: u64,
     pub(super) cuts: Vec<Cut>,
+    /// How often keys are used, added up; empty: all alike.
+    pub(super) popularity: Vec<f64>,
+    pub(super) metrics: Metrics,
+    pub(super) watched: Vec<Watched>,
     pub(super) faulty: bool,
     failure: Option<String>,
     pub(super) effects: Vec<Effect>,
@@ -80,16 +87,32 @@ thread_local! {
 /// # Errors
 /// A claim did not hold, or something panicked.
 pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool) -> Result<Report, Failure> {
+    run_telling(seed, profile, trace, &mut |_| {})
+}
+
+/// The same, and tells now and then how far it is.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_telling(
+    seed: u64,
+    profile: impl FnOnce(&mut StdRng) -> Profile,
+    trace: bool,
+    told: &mut dyn FnMut(&Metrics),
+) -> Result<Report, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
     let moving = profile.moves();
-    let lines = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let kept = lines.clone();
+    let left = std::rc::Rc::new(std::cell::RefCell::new((Vec::new(), Metrics::default())));
+    let kept = left.clone();
     PROGRESS.set((0, 0));
     let result = catch_unwind(AssertUnwindSafe(move || {
         let mut world = World::new(rng, profile, trace);
-        let result = world.live();
-        *kept.borrow_mut() = world.trace.take().unwrap_or_default();
+        let result = world.live(told);
+        for m in 0..world.computers.len() {
+            world.add_moved(m);
+        }
+        *kept.borrow_mut() = (world.trace.take().unwrap_or_default(), std::mem::take(&mut world.metrics));
         result.map(|()| Report {
             digest: world.digest,
             steps: world.steps,
@@ -97,12 +120,13 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
             counts: Counts { views: world.views.count().saturating_sub(1), ..world.counts },
             probes: std::mem::take(&mut world.probes),
             trace: Vec::new(),
+            metrics: Metrics::default(),
             histories: std::mem::take(&mut world.histories),
         })
     }));
-    let trace = lines.take();
+    let (trace, metrics) = left.take();
     let what = match result {
-        Ok(Ok(report)) => return Ok(Report { trace, ..report }),
+        Ok(Ok(report)) => return Ok(Report { trace, metrics, ..report }),
         Ok(Err(what)) => what,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -111,7 +135,17 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
         }
     };
     let (step, at) = PROGRESS.get();
-    Err(Failure { seed, moving, step, at, what, trace })
+    Err(Failure { seed, moving, step, at, what, trace, metrics: Box::new(metrics) })
+}
+
+/// How often so many keys are used, added up: the n-th as often as n^-s.
+fn popularity(keys: usize, s: f64) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut add = |n: usize| {
+        sum += (n as f64).powf(-s);
+        sum
+    };
+    if s == 0.0 { Vec::new() } else { (1..=keys).map(&mut add).collect() }
 }
 
 /// 10.0.0.1 is the first.
@@ -148,6 +182,7 @@ impl World {
                 mono: 0,
                 skew: skew(&mut rng, profile.skew),
                 paused_until: 0,
+                sending_until: 0,
                 wake: None,
                 restless: 0,
                 waiting: Vec::new(),
@@ -181,6 +216,9 @@ impl World {
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             cuts: Vec::new(),
+            popularity: popularity(profile.keys, profile.zipf),
+            metrics: Metrics::default(),
+            watched: Vec::new(),
             faulty: profile.dirty_birth,
             failure: None,
             effects: Vec::new(),
@@ -191,7 +229,7 @@ impl World {
     }
 
     /// One life of the world: birth, load and faults, healing, audit, judgement.
-    fn live(&mut self) -> Result<(), String> {
+    fn live(&mut self, told: &mut dyn FnMut(&Metrics)) -> Result<(), String> {
         if self.profile.born {
             self.give_birth()?;
         }
@@ -213,9 +251,16 @@ impl World {
             self.client_start(c);
         }
         let span = self.now + self.profile.span;
-        self.run_while(LONGEST.max(self.profile.span), |w| {
-            w.now < span || !w.clients.iter().all(Client::idle)
-        })?;
+        if self.profile.endless {
+            let between = (self.profile.span / SAMPLES).max(100 * MS);
+            while self.now < span {
+                self.run_while(between.min(span - self.now), |_| true)?;
+                self.sample();
+                told(&self.metrics);
+            }
+        } else {
+            self.run_while(LONGEST, |w| w.now < span || !w.clients.iter().all(Client::idle))?;
+        }
         self.heal();
         // Whoever had not finished may do so now; then the audit.
         for client in &mut self.clients {
@@ -375,6 +420,7 @@ impl World {
             Event::Wake { machine, life } => self.wake(machine, life),
             Event::Client { client, token } => self.client_wakes(client, token),
             Event::Operator => self.operate(),
+            Event::Look => self.look(),
             Event::Fault(fault) => {
                 if self.faulty || matches!(fault, Fault::Restart(_)) {
                     self.strike(fault);
