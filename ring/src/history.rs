@@ -8,7 +8,7 @@ use crate::effect::Account;
 use crate::key::Key;
 use crate::message::Purpose;
 use crate::mutant::{Mutant, Rules};
-use crate::placement::{Owners, Ring};
+use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::stamp::Stamp;
@@ -18,9 +18,6 @@ use crate::view::{Epoch, Incarnation, Machine, View};
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) view: Arc<View>,
-    pub(crate) ring: Ring,
-    /// The ring towards which data is copied ahead, where it is another (M1).
-    pub(crate) next: Option<Ring>,
     /// This machine's place among the members; `None` once it is not one of them (V5).
     pub(crate) me: Option<u32>,
 }
@@ -28,7 +25,7 @@ pub(crate) struct Present {
 impl Present {
     pub(crate) fn new(view: Arc<View>, me: Machine) -> Self {
         let index = view.has(me).then(|| view.index_of(me.name)).flatten();
-        Self { ring: Ring::of(&view), next: Ring::next_of(&view), me: index.map(|i| i as u32), view }
+        Self { me: index.map(|i| i as u32), view }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -51,7 +48,7 @@ impl Present {
     }
 
     pub(crate) fn owners(&self, key: &Key) -> Owners {
-        self.ring.owners(&self.chain(key))
+        self.view.ring().owners(&self.chain(key))
     }
 
     pub(crate) fn chain(&self, key: &Key) -> Chain {
@@ -78,7 +75,7 @@ pub(crate) struct History<'a> {
 impl History<'_> {
     /// The owners of a key's slots in each view.
     pub(crate) fn owners(&self, chain: &Chain) -> Vec<Owners> {
-        self.views.iter().map(|p| p.ring.owners(chain)).collect()
+        self.views.iter().map(|p| p.view.ring().owners(chain)).collect()
     }
 
     pub(crate) fn track(&self, machine: Machine, account: &Account) -> Track {
@@ -298,7 +295,8 @@ impl History<'_> {
                 })
             }
             Purpose::Ahead => {
-                let (Some(next), Some(me)) = (&present.next, present.index_of(concern.asker)) else {
+                let (Some(next), Some(me)) = (present.view.next_ring(), present.index_of(concern.asker))
+                else {
                     return false;
                 };
                 // Who owns a slot of the key already has its record.

@@ -33,7 +33,7 @@ use crate::sync::{CheckProgress, Sync, Want};
 use crate::telling::Tellings;
 use crate::turn::{Turn, Vote, Waiting};
 use crate::view::{Epoch, Machine, Name, View};
-use crate::warden::Warden;
+use crate::warden::{Standing, Warden};
 
 /// How a machine without a cluster comes to one (F1).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -317,9 +317,15 @@ impl Node {
         let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
         let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
         let probe = self.detector.wake_at(&self.local).map(|at| (at, Why::Probe));
-        let warden = self.warden.wake_at(&self.local).map(|at| (at, Why::Warden));
+        let warden =
+            self.warden.wake_at(&self.local, self.sync.standing(&self.local)).map(|at| (at, Why::Warden));
         let sync = self.sync.wake_at(&self.local).map(|at| (at, Why::Sync));
         [round, birth, probe, warden, sync].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Who it is.
+    pub fn machine(&self) -> Machine {
+        self.local.me
     }
 
     /// The newest view adopted.
@@ -590,7 +596,8 @@ impl Node {
                 self.warden.on_wish(&mut self.local, now, from, ask, wish, effects);
             }
             Message::Word { synced, warm } if current => {
-                let settled = self.warden.on_word(&mut self.local, machine, synced, warm, effects);
+                let word = Standing { synced, warm };
+                let settled = self.warden.on_word(&mut self.local, member, word, effects);
                 if settled {
                     let epoch = self.local.epoch();
                     self.settle(now, epoch, effects);
@@ -1076,11 +1083,12 @@ impl Node {
         self.detector.on_time(&mut self.local, now, effects);
         if self.local.newest().is_some() {
             let patience = self.local.tuning.patience;
-            let dead = self.detector.dead(&self.local, now, patience);
-            let dead: Vec<Machine> =
-                dead.into_iter().map(|(member, _)| self.local.present().machine(member)).collect();
+            let dead = |local: &Local| -> Vec<Machine> {
+                let dead = self.detector.dead(local, now, patience);
+                dead.into_iter().map(|(member, _)| local.present().machine(member)).collect()
+            };
             let standing = self.sync.standing(&self.local);
-            self.warden.on_time(&mut self.local, now, standing, &dead, effects);
+            self.warden.on_time(&mut self.local, now, standing, dead, effects);
         }
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now.mono {

@@ -112,7 +112,7 @@ impl Sync {
         if present.view.members()[me as usize].in_ring() && !local.is_synced() {
             self.passes.push(Merge::begin(local, now, Purpose::Sync, everyone(local)));
         }
-        match &present.next {
+        match present.view.next_ring() {
             Some(_) => {
                 let ring = present.ring_members().filter(|m| *m != local.me).collect();
                 self.passes.push(Merge::begin(local, now, Purpose::Ahead, ring));
@@ -367,6 +367,6 @@ fn is_for_nothing(local: &Local, key: &Key) -> bool {
     let mine =
         |owners: &crate::placement::Owners| present.me.map_or(SlotSet::EMPTY, |me| owners.slots_of(me));
     let now = owners.last().map_or(SlotSet::EMPTY, mine);
-    let next = present.next.as_ref().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
+    let next = present.view.next_ring().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
     !history.ever_voted(&track, &owners) && now.is_empty() && next.is_empty()
 }

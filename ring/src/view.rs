@@ -11,6 +11,7 @@ use bincode::de::Decoder;
 use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
+use crate::placement::{Ring, Rings};
 use crate::quorum::MAX_SLOTS;
 
 /// The UDP port a machine listens on where its name has none.
@@ -273,6 +274,8 @@ pub struct View {
     forced_out: Vec<Incarnation>,
     /// Of each generation before its own, the last view: the one after which the next generation was forced (F2).
     roots: Vec<Epoch>,
+    /// Computed from the above.
+    rings: Rings,
 }
 
 /// Why some members make no view.
@@ -378,7 +381,7 @@ impl View {
         if let Some(pair) = members.windows(2).find(|p| p[0].machine.name == p[1].machine.name) {
             return Err(ViewError::Twice(pair[1].machine));
         }
-        Ok(Self { cluster, epoch, slots, members, forced_out, roots })
+        Ok(Self { cluster, epoch, slots, members, forced_out, roots, rings: Rings::default() })
     }
 
     /// The view after this one, with these members.
@@ -506,6 +509,16 @@ impl View {
     /// The view that it follows, where it opens a generation (F2).
     pub fn parent(&self) -> Option<Epoch> {
         self.roots.last().copied().filter(|root| root.number.checked_add(1) == Some(self.epoch.number))
+    }
+
+    /// Which machine owns which slot: its up and leaving members with their present weights.
+    pub fn ring(&self) -> &Ring {
+        self.rings.now(self)
+    }
+
+    /// The ring towards which data is copied ahead, where it is another (M1).
+    pub fn next_ring(&self) -> Option<&Ring> {
+        self.rings.next(self)
     }
 
     /// The place of the machine of this name in [`members`](Self::members).

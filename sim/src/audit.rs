@@ -23,7 +23,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note(|| "healed".to_string());
         self.faulty = false;
-        self.uncut();
+        self.cuts.clear();
         let stay = self.profile.stay_down && self.born() && !self.profile.moves();
         let away: Vec<usize> = if stay { self.may_be_missing() } else { Vec::new() };
         for m in 0..self.computers.len() {
@@ -76,6 +76,10 @@ impl World {
             return Ok(());
         }
         let begun = self.now;
+        let look = if self.profile.born { SEC } else { 200 * MS };
+        if self.profile.born && self.uneven().is_some() {
+            self.compare_copies();
+        }
         while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
             if self.now > begun + EVEN {
                 return Err(format!(
@@ -83,10 +87,17 @@ impl World {
                     EVEN / SEC
                 ));
             }
-            self.run_while(200 * MS, |_| true)?;
+            self.run_while(look, |_| true)?;
         }
         self.counts.even = self.counts.even.max(self.now - begun);
         Ok(())
+    }
+
+    /// As `kvctl check` does: by itself it happens every ten minutes.
+    fn compare_copies(&mut self) {
+        for m in 0..self.computers.len() {
+            self.at_node(m, |node, now, effects| node.start_check(now, effects));
+        }
     }
 
     fn queue_without_restart(&mut self, m: usize) {
@@ -127,7 +138,7 @@ impl World {
             // ceiling of each restart, and the bound of what was collected with them.
             let Profile { client_skew, skew, tick, .. } = self.profile;
             let ahead = (client_skew + skew + tick + 3_600 * SEC) as i64;
-            let mut client = Client::new(0, ahead, self.keys.len());
+            let mut client = Client::new(0, ahead);
             client.scripted = true;
             let script = [
                 Script::Get,

@@ -148,7 +148,7 @@ impl World {
     pub(super) fn charge(&mut self) {
         let at = self.stamp();
         for key in 0..self.keys.len() {
-            if !self.views.may_have_lost(&self.keys[key]) {
+            if !self.views.may_have_lost(self.keys.get(key)) {
                 self.met("spared by a forced recovery");
                 continue;
             }

@@ -7,6 +7,7 @@ use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome}
 use ennead_ring::{Loaded, Node, View};
 
 use crate::checker::Op;
+use crate::measure::Metrics;
 use crate::views::brief;
 use crate::world::World;
 use crate::{MS, SEC};
@@ -49,6 +50,8 @@ pub struct Report {
     pub virtual_time: u64,
     /// How many of what.
     pub counts: Counts,
+    /// Its figures.
+    pub metrics: Metrics,
     /// How often each kind of thing was said.
     pub probes: BTreeMap<&'static str, u64>,
     /// What happened, line by line, where it was wanted.
@@ -74,6 +77,8 @@ pub struct Failure {
     pub what: String,
     /// What happened, line by line, where it was wanted.
     pub trace: Vec<String>,
+    /// Its figures until then.
+    pub metrics: Box<Metrics>,
 }
 
 impl std::fmt::Display for Failure {

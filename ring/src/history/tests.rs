@@ -179,11 +179,11 @@ proptest! {
         let stay = members.iter().filter(|m| m.state != MemberState::Leaving);
         let moved = make(stay.map(|m| Member { weight: m.next_weight, state: MemberState::Up, ..*m }).collect());
         let moves = members.iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight);
-        let next = Ring::next_of(&now);
+        let next = now.next_ring();
         prop_assert_eq!(next.is_some(), moves && moved.is_ok());
         let (Some(next), Ok(moved)) = (next, moved) else { return Ok(()) };
         let chain = Chain::of(format!("{key}").as_bytes(), 9);
-        let (ahead, after) = (next.owners(&chain), Ring::of(&moved).owners(&chain));
+        let (ahead, after) = (next.owners(&chain), moved.ring().owners(&chain));
         for slot in 1..=9 {
             let name = |view: &View, member: u32| view.members()[member as usize].machine;
             prop_assert_eq!(name(&now, ahead.owner(slot)), name(&moved, after.owner(slot)));

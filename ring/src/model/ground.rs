@@ -121,14 +121,14 @@ impl Ground {
         let fits = |key: &Key| {
             let chain = presents[0].chain(key);
             presents.iter().zip(&tables).all(|(present, table)| {
-                let owners = present.ring.owners(&chain);
+                let owners = present.view.ring().owners(&chain);
                 (1..=slots).zip(table).all(|(slot, n)| number_of(present.machine(owners.owner(slot))) == *n)
             })
         };
         let mut keys = (0..3_000_000u32).map(|n| Key::new(format!("{n}")).expect("a key"));
         let key = keys.find(fits).expect("no key is placed so");
         let chain = presents[0].chain(&key);
-        let owners = presents.iter().map(|p| p.ring.owners(&chain)).collect();
+        let owners = presents.iter().map(|p| p.view.ring().owners(&chain)).collect();
         let mut ground =
             Self { size, slots, machines, presents, owners, chain, rules, page, votes: Vec::new() };
         ground.votes = ground.all_votes();
