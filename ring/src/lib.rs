@@ -17,6 +17,7 @@
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
 //! | `forced`, `doubt` | what an operator forces; what shows a machine that it may take part no more |
+//! | `setup`, `cell` | what a machine starts from; one key on it |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
@@ -27,6 +28,7 @@ extern crate std;
 mod acceptor;
 mod answers;
 mod birth;
+mod cell;
 mod coordinator;
 mod decree;
 pub mod detector;
@@ -52,6 +54,7 @@ pub mod quorum;
 pub mod reader;
 mod reading;
 mod register;
+mod setup;
 pub mod stamp;
 mod sync;
 mod telling;
