@@ -270,23 +270,31 @@ impl History<'_> {
         self.views.last().unwrap_or_else(|| unreachable!("there is a present view"))
     }
 
-    /// True if `teller` is to tell of this key. Asker and teller compute the same, so silence about a key that is
-    /// to be told means "none", and about another means nothing.
+    /// True if this machine, whose track is `places`, is to tell of this key. Asker and teller compute the same, so
+    /// silence about a key that is to be told means "none", and about another means nothing.
+    ///
+    /// Views that the teller has forgotten as settled (T2) are forgotten by the asker with its page; as long as the
+    /// asker knows fewer, the teller tells more than is asked for.
     pub(crate) fn is_told(
         &self,
         concern: &Concern<'_>,
         chain: &Chain,
         owners: &[Owners],
-        teller: Machine,
+        (teller, places): (Machine, &Track),
     ) -> bool {
         let present = self.present();
         let (last, now) = (self.views.len() - 1, owners[owners.len() - 1]);
+        let owned = |at: usize| places.0[at].0.is_some_and(|i| owners[at].is_owner(i));
         match concern.purpose {
             Purpose::Sync => {
                 let Some(me) = present.index_of(concern.asker) else { return false };
                 let gained = now.slots_of(me).minus(self.votes(concern.track, owners));
+                // S5: nothing counts of what was held by who owned no slot of the key.
+                if gained.is_empty() || !(0..=last).any(owned) {
+                    return false;
+                }
                 if !concern.handoff || last == 0 {
-                    return !gained.is_empty();
+                    return true;
                 }
                 let before = &self.views[last - 1];
                 gained.iter().any(|slot| {
@@ -300,7 +308,7 @@ impl History<'_> {
                     return false;
                 };
                 // Who owns a slot of the key already has its record.
-                if !now.slots_of(me).is_empty() {
+                if now.is_owner(me) {
                     return false;
                 }
                 let gained = next.owners(chain).slots_of(me);
@@ -311,8 +319,20 @@ impl History<'_> {
                         || concern.without.contains(&owner) && self.first(concern, &now) == Some(teller)
                 })
             }
-            Purpose::Check => self.first(concern, &now) == Some(concern.asker),
+            Purpose::Check => owned(last) && self.first(concern, &now) == Some(concern.asker),
         }
+    }
+
+    /// The slots for which a digest says whether the teller votes for them: those from which the asker may take its
+    /// own over (S6); in a comparison, all that it owns.
+    pub(crate) fn digested(&self, purpose: Purpose, owners: &[Owners], places: &Track) -> SlotSet {
+        let last = self.views.len() - 1;
+        let at = match purpose {
+            Purpose::Sync => last.saturating_sub(1),
+            Purpose::Ahead => return SlotSet::EMPTY,
+            Purpose::Check => last,
+        };
+        places.0[at].0.map_or(SlotSet::EMPTY, |i| owners[at].slots_of(i))
     }
 
     /// The first owner that is not left out.

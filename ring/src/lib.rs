@@ -14,6 +14,7 @@
 //! | [`effect`] | what goes into a node and what comes out |
 //! | [`gossip`], [`detector`] | what machines say of each other; who answers |
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
+//! | [`digest`] | what another is believed to hold, and told only where that is wrong |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
 //! | `forced`, `doubt` | what an operator forces; what shows a machine that it may take part no more |
@@ -32,6 +33,7 @@ mod cell;
 mod coordinator;
 mod decree;
 pub mod detector;
+pub mod digest;
 mod doubt;
 pub mod effect;
 mod fetching;

@@ -230,6 +230,11 @@ impl Local {
         self.history().track(machine, &account)
     }
 
+    /// Another machine's places in the views, whatever it voted for.
+    pub(crate) fn places_of(&self, machine: Machine) -> Track {
+        self.history().track(machine, &Account::default())
+    }
+
     #[cfg(test)]
     pub(crate) fn present_mut(&mut self) -> &mut Present {
         self.views.last_mut().expect("a test has a view")

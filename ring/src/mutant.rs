@@ -104,6 +104,10 @@ pub enum Mutant {
     S5OwnVoid,
     /// S3: a machine that has become synced tells what it held before as if it had been.
     S3Late,
+    /// S3: whatever is claimed of what a machine holds is taken to be right.
+    S3AnyClaim,
+    /// S3: a digest says nothing of votes.
+    S3ClaimVotes,
     /// S5: an owner holds what is proposed before it has been told of the key.
     S5HoldsAll,
     /// S6: every record taken is a vote.
@@ -175,6 +179,8 @@ impl Mutant {
         Self::S5NoBound,
         Self::S5OwnVoid,
         Self::S3Late,
+        Self::S3AnyClaim,
+        Self::S3ClaimVotes,
         Self::S5HoldsAll,
         Self::S6CopyIsVote,
         Self::S7Early,

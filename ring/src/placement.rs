@@ -209,6 +209,11 @@ impl Owners {
         (1..=self.slots).filter(|&slot| self.owner(slot) == member).collect()
     }
 
+    /// True if this member owns any slot.
+    pub fn is_owner(&self, member: u32) -> bool {
+        self.by_slot[..self.slots as usize].contains(&member)
+    }
+
     /// The owners, each once, in order of their lowest slots.
     pub fn machines(&self) -> impl Iterator<Item = u32> + '_ {
         let by_slot = &self.by_slot[..self.slots as usize];

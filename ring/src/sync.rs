@@ -211,7 +211,7 @@ impl Sync {
         end: bool,
         wants: &mut Vec<Want>,
     ) {
-        if self.passes.iter_mut().any(|pass| pass.on_scanned(scan, found, end)) {
+        if self.passes.iter_mut().any(|pass| pass.on_scanned(local, scan, found, end)) {
             return;
         }
         let Some(sweep) = self.sweep.as_mut().filter(|s| s.scan == Some(scan)) else { return };

@@ -210,6 +210,7 @@ fn page(entries: &[&str], upto: Option<&str>) -> Page {
         account: Account { settled: epoch(1), synced: vec![epoch(1)], left: false },
         promised: Ballot::ZERO,
         bound: Default::default(),
+        agreed: 0,
         entries: entries.iter().map(entry).collect(),
         upto: upto.map(key),
         looked: 1,

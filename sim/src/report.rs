@@ -253,9 +253,9 @@ pub(super) fn describe(envelope: &Envelope) -> String {
         Message::Tell { request, .. } => {
             let after = request.after.as_ref().map(|key| key.digest());
             format!(
-                " for {:?} after {after:?}{}, since {:?}{}, without {:?}",
+                " for {:?} after {after:?}, {} claims, since {:?}{}, without {:?}",
                 request.purpose,
-                if request.whole { " whole" } else { "" },
+                request.claims.len(),
                 request.since,
                 if request.handoff { ", handoff" } else { "" },
                 request.without
@@ -275,10 +275,11 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 .collect();
             let account = &page.account;
             format!(
-                ", settled e{}, synced {:?}, bound {}: {}{}",
+                ", settled e{}, synced {:?}, bound {}, agreed {:b}: {}{}",
                 account.settled,
                 account.synced,
                 page.bound.time,
+                page.agreed,
                 entries.join("; "),
                 if page.upto.is_none() { "; the end" } else { "" }
             )

@@ -37,6 +37,8 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5OwnVoid
             | M::S3Late
             | M::S5HoldsAll
+            | M::S3AnyClaim
+            | M::S3ClaimVotes
             | M::S6CopyIsVote
             | M::S7Early
             | M::G2Five

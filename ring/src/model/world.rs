@@ -289,7 +289,10 @@ impl Ground {
             track: &asked,
         };
         let tracks: Vec<(Track, Held)> = (0..self.machines)
-            .filter(|m| history.is_told(&concern, &self.chain, owners, machine(*m)))
+            .filter(|m| {
+                let places = history.track(machine(*m), &account(memory.settled, 0));
+                history.is_told(&concern, &self.chain, owners, (machine(*m), &places))
+            })
             .filter_map(|m| told[usize::from(m)].map(|told| (m, told)))
             .map(|(m, told)| (history.track(machine(m), &account(memory.settled, told.synced)), told.record))
             .collect();

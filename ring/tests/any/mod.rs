@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held, Message, Op,
-    Outcome, Page, Purpose, TellRequest, Wish, Write,
+    Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
+    Message, Op, Outcome, Page, Purpose, TellRequest, Wish, Write,
 };
 use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{
@@ -219,12 +220,15 @@ pub(crate) fn purpose() -> impl Strategy<Value = Purpose> {
 }
 
 fn tell() -> impl Strategy<Value = TellRequest> {
-    let flags = (purpose(), any::<bool>(), any::<bool>());
+    let claim = (option::of(key()), any::<Option<[u8; 16]>>())
+        .prop_map(|(upto, digest)| Claim { upto, digest: digest.map(Digest) });
+    let flags = (purpose(), vec(claim, 0..5), any::<u64>(), any::<bool>());
     (flags, option::of(key()), option::of(epoch()), machines()).prop_map(
-        |((purpose, whole, handoff), after, since, without)| TellRequest {
+        |((purpose, claims, salt, handoff), after, since, without)| TellRequest {
             purpose,
             after,
-            whole,
+            claims,
+            salt,
             since,
             handoff,
             without,
@@ -243,11 +247,12 @@ fn page() -> impl Strategy<Value = Page> {
     );
     let held = prop_oneof![9 => held, 1 => Just(Held::Unreadable)];
     let entry = (key(), held).prop_map(|(key, held)| Entry { key, held });
-    (account(), ballot(), bound(), vec(entry, 0..6), option::of(key()), any::<(u32, u64)>()).prop_map(
-        |(account, promised, bound, entries, upto, (looked, total))| Page {
+    (account(), ballot(), bound(), vec(entry, 0..6), option::of(key()), any::<(u64, u32, u64)>()).prop_map(
+        |(account, promised, bound, entries, upto, (agreed, looked, total))| Page {
             account,
             promised,
             bound,
+            agreed,
             entries,
             upto,
             looked,

@@ -195,6 +195,72 @@ pub(crate) fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
     assert!(now.iter().any(|p| p.account.synced.contains(&epoch(2))), "{now:?}");
 }
 
+/// Machines 1 to 3 are in view 1 and 2, machine 4 is new and has copied these keys ahead.
+fn copied_ahead(keys: &[Key]) -> Stage {
+    let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
+    let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
+    for k in keys {
+        for n in 1..=3 {
+            stage.put(n, k, record(stamp(100, 1), Some("v"), slots_of(&first, k, n)));
+        }
+        if !slots_of(&second, k, 4).is_empty() {
+            stage.put(4, k, record(stamp(100, 1), Some("v"), SlotSet::EMPTY));
+        }
+    }
+    stage
+}
+
+fn some_keys() -> Vec<Key> {
+    (0..300).map(|i| key(&format!("k{i:03}"))).collect()
+}
+
+#[test]
+pub(crate) fn s3_what_is_believed_and_right_is_told_by_its_digest_alone() {
+    let (keys, second) = (some_keys(), view(2, "1 2 3 4"));
+    let mut stage = copied_ahead(&keys);
+    stage.start_all();
+    stage.until(5 * SEC, |s| s.node(4).is_synced());
+    let listed: usize = pages(&stage.log).iter().map(|page| page.entries.len()).sum();
+    assert_eq!(listed, 0, "nothing has to be named");
+    for k in &keys {
+        let votes = stage.holds(4, k).map_or(SlotSet::EMPTY, |r| r.votes);
+        assert_eq!(votes, slots_of(&second, k, 4), "all that it owns was voted for: {k}");
+    }
+}
+
+#[test]
+pub(crate) fn s3_what_is_believed_and_wrong_is_told_as_it_is() {
+    let (keys, second) = (some_keys(), view(2, "1 2 3 4"));
+    let mut stage = copied_ahead(&keys);
+    let first = view(1, "1 2 3");
+    let gained = |k: &&Key| !slots_of(&second, k, 4).is_empty();
+    let changed: Vec<&Key> = keys.iter().filter(gained).step_by(40).collect();
+    for (i, k) in changed.iter().enumerate() {
+        for n in 1..=3 {
+            let votes = slots_of(&first, k, n);
+            match i % 3 {
+                // Written since it was copied.
+                0 => stage.put(n, k, record(stamp(200, 2), Some("w"), votes)),
+                // Held without votes.
+                1 => stage.put(n, k, record(stamp(100, 1), Some("v"), SlotSet::EMPTY)),
+                // Collected, with a bound that speaks of it.
+                _ => drop(stage.at(n).records.remove(*k)),
+            }
+        }
+    }
+    stage.start_all();
+    stage.until(5 * SEC, |s| s.node(4).is_synced());
+    for (i, k) in changed.iter().enumerate() {
+        let held = stage.holds(4, k);
+        let voted = held.as_ref().map_or(SlotSet::EMPTY, |r| r.votes);
+        match i % 3 {
+            0 => assert_eq!(held.map(|r| (r.stamp, r.votes)), Some((stamp(200, 2), slots_of(&second, k, 4)))),
+            1 => assert_eq!(voted, SlotSet::EMPTY, "a copy of hearsay is no vote"),
+            _ => assert_eq!(held, None, "what it held from before counts for nothing"),
+        }
+    }
+}
+
 // -- S4 ----------------------------------------------------------------------------------------------
 
 #[test]

@@ -124,7 +124,8 @@ pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Opt
     let request = TellRequest {
         purpose: Purpose::Sync,
         after: None,
-        whole: false,
+        claims: Vec::new(),
+        salt: 0,
         since: Some(Epoch::FIRST),
         handoff: false,
         without: Vec::new(),
@@ -164,6 +165,7 @@ pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Opt
                             account,
                             promised: Ballot::ZERO,
                             bound: Default::default(),
+                            agreed: 0,
                             entries: Vec::new(),
                             upto: None,
                             looked: 0,
@@ -225,6 +227,7 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
         },
         promised: stamp.ballot,
         bound: Default::default(),
+        agreed: 0,
         entries: if teller == 2 {
             let votes = SlotSet::EMPTY.with(voter);
             let state = whole.then(|| state.clone());
@@ -260,9 +263,14 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
                 Effect::Send { to: Addr::Machine(to), envelope, .. } => {
                     let from = to.incarnation.id();
                     let message = match envelope.message {
-                        Message::Tell { ask, request } if from == 2 || from == 3 => {
-                            Message::Told { ask, page: Box::new(page(from, request.whole, &[1])) }
-                        }
+                        Message::Tell { ask, request } if from == 2 || from == 3 => Message::Told {
+                            ask,
+                            page: Box::new(page(
+                                from,
+                                request.claims.iter().any(|c| c.digest.is_none()),
+                                &[1],
+                            )),
+                        },
                         Message::Fetch { ask, keys } => {
                             let record = ennead_ring::Record {
                                 stamp,
