@@ -753,6 +753,7 @@ impl Merge {
             }
             Held::Unreadable => None,
         });
+        let unreadable = own.as_ref().is_some_and(|o| o.record.is_none()) || !told.is_empty();
         let wall = Hlc::from_nanos(now.wall);
         let expired = own.as_ref().and_then(|o| o.expires).is_some_and(|at| at <= wall);
         let own =
@@ -761,7 +762,7 @@ impl Merge {
         let all = SlotSet::all(owners.slots());
         let Some(best) = copies.iter().map(|c| c.1).max() else {
             // Only unreadable ones: the owners that can read say "none", and five of them are a quorum.
-            if !told.is_empty() {
+            if unreadable {
                 self.unlike += 1;
                 acts.push(Act::Settle(key.clone()));
             }
