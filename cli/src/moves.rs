@@ -164,6 +164,7 @@ pub(crate) fn to_json(moves: &[Move]) -> Value {
 fn purpose_word(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Sync => "sync",
+        Purpose::Copy => "copy",
         Purpose::Ahead => "ahead",
         Purpose::Check => "check",
     }

@@ -289,8 +289,9 @@ impl History<'_> {
             Purpose::Sync => {
                 let Some(me) = present.index_of(concern.asker) else { return false };
                 let gained = now.slots_of(me).minus(self.votes(concern.track, owners));
-                // S5: nothing counts of what was held by who owned no slot of the key.
-                if gained.is_empty() || !(0..=last).any(owned) {
+                // S4 is about earlier views: who owned no slot of the key in one is not needed for it. Often he is about to
+                // sync himself, and what he has copied so far would spoil claims.
+                if gained.is_empty() || !(0..last.max(1)).any(owned) {
                     return false;
                 }
                 if !concern.handoff || last == 0 {
@@ -319,6 +320,22 @@ impl History<'_> {
                         || concern.without.contains(&owner) && self.first(concern, &now) == Some(teller)
                 })
             }
+            Purpose::Copy => {
+                let Some(me) = present.index_of(concern.asker).filter(|me| now.is_owner(*me)) else {
+                    return false;
+                };
+                // Who owned a slot of the key in the last settled view has its record, and so has who votes for one.
+                let had = concern.track.0[0].0.is_some_and(|i| owners[0].is_owner(i));
+                if had
+                    || last == 0
+                    || !self.votes(concern.track, owners).intersection(now.slots_of(me)).is_empty()
+                {
+                    return false;
+                }
+                let mut able = owners[0].machines().map(|m| self.views[0].machine(m));
+                let able = able.find(|m| present.index_of(*m).is_some() && !concern.without.contains(m));
+                able == Some(teller)
+            }
             Purpose::Check => owned(last) && self.first(concern, &now) == Some(concern.asker),
         }
     }
@@ -329,7 +346,7 @@ impl History<'_> {
         let last = self.views.len() - 1;
         let at = match purpose {
             Purpose::Sync => last.saturating_sub(1),
-            Purpose::Ahead => return SlotSet::EMPTY,
+            Purpose::Ahead | Purpose::Copy => return SlotSet::EMPTY,
             Purpose::Check => last,
         };
         places.0[at].0.map_or(SlotSet::EMPTY, |i| owners[at].slots_of(i))

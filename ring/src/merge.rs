@@ -367,7 +367,7 @@ impl Merge {
             teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
             teller.source.buffer.extend(entries);
         }
-        if self.purpose != Purpose::Sync {
+        if matches!(self.purpose, Purpose::Ahead | Purpose::Check) {
             // A token bucket: side work leaves the disks and the network to clients.
             let cost = (bytes as u64 + 4096).saturating_mul(1_000_000_000) / local.tuning.move_rate.max(1);
             self.not_before = self.not_before.max(now.mono).plus(cost);
@@ -520,14 +520,16 @@ impl Merge {
         let mut changed = false;
         for teller in &mut self.tellers {
             let present = local.present().index_of(teller.machine);
+            let answers = || {
+                let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
+                let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
+                !teller.out && told && !self.fetches.iter().any(unheard)
+            };
             let alive = match present {
-                Some(member) => local.is_alive(member),
+                // What is copied first is copied for speed: nobody is waited for.
+                Some(member) => local.is_alive(member) && (self.purpose != Purpose::Copy || answers()),
                 // No longer a member: nobody probes it. It is heard while it answers.
-                None => {
-                    let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
-                    let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
-                    !teller.out && told && !self.fetches.iter().any(unheard)
-                }
+                None => answers(),
             };
             if !alive && !teller.out {
                 teller.out = true;
@@ -568,7 +570,7 @@ impl Merge {
     fn may_go_on(&self, local: &Local) -> bool {
         match self.purpose {
             Purpose::Sync => self.is_covered_without(local, &self.without),
-            Purpose::Ahead => true,
+            Purpose::Ahead | Purpose::Copy => true,
             Purpose::Check => self.without.is_empty(),
         }
     }
@@ -592,7 +594,7 @@ impl Merge {
         match self.purpose {
             Purpose::Check => self.compare(local, now, key, own, &told, acts),
             // Nobody has it for this machine: whatever is held stays as it is.
-            Purpose::Ahead if told.is_empty() => {}
+            Purpose::Ahead | Purpose::Copy if told.is_empty() => {}
             _ if matches!(own, Some(Owned { record: None, .. })) => {
                 // R3: mute for this key, until a round that did without it has written it anew.
             }
@@ -698,7 +700,7 @@ impl Merge {
         }
         let mine = Telling { track: &self.mine, record: own };
         match self.purpose {
-            Purpose::Ahead => {
+            Purpose::Ahead | Purpose::Copy => {
                 // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.
                 let concerns = others.iter().any(|t| t.record.is_some());
                 let best = others.iter().filter_map(|t| t.record).map(|(stamp, _)| stamp).max();
@@ -861,7 +863,8 @@ impl Merge {
         let request = TellRequest {
             purpose: self.purpose,
             after,
-            claims: beliefs.claims(self.purpose != Purpose::Check, local.rules),
+            // Elsewhere many tell of a key: its state is fetched from one.
+            claims: beliefs.claims(matches!(self.purpose, Purpose::Ahead | Purpose::Copy), local.rules),
             salt,
             since: self.since,
             handoff: self.handoff,

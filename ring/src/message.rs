@@ -204,6 +204,8 @@ pub enum Purpose {
     Sync,
     /// M1: to hold, before it owns them, what the slots of its next ring hold.
     Ahead,
+    /// M1, of the ring there is: to hold what an owner should, before that is synced.
+    Copy,
     /// To see that all copies of the keys it is the first owner of are alike and voted for.
     Check,
 }

@@ -12,7 +12,7 @@ use crate::merge::{Act, Merge, Move};
 use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Record, Stamp};
-use crate::view::Machine;
+use crate::view::{Machine, MemberState, View};
 use crate::warden::Standing;
 
 const SEC: u64 = 1_000_000_000;
@@ -50,6 +50,8 @@ pub(crate) struct Sync {
     passes: Vec<Merge>,
     /// This machine has copied ahead for the present view, or has nothing to.
     warm: bool,
+    /// The next ring that it has copied ahead for.
+    copied: Option<Vec<(Machine, u32)>>,
     /// Settling rounds under way, by the number of the request.
     settling: BTreeSet<Ask>,
     to_settle: Vec<Key>,
@@ -85,6 +87,7 @@ impl Sync {
         let mut sync = Self {
             passes: Vec::new(),
             warm: false,
+            copied: None,
             settling: BTreeSet::new(),
             to_settle: Vec::new(),
             check_at: now.mono.plus(local.tuning.check_every),
@@ -110,8 +113,14 @@ impl Sync {
         let present = local.present();
         let Some(me) = present.me else { return };
         if present.view.members()[me as usize].in_ring() && !local.is_synced() {
-            self.passes.push(Merge::begin(local, now, Purpose::Sync, everyone(local)));
+            let pass = match &self.copied {
+                // M2: only stamps and votes are missing.
+                Some(ring) if *ring == ring_of(&present.view) => sync(local, now),
+                _ => copy(local, now),
+            };
+            self.passes.push(pass);
         }
+        self.copied = None;
         match present.view.next_ring() {
             Some(_) => {
                 let ring = present.ring_members().filter(|m| *m != local.me).collect();
@@ -292,7 +301,15 @@ impl Sync {
                 local.become_synced(pass.promised, pass.bound, effects);
                 wants.push(Want::Synced);
             }
-            Purpose::Ahead => self.warm = true,
+            Purpose::Copy => {
+                let mut next = sync(local, now);
+                next.advance(local, now, effects, &mut Vec::new());
+                self.passes.push(next);
+            }
+            Purpose::Ahead => {
+                self.warm = true;
+                self.copied = Some(next_ring_of(&local.present().view));
+            }
             Purpose::Check => {
                 let progress = pass.progress();
                 (self.progress.looked, self.progress.unlike) = (progress.keys, pass.unlike);
@@ -343,11 +360,34 @@ impl Sync {
 
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
         local.newest()?;
-        let passes = self.passes.iter().filter_map(Merge::wake_at);
+        // See `advance`: settling rounds that end wake a comparison that waits.
+        let waits = |pass: &Merge| pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+        let passes = self.passes.iter().filter(|pass| !waits(pass)).filter_map(Merge::wake_at);
         let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
         let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);
         passes.chain(sweep).chain(check).min()
     }
+}
+
+/// What an owner should hold and does not is copied as plain data, from one machine a key; what the others tell then costs
+/// digests. Told at once by all, it would cost a stamp from each.
+fn copy(local: &Local, now: Now) -> Merge {
+    let members = local.present().view.members().iter().map(|m| m.machine).filter(|m| *m != local.me);
+    Merge::begin(local, now, Purpose::Copy, members.collect())
+}
+
+fn sync(local: &Local, now: Now) -> Merge {
+    Merge::begin(local, now, Purpose::Sync, everyone(local))
+}
+
+fn ring_of(view: &View) -> Vec<(Machine, u32)> {
+    view.members().iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.weight)).collect()
+}
+
+/// M1: the ring of the view in which all that is announced is done.
+fn next_ring_of(view: &View) -> Vec<(Machine, u32)> {
+    let stays = view.members().iter().filter(|m| m.state != MemberState::Leaving);
+    stays.map(|m| (m.machine, m.next_weight)).collect()
 }
 
 /// S2: the members, and whoever else owned slots in views not yet settled.

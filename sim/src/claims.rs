@@ -221,6 +221,7 @@ impl World {
             Message::Tell { request, .. } => {
                 let what = match request.purpose {
                     Purpose::Ahead => "copies ahead",
+                    Purpose::Copy => "copies first",
                     Purpose::Check => "checks",
                     Purpose::Sync if !request.without.is_empty() => "sync by recovery",
                     Purpose::Sync if request.handoff => "sync by handoff",

@@ -216,8 +216,8 @@ proptest! {
             };
             let places = history.track(machine(n), &Account::default());
             let told = history.is_told(&concern, &chain, &owners, (machine(n), &places));
-            // S5: nothing counts of what it holds who owned no slot of the key in any of the views.
-            let owned = (0..=last).any(|v| (1..=9).any(|s| owner(v, s) == machine(n)));
+            // S4: nobody needs him who owned no slot of the key in any earlier view.
+            let owned = (0..last).any(|v| (1..=9).any(|s| owner(v, s) == machine(n)));
             prop_assert_eq!(told, owned && gained.iter().any(needed), "machine {}", n);
         }
     }

@@ -216,7 +216,7 @@ fn wish() -> impl Strategy<Value = Wish> {
 }
 
 pub(crate) fn purpose() -> impl Strategy<Value = Purpose> {
-    prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Check)]
+    prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Copy), Just(Purpose::Check)]
 }
 
 fn tell() -> impl Strategy<Value = TellRequest> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ennead_ring::message::{Answer, Held, Message, Page, TellRequest};
+use ennead_ring::message::{Answer, Ask, Held, Message, Page, Purpose, TellRequest};
 use ennead_ring::{Account, Key, Record, SlotSet, View};
 
 use super::stage::{MS, SEC, Said, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
@@ -38,6 +38,13 @@ fn pages(said: &[Said]) -> Vec<Page> {
         _ => None,
     };
     said.iter().filter_map(page).collect()
+}
+
+fn ask_of(said: &Said) -> Option<Ask> {
+    match said.envelope.message {
+        Message::Tell { ask, .. } | Message::Told { ask, .. } => Some(ask),
+        _ => None,
+    }
 }
 
 fn requests(stage: &Stage, from: u64) -> Vec<(Said, TellRequest)> {
@@ -114,8 +121,10 @@ pub(crate) fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_
     let mut stage = Stage::new([5]);
     stage.place(5, &[view(1, "1 2 3 6+"), view(2, "1 2 4"), view(3, "2 4 5")], 1, &[]);
     stage.start_all();
-    stage.wait(MS);
-    let asked: BTreeSet<u64> = (1..=6).filter(|n| !stage.said(5, *n, "tell").is_empty()).collect();
+    // Nobody answers: nothing is copied first.
+    stage.wait(3 * SEC);
+    let asks = |n: &u64| requests(&stage, 5).iter().any(|(s, r)| s.is(5, *n) && r.purpose == Purpose::Sync);
+    let asked: BTreeSet<u64> = (1..=6).filter(asks).collect();
     assert_eq!(asked, BTreeSet::from([1, 2, 3, 4]));
 }
 
@@ -276,8 +285,12 @@ pub(crate) fn s4_handoff_the_owner_before_alone_covers_everything() {
     stage.start_all();
     stage.until(5 * SEC, |s| s.node(4).is_synced());
     let requests = requests(&stage, 4);
-    assert!(!requests.is_empty() && requests.iter().all(|(_, r)| r.handoff));
-    for said in stage.log.iter().filter(|s| s.is(0, 4) && s.kind() == "told") {
+    let mut sync = requests.iter().filter(|(_, r)| r.purpose == Purpose::Sync).peekable();
+    assert!(sync.peek().is_some() && sync.all(|(_, r)| r.handoff));
+    let copies = requests.iter().filter(|(_, r)| r.purpose == Purpose::Copy);
+    let copies: Vec<Ask> = copies.filter_map(|(said, _)| ask_of(said)).collect();
+    let told = |s: &&Said| s.is(0, 4) && s.kind() == "told" && ask_of(s).is_none_or(|a| !copies.contains(&a));
+    for said in stage.log.iter().filter(told) {
         let teller = (1..=3).find(|n| said.is(*n, 4)).expect("a teller");
         for entry in pages(std::slice::from_ref(said)).iter().flat_map(|p| &p.entries) {
             let gained = slots_of(&second, &entry.key, 4);
