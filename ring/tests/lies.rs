@@ -313,7 +313,8 @@ fn a_page_out_of_order_or_beyond_its_end_or_for_anothers_question_is_no_page() {
     victim.hear(2, epoch(2), Message::Told { ask, page: Box::new(good) });
     assert_ne!(moved(&victim), before);
     // It claimed 2^64 keys, and its neighbours do too: what people are shown is a number all the same.
-    for n in 3..=10 {
+    // (9 is no member any more: nothing is copied from it.)
+    for n in (3..=10).filter(|n| *n != 9) {
         let ask = victim.asked(n, "tell");
         victim.hear(n, epoch(2), Message::Told { ask, page: Box::new(page(&[], None)) });
     }
