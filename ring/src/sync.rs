@@ -371,9 +371,11 @@ impl Sync {
 
 /// What an owner should hold and does not is copied as plain data, from one machine a key; what the others tell then costs
 /// digests. Told at once by all, it would cost a stamp from each.
+/// From the owners in the last settled view that are still there.
 fn copy(local: &Local, now: Now) -> Merge {
-    let members = local.present().view.members().iter().map(|m| m.machine).filter(|m| *m != local.me);
-    Merge::begin(local, now, Purpose::Copy, members.collect())
+    let owners = local.history().views.first().into_iter().flat_map(|p| p.ring_members());
+    let there = owners.filter(|m| *m != local.me && local.present().index_of(*m).is_some());
+    Merge::begin(local, now, Purpose::Copy, there.collect())
 }
 
 fn sync(local: &Local, now: Now) -> Merge {
@@ -390,9 +392,12 @@ fn next_ring_of(view: &View) -> Vec<(Machine, u32)> {
     stays.map(|m| (m.machine, m.next_weight)).collect()
 }
 
-/// S2: the members, and whoever else owned slots in views not yet settled.
+/// S2: whoever owned slots in views before the present one. A machine that owns some for the first time has nothing to
+/// tell (S4), and nobody waits for its disk.
 fn everyone(local: &Local) -> Vec<Machine> {
-    let all: BTreeSet<Machine> = local.history().views.iter().flat_map(|p| p.ring_members()).collect();
+    let views = local.history().views;
+    let earlier = &views[..(views.len() - 1).max(1)];
+    let all: BTreeSet<Machine> = earlier.iter().flat_map(|p| p.ring_members()).collect();
     all.into_iter().filter(|m| *m != local.me).collect()
 }
 
