@@ -104,13 +104,15 @@ async fn inside_the_namespaces() {
     // Machines that have just started trust their own clockwork little, and wait longer for answers.
     tokio::time::sleep(Duration::from_secs(5)).await;
 
-    // Every packet to it is dropped: the host cannot say a word.
+    // Every packet to it and from it is dropped: the host cannot say a word.
     iptables(&prefix, 2, "-P INPUT DROP");
+    iptables(&prefix, 2, "-P OUTPUT DROP");
     until(&client, name(2), &[Some(Word::Unreachable)], SOON).await;
     // Longer than a doubt.
     tokio::time::sleep(Duration::from_secs(3)).await;
+    iptables(&prefix, 2, "-P OUTPUT ACCEPT");
     iptables(&prefix, 2, "-P INPUT ACCEPT");
-    // It is heard again, and what it was is still told. What it sent got through: some may have heard it meanwhile.
+    // It is heard again, and what it was is still told. Who hears it a little later than others calls it cut off from some.
     let begun = Instant::now();
     let verdict = loop {
         let verdict = until_well(&client, name(2)).await;
@@ -170,6 +172,7 @@ async fn three_at_once() {
     machines[2].signal("STOP");
     std::fs::write(folder.path().join("5/slow-disk"), "400").expect("a file");
     iptables(&prefix, 7, "-P INPUT DROP");
+    iptables(&prefix, 7, "-P OUTPUT DROP");
     tokio::join!(
         until(&client, name(3), &[Some(Word::Paused)], SOON),
         until(&client, name(5), &[Some(Word::DiskStalled)], SOON),
