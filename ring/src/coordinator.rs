@@ -100,7 +100,8 @@ impl Coordinator {
         self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
         let favourite = self.favourite.as_ref().filter(|f| f.until > turn.now.mono).map(|f| f.member);
         match favourite.filter(|member| turn.local.is_well(*member)).or_else(|| turn.heir()) {
-            Some(to) if !waiting.handed => self.hand_over(turn, to, waiting),
+            // Where five are not there, a write that stays here has an outcome: it changed nothing (C4).
+            Some(to) if !waiting.handed && turn.has_quorum_alive() => self.hand_over(turn, to, waiting),
             _ => self.waiting.push_back(waiting),
         }
         self.advance(turn);
@@ -108,7 +109,7 @@ impl Coordinator {
 
     /// This machine is not well any more: what it has not begun to propose goes to an owner that is.
     pub(crate) fn give_away(&mut self, turn: &mut Turn<'_>) {
-        let Some(to) = turn.heir() else { return };
+        let Some(to) = turn.heir().filter(|_| turn.has_quorum_alive()) else { return };
         if matches!(self.stage, Stage::Preparing(_)) {
             self.stand_down(turn);
         }
@@ -264,7 +265,11 @@ impl Coordinator {
         let by = turn.local.present().proposer(self.beat.by);
         match by {
             Some(m) if Some(m) == turn.local.present().me => {}
-            Some(m) if !turn.owners.slots_of(m).is_empty() && turn.local.is_well(m) => {
+            Some(m)
+                if !turn.owners.slots_of(m).is_empty()
+                    && turn.local.is_well(m)
+                    && turn.has_quorum_alive() =>
+            {
                 self.hand_all_over(turn, m);
                 self.rest(turn);
             }
