@@ -42,6 +42,9 @@ const PROVEN: Duration = Duration::from_secs(1);
 /// only if that never comes, so that two ends that disagree are left with one connection and not with none.
 const GRACE: Duration = Duration::from_secs(1);
 const GRACE_OF_HIGHER: Duration = Duration::from_secs(5);
+/// The same of a client: a machine answers a request on the connection that it came on, and a coordinator that lacks votes
+/// answers when the request's time is over.
+const GRACE_OF_CLIENT: Duration = Duration::from_secs(60);
 /// Ups and downs of one machine that may wait to be told; in the middle of more, pairs are left out.
 const NOTICES: usize = 16;
 /// How long `close` waits for what is queued, and for the other ends to hear of it.
@@ -751,7 +754,8 @@ impl Shared {
         }
         let grace = match self.me() {
             Some(me) if me > name => GRACE_OF_HIGHER,
-            _ => GRACE,
+            Some(_) => GRACE,
+            None => GRACE_OF_CLIENT,
         };
         let shared = self.clone();
         self.runtime.spawn(async move {
