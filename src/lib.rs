@@ -1,5 +1,6 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
+pub mod arcs;
 pub mod certs;
 pub mod client;
 pub mod cluster;
@@ -9,6 +10,7 @@ mod evidence;
 mod farewell;
 mod health;
 mod knock;
+pub mod moving;
 pub mod node;
 pub mod plan;
 mod progress;
@@ -17,6 +19,7 @@ mod run_file;
 mod runtime;
 pub mod status;
 pub mod storage;
+pub mod summary;
 mod supervisor;
 pub mod transport;
 pub mod units;

@@ -1,9 +1,8 @@
 //! Why a machine failed: the verdict in a sentence, what it rests on, and the crash report.
 
+use ennead::Name;
 use ennead::crash::{Report, rfc3339};
 use ennead::verdict::{Verdict as Judgement, Word};
-use ennead::{Client, Name};
-use tokio::task::JoinSet;
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -26,30 +25,6 @@ pub(crate) async fn run(machine: Name, global: &Global, output: &mut Output) -> 
     }
     let known = judgement.up || judgement.word.is_some();
     Ok(if known { Verdict::Yes } else { Verdict::No })
-}
-
-/// Most machines of a status that are asked about.
-const EXPLAINED: usize = 32;
-
-/// Of each of these machines, what is wrong with it now, in a word and a sentence; nothing of one that is well.
-pub(crate) async fn explain(
-    client: &Client,
-    machines: impl Iterator<Item = Name>,
-) -> Vec<(Name, Word, String)> {
-    let mut asking = JoinSet::new();
-    for name in machines.take(EXPLAINED) {
-        let client = client.clone();
-        asking.spawn(async move { client.why(name).await });
-    }
-    let judged = asking.join_all().await.into_iter().flatten();
-    let bad = judged.filter_map(|j| {
-        let word = j.word?;
-        // What it has got over is for `kvctl why` to tell.
-        let now =
-            !j.up || matches!(word, Word::DiskStalled | Word::Overloaded | Word::Clock | Word::Partitioned);
-        now.then(|| (j.machine, word, format!("{}: {}", word.word(), j.sentence)))
-    });
-    bad.collect()
 }
 
 fn to_text(judgement: &Judgement, output: &Output) -> String {

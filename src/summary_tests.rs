@@ -1,6 +1,6 @@
 //! What status says of clusters in various states.
 
-use ennead::status::{CheckStatus, PeerState, PeerStatus};
+use crate::status::{CheckStatus, PeerState, PeerStatus};
 use ennead_ring::{ClusterId, Incarnation, Machine, Member};
 
 use super::*;
