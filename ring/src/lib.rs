@@ -16,6 +16,7 @@
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
+//! | [`counts`] | what a machine counts of its work, for whoever looks from outside |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
@@ -24,6 +25,7 @@ extern crate alloc;
 mod acceptor;
 mod birth;
 mod coordinator;
+pub mod counts;
 mod decree;
 pub mod detector;
 pub mod effect;

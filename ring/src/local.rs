@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::counts::Counts;
 use crate::effect::{Account, Change, Effect, Limits, Now, Ticket};
 use crate::history::{History, Present, Track};
 use crate::key::Key;
@@ -55,6 +56,8 @@ pub(crate) struct Local {
     pub(crate) doubted: Vec<Name>,
     /// Members that say they are not well.
     pub(crate) unwell: Vec<Name>,
+    /// Work done, for whoever looks from outside.
+    pub(crate) counts: Counts,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -96,6 +99,7 @@ impl Local {
             unreachable: Vec::new(),
             doubted: Vec::new(),
             unwell: Vec::new(),
+            counts: Counts::default(),
             rng,
             rules,
         };
