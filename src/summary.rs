@@ -216,6 +216,7 @@ impl Summary {
             "tolerates": self.tolerates().unwrap_or(0),
             "healthy": self.healthy(),
             "summary": self.headline().1,
+            "mood": self.headline().0.word(),
             "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
             "moves": moving::to_json(moves),
         })

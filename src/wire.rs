@@ -16,7 +16,7 @@ use crate::status::{CheckStatus, MachineStatus};
 use crate::verdict::Testimony;
 
 /// The version of the wire, as the handshake of a connection names it.
-pub const ALPN: &[u8] = b"ennead/2";
+pub const ALPN: &[u8] = b"ennead/3";
 /// Longest frame that any endpoint takes, in bytes: a value of 64 MiB and what goes around it.
 pub const MAX_FRAME: usize = 64 * 1024 * 1024 + AROUND;
 /// Room for what goes around a value in a frame, in bytes: the longest key, the requests remembered, the ids.
@@ -157,7 +157,7 @@ pub enum WireError {
         want: usize,
     },
     /// The bytes are no frame of this version.
-    #[error("not a frame of ennead/1: {0}")]
+    #[error("not a frame of ennead/3: {0}")]
     Malformed(String),
     /// A frame, and something after it.
     #[error("{left} bytes after the end of a frame")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
 use ennead_ring::view::{Epoch, Name};
-use ennead_ring::{Standing, Suspect};
+use ennead_ring::{Health, Standing, Suspect};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Core, now};
@@ -50,6 +50,13 @@ impl Beat {
     }
 }
 
+impl Beat {
+    /// How this machine was at the last beat.
+    pub(super) fn health(&self, now: Instant) -> Health {
+        self.pulse.health(now).0
+    }
+}
+
 impl Core<'_> {
     /// Reads this machine's pulse, if it is time to.
     pub(super) fn beat(&mut self) {
@@ -69,7 +76,7 @@ impl Core<'_> {
             }
         }
         if let Some(crash) = &self.parts.why.crash {
-            crash.set_restarts(self.parts.part_restarts);
+            crash.set_restarts(self.parts.restarts.iter().sum());
         }
         self.parts.why.evidence.silent(self.silent());
         self.input(Input::Health(health));

@@ -13,7 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
+use crate::status::{CheckStatus, Figures, MoveStatus, PeerState, PeerStatus};
 use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
 
 // ---- Any frame there can be
@@ -246,6 +246,12 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 moves,
                 check,
                 taken_bytes: records,
+                figures: Figures {
+                    wall_ms: uptime_ms,
+                    writes: records,
+                    failed: u64::from(clients),
+                    ..Figures::default()
+                },
             }
         },
     )

@@ -45,7 +45,7 @@ async fn a_truncated_frame_is_refused() {
 
 #[tokio::test]
 async fn garbage_is_refused() {
-    harmful(&framed(&[0xff; 50]), false, CloseCode::BadFrame, "not a frame of ennead/1").await;
+    harmful(&framed(&[0xff; 50]), false, CloseCode::BadFrame, "not a frame of ennead/3").await;
     harmful(&framed(&[]), false, CloseCode::BadFrame, "it ends too early").await;
 }
 
