@@ -1,6 +1,7 @@
 //! Finds a coordinator, asks five owners, retries under one request id.
 
 mod error;
+mod health;
 mod link;
 mod operate;
 mod read;
@@ -377,7 +378,7 @@ impl Client {
 
     /// F2, the last resort: these machines are gone for good, and five slots of some keys with them. `survivor` is told:
     /// the most advanced of those that are left (its epoch is in its [`status`](Self::status)). Where no five warden
-    /// slots are left it writes the next view by itself: nobody else may then be told the same.
+    /// slots are left, it asks all that are left to agree to the next view.
     ///
     /// Acknowledged writes may be lost. `Ok` is to be repeated until [`view`](Self::view) shows it, as for a wish.
     ///

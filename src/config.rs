@@ -36,7 +36,7 @@ struct Setting {
 
 /// The settings, in the order in which they are printed.
 #[rustfmt::skip]
-const SETTINGS: [Setting; 19] = [
+const SETTINGS: [Setting; 20] = [
     Setting { name: "listen", value: "IP[:PORT]", default: None,
         help: "Address to listen on, UDP; port 9595 if none is given" },
     Setting { name: "advertise", value: "IP[:PORT]", default: None,
@@ -57,6 +57,8 @@ const SETTINGS: [Setting; 19] = [
         help: "Positions on the ring: this machine's share of the keys, against the others'" },
     Setting { name: "max-value", value: "SIZE", default: Some("8MiB"),
         help: "Longest value accepted from a client, at most 8MiB" },
+    Setting { name: "request-memory", value: "SIZE", default: Some("256MiB"),
+        help: "Memory for requests that are not answered yet; above it this machine refuses more as overloaded" },
     Setting { name: "patience", value: "TIME", default: Some("30s"),
         help: "How long a machine is down before the others drop it and restore its copies; longer than a restart takes" },
     Setting { name: "move-rate", value: "SIZE", default: Some("32MiB"),
@@ -285,6 +287,7 @@ impl Settings {
             join: self.read("join", names)?,
             virtual_peers: self.read("virtual-peers", within(1, MAX_WEIGHT as u64))?,
             max_value: self.read("max-value", value_size)?,
+            request_memory: self.read("request-memory", memory)?,
             patience: self.read("patience", patience)?,
             move_rate: self.read("move-rate", rate)?,
             check_every: self.read("check-every", time)?,
@@ -345,6 +348,7 @@ impl Settings {
                 birth,
                 virtual_peers: self.needed("virtual-peers", values.virtual_peers)? as u32,
                 max_value: self.needed("max-value", values.max_value)?,
+                request_memory: self.needed("request-memory", values.request_memory)?,
                 patience: self.needed("patience", values.patience)?,
                 move_rate: self.needed("move-rate", values.move_rate)?,
                 check_every: self.needed("check-every", values.check_every)?,
@@ -399,6 +403,7 @@ pub(crate) struct Values {
     join: Option<Vec<Name>>,
     virtual_peers: Option<u64>,
     max_value: Option<usize>,
+    request_memory: Option<usize>,
     patience: Option<Duration>,
     move_rate: Option<u64>,
     check_every: Option<Duration>,
@@ -459,6 +464,14 @@ fn patience(text: &str) -> Result<Duration, String> {
     match time(text)? {
         time if time < Duration::from_secs(1) => Err("write 1s or more, such as 30s".to_string()),
         time => Ok(time),
+    }
+}
+
+/// Reads an amount of memory.
+fn memory(text: &str) -> Result<usize, String> {
+    match units::size(text).map_err(|e| e.to_string())? {
+        bytes if bytes < 64 << 10 => Err("write 64KiB or more, such as 256MiB".to_string()),
+        bytes => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
     }
 }
 

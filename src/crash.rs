@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Once, Weak};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::view::Machine;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 
+use crate::clock::unix_ms;
+use crate::program;
 use crate::supervisor::last_words;
 
 /// Longest report, in bytes of JSON: a backtrace is cut in its middle to fit.
@@ -248,11 +250,6 @@ fn last_lines() -> Vec<String> {
     LAST.try_lock().map(|last| last.iter().cloned().collect()).unwrap_or_default()
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
 /// A time as people and programs read it, in UTC.
 pub fn rfc3339(ms: u64) -> String {
     let at = time::OffsetDateTime::from_unix_timestamp((ms / 1000) as i64);
@@ -353,7 +350,7 @@ impl Context {
             part: part_of(&thread).to_owned(),
             thread,
             log: last_lines(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             restarts: self.restarts.load(Relaxed),
             machine: self.machine.name.to_string(),

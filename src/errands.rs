@@ -14,6 +14,7 @@ use ennead_ring::view::Name;
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock;
 use crate::crash::{self, Context, Report};
 
 /// Errands that may wait for the core loop.
@@ -72,7 +73,7 @@ impl Errands {
             let Some(value) = change(found.as_ref().map(|f| &*f.value)) else { return Ok(()) };
             let condition = found.map_or(Condition::Absent, |f| Condition::Version(f.version));
             let id = RequestId {
-                time: Hlc::from_nanos(crash::unix_ms().saturating_mul(1_000_000)),
+                time: Hlc::from_nanos(clock::unix_ms().saturating_mul(1_000_000)),
                 random: rand::random(),
             };
             let change = Change::Put { value: value.into(), ttl: None };

@@ -10,7 +10,7 @@ use ennead_ring::view::{MemberState, Name, View};
 
 use crate::knock::{knock, knock_for_long};
 use crate::transport::Ended;
-use crate::verdict::{EndKind, Ending, Knock, Knocked, Met, Seen};
+use crate::verdict::{EndKind, Ending, FAR_OFF, Knock, Knocked, Met, Offset, Seen, Silence};
 
 /// Machines that are no members any more, and are remembered.
 const GONE: usize = 64;
@@ -20,6 +20,8 @@ const WORDS: usize = 16;
 const BETWEEN: Duration = Duration::from_secs(1);
 /// How long the answer to a long knock counts.
 const LONG_FOR: Duration = Duration::from_secs(6);
+/// A silence that was over sooner was a doubt, and no more.
+const DOUBT: Duration = Duration::from_millis(1_500);
 /// Knocks under way at once.
 const AT_ONCE: usize = 16;
 
@@ -49,6 +51,46 @@ struct Of {
     last_words: Option<String>,
     member: Option<MemberState>,
     gone: Option<(bool, Instant)>,
+    /// Since when it is silent.
+    silent: Option<Instant>,
+    /// What the first knock in it said: the last may have come when it was heard again already.
+    first: Option<(Knocked, Knocked, Instant)>,
+    /// Its last silence.
+    silence: Option<Silent>,
+    clock: Option<Clock>,
+}
+
+/// A silence that is over.
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    since: Instant,
+    until: Instant,
+    /// Which run fell silent.
+    run: u64,
+    /// What the first knock said.
+    knock: Option<(Knocked, Knocked, Instant)>,
+}
+
+/// How far its clock is ahead of ours.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    ahead_ms: i64,
+    at: Instant,
+    /// Since when it is far off.
+    far: Option<Instant>,
+}
+
+impl Of {
+    /// It is heard again.
+    fn heard(&mut self) {
+        let now = Instant::now();
+        if let Some(since) = self.silent.take().filter(|since| now.duration_since(*since) >= DOUBT) {
+            let run = self.runs.first().map_or(0, |run| run.run);
+            self.silence = Some(Silent { since, until: now, run, knock: self.first });
+        }
+        // What they said is over.
+        (self.first, self.knock, self.long) = (None, None, None);
+    }
 }
 
 #[derive(Debug)]
@@ -90,9 +132,11 @@ impl Evidence {
     pub(crate) fn met(&self, name: Name, run: u64, version: &str) {
         let mut table = self.table();
         let of = table.of.entry(name).or_default();
+        of.heard();
         (of.lost, of.end, of.farewell, of.knock, of.long) = (None, None, None, None, None);
         if of.runs.first().is_none_or(|r| r.run != run) {
             let met = Run { run, version: version.to_owned(), met: Instant::now(), farewell: false };
+            of.clock = None;
             of.runs.insert(0, met);
             of.runs.truncate(2);
             of.last_words = None;
@@ -147,7 +191,36 @@ impl Evidence {
 
     /// Who does not answer at present: whom to knock at.
     pub(crate) fn silent(&self, names: Vec<Name>) {
-        self.table().silent = names;
+        let mut table = self.table();
+        for (name, of) in &mut table.of {
+            match names.contains(name) {
+                true => _ = of.silent.get_or_insert_with(Instant::now),
+                false => of.heard(),
+            }
+        }
+        table.silent = names;
+    }
+
+    /// So far its clock is ahead of ours. True if it has just been found to be far off.
+    pub(crate) fn clock(&self, name: Name, ahead_ms: i64) -> bool {
+        let mut table = self.table();
+        let of = table.of.entry(name).or_default();
+        let (now, was) = (Instant::now(), of.clock.and_then(|clock| clock.far));
+        let far = (ahead_ms.abs() >= FAR_OFF).then(|| was.unwrap_or(now));
+        of.clock = Some(Clock { ahead_ms, at: now, far });
+        far.is_some() && was.is_none()
+    }
+
+    /// How far this machine's own clock is ahead of the middle of all, if enough others have told theirs.
+    pub(crate) fn own_clock(&self) -> Option<i64> {
+        let table = self.table();
+        let mut all: Vec<i64> = table.of.values().filter_map(|of| Some(of.clock?.ahead_ms)).collect();
+        if all.len() < 2 {
+            return None;
+        }
+        all.push(0);
+        all.sort_unstable();
+        all.get(all.len() / 2).map(|middle| -middle)
     }
 
     /// All that has been seen of a machine.
@@ -164,6 +237,8 @@ impl Evidence {
             end: None,
             farewell: None,
             knock: None,
+            silence: None,
+            clock: None,
             unwell,
             last_words: None,
             gone: None,
@@ -188,6 +263,17 @@ impl Evidence {
                 ago_ms: age(*at),
             });
             seen.knock = of.knock.map(|(port, host, at)| Knock { port, host, ago_ms: age(at) });
+            seen.silence = of.silence.map(|Silent { since, until, run, knock }| Silence {
+                for_ms: until.duration_since(since).as_millis() as u64,
+                ago_ms: age(until),
+                run,
+                knock: knock.map(|(port, host, at)| Knock { port, host, ago_ms: age(at) }),
+            });
+            seen.clock = of.clock.map(|clock| Offset {
+                ms: clock.ahead_ms,
+                ago_ms: age(clock.at),
+                far_ms: clock.far.map(age),
+            });
             seen.last_words.clone_from(&of.last_words);
             seen.gone = of.gone.map(|(planned, at)| (planned, age(at)));
         }
@@ -222,6 +308,7 @@ impl Evidence {
             host = said;
         }
         of.knock = Some((port, host, Instant::now()));
+        of.first = of.first.or(of.knock);
         host != Knocked::Refused && !std::mem::replace(&mut of.knocking, true)
     }
 

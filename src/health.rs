@@ -1,4 +1,5 @@
-//! How this machine does: what its disk takes for an fsync against what it used to, and how busy its loop is.
+//! How this machine does: what its disk takes for an fsync against what it used to, how busy its loop is, and whether it
+//! refuses work.
 //!
 //! Probes do not touch the disk, so a machine whose fsyncs hang answers them all and is of no use: the data path is
 //! evidence too.
@@ -32,8 +33,10 @@ const LAG: Duration = Duration::from_millis(1_000);
 /// Readings over time.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// Fsync times as counted when each reading was made.
-    readings: VecDeque<(Instant, Histogram)>,
+    /// Fsync times, and requests refused, as counted when each reading was made.
+    readings: VecDeque<(Instant, Histogram, u64)>,
+    /// Requests refused lately.
+    refused: u64,
     /// What was usual before the readings there are, in microseconds; 0 if nothing is known.
     usual: u64,
     /// Since when it is as it is.
@@ -47,6 +50,7 @@ impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             readings: VecDeque::new(),
+            refused: 0,
             usual: 0,
             since: now,
             health: Health::default(),
@@ -59,18 +63,31 @@ impl Pulse {
         (self.health, now.saturating_duration_since(self.since))
     }
 
-    /// Takes a reading: of the fsyncs counted so far, the one under way, and how late the loop is.
+    /// Requests refused lately.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// This machine stood still: what took long until now says nothing of its disk.
+    pub(crate) fn begin_anew(&mut self, now: Instant, fsyncs: &Histogram, refused: u64) -> Health {
+        self.readings.clear();
+        self.read(now, fsyncs, None, Duration::ZERO, refused)
+    }
+
+    /// Takes a reading: of the fsyncs counted so far, the one under way, how late the loop is, and the requests refused
+    /// so far.
     pub(crate) fn read(
         &mut self,
         now: Instant,
         fsyncs: &Histogram,
         running: Option<Duration>,
         late: Duration,
+        refused: u64,
     ) -> Health {
-        while self.readings.front().is_some_and(|(at, _)| now.duration_since(*at) > LATELY)
+        while self.readings.front().is_some_and(|(at, ..)| now.duration_since(*at) > LATELY)
             || self.readings.len() >= READINGS
         {
-            if let Some((_, old)) = self.readings.pop_front() {
+            if let Some((_, old, _)) = self.readings.pop_front() {
                 // While it is slow, slowness does not become usual.
                 let usual = quantile(&old, 50);
                 if self.health.stalled_ms == 0 && usual > 0 {
@@ -78,8 +95,10 @@ impl Pulse {
                 }
             }
         }
-        let before = self.readings.front().map_or(*fsyncs, |(_, old)| *old);
-        self.readings.push_back((now, *fsyncs));
+        let (before, refused_before) =
+            self.readings.front().map_or((*fsyncs, refused), |(_, old, refused)| (*old, *refused));
+        self.readings.push_back((now, *fsyncs, refused));
+        self.refused = refused.saturating_sub(refused_before);
         let mut lately = [0; 32];
         for (lately, (now, before)) in lately.iter_mut().zip(fsyncs.iter().zip(before)) {
             *lately = now.saturating_sub(before);
@@ -101,6 +120,8 @@ impl Pulse {
         };
         let late = std::mem::replace(&mut self.late, late).min(late);
         let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
+        // Who refuses work is full, however well its loop does.
+        let load = if self.refused > 0 { load.max(100) } else { load };
         let health =
             Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
         let changed =
@@ -142,7 +163,7 @@ mod tests {
         for _ in 0..seconds * 4 {
             counts[micros.ilog2() as usize] += 25;
             *now += Duration::from_millis(250);
-            health = pulse.read(*now, counts, None, Duration::ZERO);
+            health = pulse.read(*now, counts, None, Duration::ZERO, 0);
         }
         health
     }
@@ -175,7 +196,7 @@ mod tests {
         for _ in 0..8 {
             counts[19] += 1;
             now += Duration::from_secs(2);
-            assert_eq!(pulse.read(now, &counts, None, Duration::ZERO).stalled_ms, 0);
+            assert_eq!(pulse.read(now, &counts, None, Duration::ZERO, 0).stalled_ms, 0);
         }
     }
 
@@ -191,17 +212,58 @@ mod tests {
         let now = Instant::now();
         let mut pulse = Pulse::new(now);
         let read = |pulse: &mut Pulse, ms| {
-            pulse.read(now, &[0; 32], Some(Duration::from_millis(ms)), Duration::ZERO).stalled_ms
+            pulse.read(now, &[0; 32], Some(Duration::from_millis(ms)), Duration::ZERO, 0).stalled_ms
         };
         assert_eq!((read(&mut pulse, 900), read(&mut pulse, 1_200)), (0, 1_200));
     }
 
     #[test]
+    fn who_turns_requests_away_is_overloaded_and_is_not_once_it_does_no_more() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(now);
+        let mut read = |turned_away| {
+            now += Duration::from_millis(250);
+            pulse.read(now, &[0; 32], None, Duration::ZERO, turned_away).load
+        };
+        assert_eq!((read(7), read(7)), (0, 0), "what an earlier loop counted is old");
+        assert_eq!(read(9), 100);
+        let then: Vec<u8> = (0..20).map(|_| read(9)).collect();
+        assert!(
+            then[..8].iter().all(|load| *load == 100) && then[16..].iter().all(|load| *load == 0),
+            "{then:?}"
+        );
+    }
+
+    #[test]
     fn a_loop_that_comes_too_late_is_loaded() {
         let mut pulse = Pulse::new(Instant::now());
-        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500));
+        let mut read = || pulse.read(Instant::now(), &[0; 32], None, Duration::from_millis(1_500), 0);
         assert_eq!(read().load, 0, "once is a pause");
         let health = read();
         assert_eq!((health.load, health.is_unwell()), (150, false));
+    }
+
+    #[test]
+    fn a_machine_that_refuses_requests_is_full_until_it_has_not_for_a_while() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(now);
+        let mut read = |refused| {
+            now += Duration::from_millis(250);
+            (pulse.read(now, &[0; 32], None, Duration::ZERO, refused).load, pulse.refused())
+        };
+        assert_eq!((read(7), read(7), read(9)), ((0, 0), (0, 0), (100, 2)));
+        assert!((0..20).map(|_| read(9)).all(|(load, refused)| (load >= 100) == (refused > 0)));
+        assert_eq!(read(9), (0, 0));
+    }
+
+    #[test]
+    fn what_took_long_while_the_machine_stood_still_is_no_stall() {
+        let mut now = Instant::now();
+        let (mut pulse, mut counts) = (Pulse::new(now), [0; 32]);
+        run(&mut pulse, &mut counts, &mut now, 2_000, 60);
+        now += Duration::from_secs(8);
+        counts[22] += 1;
+        assert_eq!(pulse.begin_anew(now, &counts, 0).stalled_ms, 0);
+        assert_eq!(run(&mut pulse, &mut counts, &mut now, 2_000, 2).stalled_ms, 0);
     }
 }

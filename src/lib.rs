@@ -3,17 +3,24 @@
 pub mod arcs;
 pub mod certs;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod crash;
+#[doc(hidden)]
+pub mod decoders;
+mod diary;
 mod errands;
 mod evidence;
 mod farewell;
+#[doc(hidden)]
+pub mod faults;
 mod health;
 pub mod http;
 mod knock;
 pub mod moving;
 pub mod node;
 pub mod plan;
+mod program;
 mod progress;
 mod recovery;
 mod run_file;

@@ -48,8 +48,10 @@ fn main() -> ExitCode {
 fn command() -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let orphan = Arg::new("die-with-parent").long("die-with-parent").action(ArgAction::SetTrue).hide(true);
-    // For tests: see `ennead::storage::slow_by_file`.
-    let slow = Arg::new("test-slow-disk").long("test-slow-disk").action(ArgAction::SetTrue).hide(true);
+    // For tests: see `ennead::faults` and `ennead::clock::wrong_by_file`.
+    let faults = Arg::new("test-faults").long("test-faults").action(ArgAction::SetTrue).hide(true);
+    let clock = Arg::new("test-clock").long("test-clock").value_name("FILE").hide(true);
+    let clock = clock.value_parser(value_parser!(PathBuf));
     let peers = Arg::new("peers")
         .long("peers")
         .value_name("N")
@@ -70,7 +72,7 @@ fn command() -> Command {
                 .about("Runs one machine of a cluster")
                 .after_help("Every flag is also a variable ENNEAD_<FLAG> and a key of the --config file. A flag is\nstronger than the environment, that than the file, that than the default.")
                 .args(config::arguments())
-                .args([orphan, slow]),
+                .args([orphan, faults, clock]),
         )
         .subcommand(
             Command::new("config")
@@ -128,8 +130,11 @@ async fn serve(flags: &ArgMatches) -> ExitCode {
         Ok(guard) => guard,
         Err(e) => return complain(NOT_STARTED, &e),
     };
-    if flags.get_flag("test-slow-disk") {
-        ennead::storage::slow_by_file();
+    if flags.get_flag("test-faults") {
+        ennead::faults::begin(&config.data);
+    }
+    if let Some(file) = flags.get_one::<PathBuf>("test-clock") {
+        ennead::clock::wrong_by_file(file.clone());
     }
     let mut stop = match Stop::listen(flags.get_flag("die-with-parent")) {
         Ok(stop) => stop,

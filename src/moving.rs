@@ -104,6 +104,7 @@ pub fn to_json(moves: &[Move]) -> Value {
 pub fn purpose_word(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Sync => "sync",
+        Purpose::Copy => "copy",
         Purpose::Ahead => "ahead",
         Purpose::Check => "check",
     }

@@ -16,10 +16,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::certs::{CertError, Identity};
 use crate::client::{Client, ClientOptions, Error};
 use crate::crash::{self, Cause, Context};
+use crate::diary::Diary;
 use crate::errands::{self, Errands};
 use crate::evidence::Evidence;
 use crate::farewell;
 use crate::http;
+use crate::program;
 use crate::recovery::{self, open_storage};
 use crate::run_file::RunFile;
 #[doc(hidden)]
@@ -29,7 +31,7 @@ use crate::snapshot::Publish;
 use crate::storage::{Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
 use crate::transport::{Config, To, Transport, TransportError};
-use crate::verdict::Before;
+use crate::verdict::{Before, Word};
 use crate::wire::{Frame, Role};
 
 /// Neighbours that a machine which cannot go on leaves its crash report to.
@@ -54,6 +56,8 @@ pub struct NodeConfig {
     pub virtual_peers: u32,
     /// Longest value it takes, in bytes. Default 8 MiB.
     pub max_value: usize,
+    /// Memory for requests that are not answered yet, in bytes; above it, more are refused as overloaded. Default 256 MiB.
+    pub request_memory: usize,
     /// How long another machine is down before it is dropped and its copies are restored (V7). Default 30 s.
     pub patience: Duration,
     /// Bytes a second that it takes in ahead of a move, or to compare copies. Default 32 MiB.
@@ -260,6 +264,7 @@ impl Builder {
             birth: self.birth.unwrap_or(Birth::None),
             virtual_peers: self.virtual_peers.unwrap_or(DEFAULT_WEIGHT),
             max_value: self.max_value.unwrap_or(8 << 20),
+            request_memory: Tuning::default().waiting_bytes,
             patience: self.patience.unwrap_or(Duration::from_nanos(Tuning::default().patience)),
             move_rate: Tuning::default().move_rate,
             check_every: Duration::from_nanos(Tuning::default().check_every),
@@ -376,11 +381,14 @@ impl Node {
 fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
     let data = config.data.clone();
     match (restored.views.last(), &config.birth) {
-        (Some(view), Birth::Init { .. }) => {
+        // Alone, it can only mean a new cluster. With others it means one cluster with these: that there is.
+        (Some(view), Birth::Init { with, .. }) if with.is_empty() => {
             Err(StartError::AlreadyBelongs { data, cluster: view.cluster().to_string() })
         }
         // M3: before that view is settled, it still has to tell what it holds.
-        (Some(view), Birth::None) if restored.account.left && restored.account.settled >= view.epoch() => {
+        (Some(view), Birth::None | Birth::Init { .. })
+            if restored.account.left && restored.account.settled >= view.epoch() =>
+        {
             farewell::write(&data, view.epoch());
             Err(StartError::HasLeft(data))
         }
@@ -406,14 +414,26 @@ async fn live(
 ) -> Option<StopReason> {
     let (storage_tx, storage_rx) = mpsc::unbounded_channel();
     let begun = begin(&config, identity, &storage_tx);
-    let Begun { storage, restored, birth, transport, events, crash, run, run_file, before, web, published } =
-        match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                let _ = started.send(Err(error));
-                return None;
-            }
-        };
+    let Begun {
+        storage,
+        restored,
+        birth,
+        transport,
+        events,
+        crash,
+        run,
+        run_file,
+        before,
+        diary,
+        web,
+        published,
+    } = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return None;
+        }
+    };
     let (errands, errands_rx) = Errands::new();
     let mut inbox = Inbox { transport: events, storage: storage_rx, control, errands: errands_rx };
     let me = Machine { name: config.advertise, incarnation: restored.incarnation };
@@ -429,9 +449,10 @@ async fn live(
     let saved = RefCell::new(Saved::of(&restored));
     let peers = RefCell::new(Peers::default());
     let (heard, heard_rx) = mpsc::channel(errands::LAST_WORDS);
-    let why = Why { evidence: Evidence::default(), run, before, crash, heard };
+    let why = Why { evidence: Evidence::default(), run, before, diary, crash, heard };
     // They end with this runtime.
     tokio::spawn(why.evidence.clone().knock(config.listen.ip()));
+    tokio::spawn(why.diary.keep(&config.data));
     tokio::spawn(errands::hear(heard_rx, errands.clone()));
     if let Some(crash) = &why.crash {
         tokio::spawn(errands::deliver(crash.clone(), errands));
@@ -440,6 +461,7 @@ async fn live(
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let tuning = Tuning {
         max_value: config.max_value,
+        waiting_bytes: config.request_memory,
         probe_every: PROBE_EVERY,
         patience: nanos(config.patience),
         move_rate: config.move_rate,
@@ -517,7 +539,7 @@ async fn live(
     drop(web);
     transport.close(&reason.to_string()).await;
     if let Some(run_file) = run_file {
-        note_the_end(run_file, &reason).await;
+        note_the_end(run_file, &reason, cause).await;
     }
     drop(storage);
     if let StopReason::Left(epoch) = &reason {
@@ -544,16 +566,22 @@ async fn leave_a_report(
 }
 
 /// On a thread of its own, and no longer than a moment: the disk may be the reason.
-async fn note_the_end(run_file: RunFile, reason: &StopReason) {
+async fn note_the_end(run_file: RunFile, reason: &StopReason, cause: Option<Cause>) {
     let (why, failed) = match reason {
         StopReason::Shutdown(why) => (why.clone(), false),
         StopReason::Left(_) => (reason.to_string(), false),
         StopReason::Failed(why) => (why.clone(), true),
     };
+    let word = match (cause, reason) {
+        (Some(Cause::Storage), _) => Word::DiskFailed,
+        (Some(Cause::Panic | Cause::Transport), _) => Word::Panic,
+        (None, StopReason::Left(_)) => Word::Left,
+        (None, _) => Word::Exit,
+    };
     let (done, noted) = oneshot::channel();
     let thread = thread::Builder::new().name("run-file".into()).spawn(move || {
         // Nobody may wait for it any more.
-        let _ = done.send(run_file.end(&why, failed));
+        let _ = done.send(run_file.end(&why, failed, word));
     });
     let noted = match thread {
         Ok(_) => tokio::time::timeout(3 * MOMENT, noted).await.ok().and_then(Result::ok),
@@ -576,6 +604,7 @@ struct Begun {
     run: u64,
     run_file: Option<RunFile>,
     before: Option<Before>,
+    diary: Diary,
     web: Option<http::Server>,
     published: Publish,
 }
@@ -611,7 +640,9 @@ fn begin(
     transport.max_value = config.max_value;
     let (tx, events) = mpsc::channel(8192);
     let transport = Transport::bind(transport, tx)?;
-    let before = before.flatten().as_ref().map(Before::from);
+    let before = before.flatten();
+    let diary = Diary::open(&config.data, before.as_ref(), program::version());
+    let before = before.as_ref().map(Before::from);
     let published = Publish::new(None);
     let web = match listener {
         Some((web, listener)) => {
@@ -623,5 +654,18 @@ fn begin(
         }
         None => None,
     };
-    Ok(Begun { storage, restored, birth, transport, events, crash, run, run_file, before, web, published })
+    Ok(Begun {
+        storage,
+        restored,
+        birth,
+        transport,
+        events,
+        crash,
+        run,
+        run_file,
+        before,
+        diary,
+        web,
+        published,
+    })
 }

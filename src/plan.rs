@@ -211,7 +211,7 @@ fn after(view: &View, change: &Change) -> Result<View, PlanError> {
         let machine = Machine { name, incarnation };
         members.push(Member { machine, weight, next_weight: weight, state: MemberState::Up });
     }
-    View::new(view.cluster(), view.epoch(), view.slots(), members, Vec::new()).map_err(|e| match e {
+    view.with_members(members).map_err(|e| match e {
         ViewError::Twice(machine) => PlanError::Already(machine.name),
         other => PlanError::NoRing(other.to_string()),
     })

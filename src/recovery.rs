@@ -23,7 +23,7 @@ const FORCED_OUT: &str = "forced-out";
 /// Opens the data directory; a damaged one as that of a new incarnation, if that one will know whom to join.
 ///
 /// # Errors
-/// Those of [`Storage::open`]: damage only where this machine knows no other, or was told to `init`.
+/// Those of [`Storage::open`]: damage only where this machine knows no other, or was told to `init` alone.
 pub(crate) fn open(
     config: &NodeConfig,
     events: &UnboundedSender<StorageEvent>,
@@ -35,10 +35,7 @@ pub(crate) fn open(
             let Some(why) = forced_out(&config.data, restored.incarnation) else {
                 return Ok((storage, restored));
             };
-            let others = match &config.birth {
-                Birth::Init { .. } => Vec::new(),
-                birth => others(config, birth),
-            };
+            let others = may_ask(config);
             if others.is_empty() {
                 return Ok((storage, restored));
             }
@@ -59,11 +56,7 @@ pub(crate) fn open(
         Err(error) if error.is_damage() => error,
         other => return other,
     };
-    let others = match &config.birth {
-        // F1: init is refused where there was a cluster.
-        Birth::Init { .. } => Vec::new(),
-        birth => others(config, birth),
-    };
+    let others = may_ask(config);
     if others.is_empty() {
         return Err(damage);
     }
@@ -91,10 +84,19 @@ pub(crate) fn birth(config: &NodeConfig, restored: &Restored) -> Result<Birth, S
     }
     let others = others(config, &config.birth);
     match &config.birth {
-        Birth::Init { .. } if others.is_empty() => Ok(config.birth.clone()),
+        // F1: it finds out by itself whether those that it is to take along are in a cluster.
+        Birth::Init { with, .. } if others.is_empty() || !with.is_empty() => Ok(config.birth.clone()),
         Birth::Init { .. } => Err(StartError::WasMember(config.data.clone())),
         Birth::None if others.is_empty() => Err(StartError::NeedsBirth(config.data.clone())),
         Birth::None | Birth::Join(_) => Ok(Birth::Join(others)),
+    }
+}
+
+/// The machines that one with a doubtful disk may join. F1: a lone init is refused where there was a cluster.
+fn may_ask(config: &NodeConfig) -> Vec<Name> {
+    match &config.birth {
+        Birth::Init { with, .. } if with.is_empty() => Vec::new(),
+        birth => others(config, birth),
     }
 }
 
@@ -104,8 +106,10 @@ fn others(config: &NodeConfig, birth: &Birth) -> Vec<Name> {
     // Any of them will do, and another choice at the next start.
     noted.sort_by_cached_key(|_| rand::random::<u64>());
     let mut others: Vec<Name> = match birth {
-        Birth::Join(seeds) => seeds.iter().copied().filter(|name| *name != config.advertise).collect(),
-        Birth::None | Birth::Init { .. } => Vec::new(),
+        Birth::Join(seeds) | Birth::Init { with: seeds, .. } => {
+            seeds.iter().copied().filter(|name| *name != config.advertise).collect()
+        }
+        Birth::None => Vec::new(),
     };
     let most = others.len() + ASKED;
     for name in noted {

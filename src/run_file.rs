@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::crash::{cut, unix_ms};
-use crate::verdict::{Before, Ended};
+use crate::clock::unix_ms;
+use crate::crash::cut;
+use crate::program;
+use crate::verdict::{Before, Ended, Word};
 
 /// Its name in the data directory.
 pub(crate) const NAME: &str = "run";
@@ -36,7 +38,14 @@ pub(crate) struct End {
     pub(crate) reason: String,
     /// True if it could not go on; false if it was asked to end.
     pub(crate) failed: bool,
+    /// The same in a word. Earlier programs did not write it.
+    #[serde(default = "exit")]
+    pub(crate) word: Word,
     pub(crate) at_ms: u64,
+}
+
+fn exit() -> Word {
+    Word::Exit
 }
 
 impl From<&Run> for Before {
@@ -76,7 +85,7 @@ impl RunFile {
             run: format!("{run:016x}"),
             pid: std::process::id(),
             started_ms: unix_ms(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             ended: None,
         };
         let file = Self { path, run };
@@ -88,8 +97,8 @@ impl RunFile {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn end(mut self, reason: &str, failed: bool) -> io::Result<()> {
-        self.run.ended = Some(End { reason: cut(reason, REASON), failed, at_ms: unix_ms() });
+    pub(crate) fn end(mut self, reason: &str, failed: bool, word: Word) -> io::Result<()> {
+        self.run.ended = Some(End { reason: cut(reason, REASON), failed, word, at_ms: unix_ms() });
         self.store()
     }
 
@@ -116,7 +125,7 @@ mod tests {
         let (second, before) = RunFile::begin(dir.path(), 2).unwrap();
         let before = before.unwrap();
         assert_eq!((before.run.as_str(), before.ended), ("0000000000000001", None));
-        second.end("SIGTERM", false).unwrap();
+        second.end("SIGTERM", false, Word::Exit).unwrap();
         let (_, before) = RunFile::begin(dir.path(), 3).unwrap();
         let end = before.unwrap().ended.unwrap();
         assert_eq!((end.reason.as_str(), end.failed), ("SIGTERM", false));

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now, Scan, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
@@ -12,11 +12,14 @@ use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Epoch, Machine, Name, View};
 use tokio::sync::mpsc;
 
+use crate::clock::unix_ns;
 use crate::progress;
 use crate::status::CheckStatus;
+mod clocks;
 mod look;
 mod why;
 
+use self::clocks::Clocks;
 use self::look::Look;
 use self::why::Beat;
 pub(crate) use self::why::Why;
@@ -130,7 +133,14 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Peers {
     of: BTreeMap<Name, Peer>,
     loud: Option<Instant>,
+    /// What was said last that cannot be so: of the views, and under whose name somebody else came.
+    objection: Option<String>,
+    impostors: BTreeMap<Name, (Instant, String)>,
 }
+
+/// How long a refused process under another's name is told of, and how many are.
+const IMPOSTOR_FOR: Duration = Duration::from_secs(60);
+const IMPOSTORS: usize = 16;
 
 #[derive(Debug)]
 struct Peer {
@@ -148,6 +158,27 @@ impl Peers {
     /// Some that can be reached.
     pub(crate) fn reached(&self) -> impl Iterator<Item = Name> + '_ {
         self.of.iter().filter(|(_, peer)| peer.reachable).map(|(name, _)| *name)
+    }
+
+    /// Somebody came in under this name, and is not that machine.
+    fn note_impostor(&mut self, name: Name, why: String) {
+        self.impostors.retain(|_, (at, _)| at.elapsed() < IMPOSTOR_FOR);
+        let known = self.impostors.contains_key(&name);
+        if !known {
+            tracing::error!(%name, why, "another process says that it is this machine: it was not taken");
+        }
+        if known || self.impostors.len() < IMPOSTORS {
+            self.impostors.insert(name, (Instant::now(), why));
+        }
+    }
+
+    /// What a person should look at.
+    fn objections(&self) -> Vec<String> {
+        let fresh = self.impostors.iter().filter(|(_, (at, _))| at.elapsed() < IMPOSTOR_FOR);
+        let fresh = fresh.map(|(name, (at, why))| {
+            format!("{} s ago another process said that it is {name}: {why}", at.elapsed().as_secs())
+        });
+        self.objection.iter().cloned().chain(fresh).collect()
     }
 
     fn note(&mut self, name: Name, reachable: bool, reason: Option<String>) {
@@ -183,6 +214,7 @@ struct Core<'a> {
     ended: Option<Ended>,
     beat: Beat,
     look: Look,
+    clocks: Clocks,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -216,6 +248,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         ended: None,
         beat: Beat::new(),
         look: Look::default(),
+        clocks: Clocks::default(),
     };
     if let Some(view) = core.node.view() {
         parts.why.evidence.adopted(view);
@@ -260,6 +293,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         if let Some(ended) = core.ended.take() {
             return ended;
         }
+        core.object();
         if let Some(reason) = core.node.is_forced_out() {
             return Ended::ForcedOut(reason.to_owned());
         }
@@ -275,8 +309,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
 }
 
 fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall }
+    Now { mono: Mono(started.elapsed().as_nanos() as u64), wall: unix_ns() }
 }
 
 impl Core<'_> {
@@ -322,12 +355,20 @@ impl Core<'_> {
                 let (before, refused) = self.start_check();
                 self.parts.transport.send(To::from(from), Frame::CheckTold { ask, before, refused });
             }
+            Event::Frame { from, frame: Frame::HealthAsk } => {
+                let shunned = self.node.shunned();
+                self.parts.transport.send(To::from(from), Frame::HealthTold { shunned });
+            }
             Event::Frame { from, frame: Frame::WhyAsk { ask, of } } => {
                 let testimony = Box::new(self.testimony(of));
                 self.parts.transport.send(To::from(from), Frame::WhyTold { ask, testimony });
             }
             Event::Frame { from, frame: Frame::LastWords { report } } => self.on_last_words(from, report),
+            Event::Frame { from, frame: Frame::Pong { number, wall_ms } } => {
+                self.on_clock(from, number, wall_ms);
+            }
             Event::Frame { .. } | Event::ClientGone(_) => {}
+            Event::Impostor { name, why } => self.parts.peers.borrow_mut().note_impostor(name, why),
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine, run, version } => {
                 self.parts.why.evidence.met(machine.name, run, &version);
@@ -339,6 +380,16 @@ impl Core<'_> {
                 self.parts.peers.borrow_mut().note(name, false, Some(reason));
                 self.input(Input::Reachable { name, reachable: false });
             }
+        }
+    }
+
+    /// Says aloud, once, what another machine said of the views and cannot be so.
+    fn object(&self) {
+        let Some(objection) = self.node.objection() else { return };
+        let mut peers = self.parts.peers.borrow_mut();
+        if peers.objection.as_deref() != Some(objection) {
+            tracing::error!("{objection}");
+            peers.objection = Some(objection.to_owned());
         }
     }
 

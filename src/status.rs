@@ -38,6 +38,9 @@ pub struct MachineStatus {
     pub check: CheckStatus,
     /// Bytes of values that it has taken in from others since it started.
     pub taken_bytes: u64,
+    /// What it was told lately that cannot be so, and what a person should look at: two forced recoveries that went apart
+    /// (F2), another process under a machine's name (V6).
+    pub objections: Vec<String>,
     /// How much it does, and how fast.
     pub figures: Figures,
 }
@@ -128,6 +131,8 @@ pub struct PeerStatus {
     pub silent_ms: u64,
     /// Machines whose probes it did not answer: the first few.
     pub by: Vec<Name>,
+    /// Machines that its answers about keys do not come to, though it may answer probes: the first few. It is asked last.
+    pub late_by: Vec<Name>,
 }
 
 /// What the failure detector of one machine says of another.

@@ -49,7 +49,6 @@ use overlay::{Layer, Overlay};
 use workers::{Asked, Queued, Shared, State};
 
 #[doc(hidden)]
-pub use disk::slow_by_file;
 pub use error::StorageError;
 pub(crate) use ordered::past;
 pub(crate) use peers::known as known_peers;
@@ -415,4 +414,35 @@ fn account_at_birth(me: Incarnation, views: &[Arc<View>]) -> Account {
         Some(_) => Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },
         None => Account::default(),
     }
+}
+
+/// For [`decoders`](crate::decoders): the body of an entry, or of what is kept, read and written anew.
+pub(crate) fn reread_body<T: bincode::Encode + bincode::Decode<()>>(bytes: &[u8]) -> Option<Vec<u8>> {
+    ordered::decode::<T>(bytes).map(|value| ordered::encode(&value))
+}
+
+/// For [`decoders`](crate::decoders): an entry of a journal whose salt is 0, read and written anew.
+pub(crate) fn reread_entry(bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = entry::read_header(0, bytes)?;
+    let (key, body) = entry::read_parts(&header, bytes);
+    let mut out = Vec::new();
+    entry::write(0, &header, key, body?, &mut out);
+    Some(out)
+}
+
+/// An entry such as `reread_entry` reads: the change is a record.
+#[doc(hidden)]
+pub fn write_entry(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let header = entry::Header {
+        sequence: 7,
+        group: 3,
+        kind: entry::Kind::Record,
+        last: true,
+        key_len: key.len(),
+        body_len: body.len(),
+        checksum: entry::checksum(key, body),
+    };
+    let mut out = Vec::new();
+    entry::write(0, &header, key, body, &mut out);
+    out
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::Name;
 use crate::client::Client;
-use crate::crash::{rfc3339, unix_ms};
+use crate::clock::unix_ms;
+use crate::crash::rfc3339;
 use crate::moving::{self, Accounts, Move};
 use crate::plan::tolerable;
 use crate::status::{MachineStatus, PeerState, PeerStatus};
@@ -91,6 +92,8 @@ pub struct Line {
     pub since: Option<Duration>,
     /// Why it is not up, if it is not.
     pub reason: Option<String>,
+    /// What is wrong with it now, in a word of `kvctl why`.
+    pub verdict: Option<Word>,
     /// Version of its program, if it answered.
     pub version: Option<String>,
     /// Records it holds.
@@ -111,6 +114,8 @@ pub struct Summary {
     pub slots: u8,
     /// True if all have what they own in the newest view, so that no earlier one is needed (T1).
     pub settled: bool,
+    /// What machines were told and cannot be so.
+    pub objections: Vec<String>,
 }
 
 impl Summary {
@@ -125,7 +130,11 @@ impl Summary {
             account.as_ref().is_ok_and(|account| account.settled >= view.epoch())
         };
         let settled = accounts.iter().any(settled);
-        Self { lines: lines.collect(), slots: view.slots(), settled }
+        let told = accounts.iter().filter_map(|(name, account)| Some((name, account.as_ref().ok()?)));
+        let objections =
+            told.flat_map(|(name, account)| account.objections.iter().map(move |o| format!("{name}: {o}")));
+        let objections = objections.collect();
+        Self { lines: lines.collect(), slots: view.slots(), settled, objections }
     }
 
     /// Finds out why machines are not well, and returns all verdicts; one whose disk hangs is not well, whatever it
@@ -143,7 +152,7 @@ impl Summary {
         for verdict in &judged {
             let Some((word, reason)) = trouble(verdict) else { continue };
             for line in self.lines.iter_mut().filter(|line| line.name == verdict.machine) {
-                line.reason = Some(reason.clone());
+                (line.verdict, line.reason) = (Some(word), Some(reason.clone()));
                 if line.health == Health::Up && word == Word::DiskStalled {
                     line.health = Health::Suspect;
                 }
@@ -219,6 +228,7 @@ impl Summary {
             "mood": self.headline().0.word(),
             "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
             "moves": moving::to_json(moves),
+            "objections": self.objections,
         })
     }
 }
@@ -231,6 +241,7 @@ pub fn machine_to_json(line: &Line) -> Value {
         "state": line.health.word(),
         "since": since,
         "reason": line.reason,
+        "verdict": line.verdict.map(Word::word),
         "synced_slots": line.slots.map(|(_, synced)| synced),
         "slots": line.slots.map(|(slots, _)| slots),
         "version": line.version,
@@ -241,8 +252,7 @@ pub fn machine_to_json(line: &Line) -> Value {
 /// What is wrong with a machine now, in a word and a sentence; what it has got over is for `kvctl why` to tell.
 fn trouble(verdict: &Verdict) -> Option<(Word, String)> {
     let word = verdict.word?;
-    let lasts = matches!(word, Word::DiskStalled | Word::Overloaded | Word::Clock | Word::Partitioned);
-    (!verdict.up || lasts).then(|| (word, format!("{}: {}", word.word(), verdict.sentence)))
+    verdict.lasts().then(|| (word, format!("{}: {}", word.word(), verdict.sentence)))
 }
 
 /// What is known of one machine: its own word, and what the others that answer say of it.
@@ -293,6 +303,7 @@ fn line(
         in_ring,
         since,
         reason,
+        verdict: None,
         version: own.map(|o| o.version.clone()),
         records: own.map(|o| o.records),
         slots: own.map(|o| (o.slots, o.synced_slots)),

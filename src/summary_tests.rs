@@ -37,6 +37,7 @@ fn accounts(
                 state: PeerState::Up,
                 silent_ms: 0,
                 by: Vec::new(),
+                late_by: Vec::new(),
             }
         };
         MachineStatus {
@@ -56,6 +57,7 @@ fn accounts(
             check: CheckStatus::default(),
             taken_bytes: 0,
             figures: Figures::default(),
+            objections: Vec::new(),
         }
     };
     let tell = |n| match down.contains(&n) {
@@ -87,6 +89,15 @@ fn one_down_leaves_three_and_says_why_and_since_when() {
     let line = &summary.lines[3];
     assert_eq!((line.health, line.since), (Health::Down, Some(Duration::from_secs(5))));
     assert_eq!(line.reason.as_deref(), Some("connection lost"));
+}
+
+#[test]
+fn the_verdict_is_in_the_json_as_a_word_of_why() {
+    let mut summary = summary(9, &[4]);
+    let of = |summary: &Summary| summary.to_json(&view(9), &[])["machines"][3]["verdict"].clone();
+    assert_eq!(of(&summary), Value::Null);
+    summary.lines[3].verdict = Some(Word::DiskFailed);
+    assert_eq!(of(&summary), json!("disk_failed"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use ennead_ring::view::{ClusterId, Machine, Name};
 use tokio::sync::mpsc;
 
 use crate::certs::{Identity, Who};
+use crate::program;
 use crate::wire::{self, Frame, Role};
 
 mod close;
@@ -22,7 +23,9 @@ mod counters;
 mod lanes;
 mod link;
 mod peers;
+mod proof;
 mod settings;
+mod versions;
 
 pub use close::{CloseCode, Ended};
 pub use counters::TransportStats;
@@ -39,6 +42,8 @@ pub struct Config {
     pub identity: Identity,
     /// Which run of the program this is: told in the hello. Default: drawn.
     pub run: u64,
+    /// The version of the wire that we speak. Default: this program's.
+    pub wire: Vec<u8>,
     /// Our cluster, if we have one; a blank machine learns it later ([`Transport::set_cluster`]). Default `None`.
     pub cluster: Option<ClusterId>,
     /// Largest value, in bytes: frames of up to that and 64 KiB more are taken. Default 8 MiB.
@@ -72,6 +77,7 @@ impl Config {
             role,
             identity,
             run: rand::random(),
+            wire: program::speaks(),
             cluster: None,
             max_value: 8 << 20,
             queue: 4096,
@@ -186,6 +192,13 @@ pub enum Event {
         reason: String,
         /// What that says of it.
         how: Ended,
+    },
+    /// Somebody came in under this name, our own perhaps, and is not the machine at that address: not taken.
+    Impostor {
+        /// Whose name.
+        name: Name,
+        /// What it was told.
+        why: String,
     },
     /// A client's connection ended.
     ClientGone(u64),

@@ -16,7 +16,7 @@ use crate::status::{CheckStatus, MachineStatus};
 use crate::verdict::Testimony;
 
 /// The version of the wire, as the handshake of a connection names it.
-pub const ALPN: &[u8] = b"ennead/3";
+pub const ALPN: &[u8] = b"ennead/5";
 /// Longest frame that any endpoint takes, in bytes: a value of 64 MiB and what goes around it.
 pub const MAX_FRAME: usize = 64 * 1024 * 1024 + AROUND;
 /// Room for what goes around a value in a frame, in bytes: the longest key, the requests remembered, the ids.
@@ -37,8 +37,13 @@ pub enum Frame {
     Ring(Box<Envelope>),
     /// Are you there? The transport answers, so this says that the process runs, and no more.
     Ping(u64),
-    /// Yes, with the number of the ping.
-    Pong(u64),
+    /// Yes.
+    Pong {
+        /// The number of the ping.
+        number: u64,
+        /// What the clock says there, in milliseconds since 1970.
+        wall_ms: u64,
+    },
     /// How are you?
     StatusAsk {
         /// Ties the answer to this.
@@ -64,6 +69,13 @@ pub enum Frame {
         before: CheckStatus,
         /// Why not, if not.
         refused: Option<String>,
+    },
+    /// Whom should I ask last?
+    HealthAsk,
+    /// These: they do not answer, or are not well. Who tells this may be one of them.
+    HealthTold {
+        /// By name.
+        shunned: Vec<Name>,
     },
     /// I end, and this is my crash report, as JSON: keep it for me.
     LastWords {
@@ -93,11 +105,13 @@ impl Frame {
             Self::Hello(_) => "hello",
             Self::Ring(envelope) => envelope.message.kind(),
             Self::Ping(_) => "ping",
-            Self::Pong(_) => "pong",
+            Self::Pong { .. } => "pong",
             Self::StatusAsk { .. } => "status_ask",
             Self::StatusTold { .. } => "status_told",
             Self::CheckAsk { .. } => "check_ask",
             Self::CheckTold { .. } => "check_told",
+            Self::HealthAsk => "health_ask",
+            Self::HealthTold { .. } => "health_told",
             Self::LastWords { .. } => "last_words",
             Self::WhyAsk { .. } => "why_ask",
             Self::WhyTold { .. } => "why_told",
@@ -157,7 +171,7 @@ pub enum WireError {
         want: usize,
     },
     /// The bytes are no frame of this version.
-    #[error("not a frame of ennead/3: {0}")]
+    #[error("not a frame of this version of the wire: {0}")]
     Malformed(String),
     /// A frame, and something after it.
     #[error("{left} bytes after the end of a frame")]

@@ -2,69 +2,29 @@
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
+#[allow(dead_code, reason = "another test uses the rest")]
+mod real;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ennead::certs::{self, Who};
 use ennead::client::Client;
-use ennead::cluster::{Base, Cluster, Options};
 use ennead::crash::Kind;
 use ennead::node::Part;
-use ennead::verdict::{Verdict, Word};
+use ennead::verdict::Word;
 use ennead::{Name, Node, StopReason};
+use real::{SOON, START_WITHIN, real, until, until_over, until_well};
 
-/// Patience with a machine that may be busy with other tests.
-const START_WITHIN: Duration = Duration::from_secs(60);
-/// What an operator is promised.
-const SOON: Duration = Duration::from_secs(5);
-
-struct Real {
-    cluster: Cluster,
-    client: Client,
-    dir: tempfile::TempDir,
-}
-
-impl Real {
-    fn data(&self, index: usize) -> PathBuf {
-        self.dir.path().join("cluster/data").join(self.cluster.names()[index].to_string())
-    }
-}
-
-/// Real processes on 127.0.`net`.1 and on.
-async fn real(net: u8, peers: usize) -> Real {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let options = Options {
-        program: PathBuf::from(env!("CARGO_BIN_EXE_ennead")),
-        dir: dir.path().join("cluster"),
-        peers: Some(peers),
-        base: Base::at(Ipv4Addr::new(127, 0, net, 1), 9595),
-        flags: vec!["--test-slow-disk".to_string()],
-    };
-    let mut cluster = Cluster::prepare(options).expect("addresses and certificates");
-    cluster.start_all().expect("processes");
-    cluster.wait_until_up(START_WITHIN).await.expect("peers up");
-    let client = cluster.client(Duration::from_secs(2)).await.expect("a client");
-    Real { cluster, client, dir }
-}
-
-/// Asks until the verdict is this one.
-async fn until(client: &Client, name: Name, word: Option<Word>, within: Duration) -> Verdict {
-    let asked = Instant::now();
-    loop {
-        let verdict = client.why(name).await.expect("a view");
-        if verdict.word == word {
-            eprintln!("{:?} after {:?}: {}", word, asked.elapsed(), verdict.sentence);
-            return verdict;
-        }
-        assert!(asked.elapsed() < within, "not {word:?} after {:?}: {verdict:#?}", asked.elapsed());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_millis() as u64)
 }
 
 #[tokio::test]
 async fn a_killed_a_frozen_a_slow_and_a_stopped_machine_get_four_different_verdicts() {
-    let mut five = real(91, 5).await;
+    let mut five = real(91, 1, 5, &[]).await;
     let names = five.cluster.names();
     // Everybody knows everybody, and what an fsync usually takes.
     let begun = Instant::now();
@@ -73,30 +33,40 @@ async fn a_killed_a_frozen_a_slow_and_a_stopped_machine_get_four_different_verdi
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for name in &names {
-        until(&five.client, *name, None, SOON).await;
+        until_well(&five.client, *name, SOON).await;
     }
 
     // kill -9.
     five.cluster.kill(1);
-    let verdict = until(&five.client, names[1], Some(Word::Killed), SOON).await;
+    let verdict = until(&five.client, names[1], Word::Killed, SOON).await;
     assert!(!verdict.up && verdict.at_ms.is_some() && !verdict.detected_by.is_empty(), "{verdict:#?}");
     assert!(verdict.evidence.iter().any(|line| line.contains("its port: closed; its host: answers")));
     five.cluster.start(1).expect("a process");
     five.cluster.wait_until_up(START_WITHIN).await.expect("all again");
-    let verdict = until(&five.client, names[1], Some(Word::Killed), START_WITHIN).await;
+    let verdict = until_over(&five.client, names[1], Word::Killed, START_WITHIN).await;
     assert!(verdict.up, "{verdict:#?}");
     assert!(verdict.sentence.contains("back with a new start"), "{}", verdict.sentence);
 
     // SIGSTOP.
     five.cluster.pause(2);
-    let verdict = until(&five.client, names[2], Some(Word::Paused), SOON).await;
+    let verdict = until(&five.client, names[2], Word::Paused, SOON).await;
     assert!(!verdict.up, "{verdict:#?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let stopped_for = verdict.at_ms.map(|at| unix_ms().saturating_sub(at));
     five.cluster.resume(2);
-    until(&five.client, names[2], None, START_WITHIN).await;
+    // It knows for how long, and says so also when it is back; and after a restart still.
+    let verdict = until_over(&five.client, names[2], Word::Paused, START_WITHIN).await;
+    assert!(verdict.up && verdict.sentence.contains("it stood still for"), "{verdict:#?}");
+    let told = verdict.at_ms.zip(verdict.until_ms).map(|(at, until)| until - at);
+    assert!(told >= stopped_for && told.is_some_and(|ms| ms < 60_000), "{stopped_for:?} {verdict:#?}");
+    five.cluster.terminate(2).await;
+    five.cluster.start(2).expect("a process");
+    five.cluster.wait_until_up(START_WITHIN).await.expect("all again");
+    let verdict = until_over(&five.client, names[2], Word::Exit, START_WITHIN).await;
+    assert!(verdict.earlier.iter().any(|earlier| earlier.word == Word::Paused), "{verdict:#?}");
 
     // A disk that takes half a second for what took milliseconds.
-    let slow = five.data(3).join("slow-disk");
-    std::fs::write(&slow, "500").expect("a file");
+    five.ask_for(3, "slow-disk", "500");
     let writer = tokio::spawn({
         let client = five.client.clone();
         async move {
@@ -107,31 +77,35 @@ async fn a_killed_a_frozen_a_slow_and_a_stopped_machine_get_four_different_verdi
             }
         }
     });
-    let verdict = until(&five.client, names[3], Some(Word::DiskStalled), SOON).await;
+    let verdict = until(&five.client, names[3], Word::DiskStalled, SOON).await;
     assert!(verdict.up && verdict.at_ms.is_some(), "{verdict:#?}");
-    std::fs::remove_file(&slow).expect("a file");
-    until(&five.client, names[3], None, Duration::from_secs(15)).await;
+    assert!(verdict.lasts());
+    // Longer than a hiccup.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    five.heal(3, "slow-disk");
+    let verdict = until_over(&five.client, names[3], Word::DiskStalled, Duration::from_secs(15)).await;
+    assert!(verdict.up && verdict.sentence.contains("its disk was stalled for"), "{verdict:#?}");
     writer.abort();
 
     // SIGTERM.
     five.cluster.terminate(4).await;
-    let verdict = until(&five.client, names[4], Some(Word::Exit), SOON).await;
+    let verdict = until(&five.client, names[4], Word::Exit, SOON).await;
     assert!(!verdict.up && verdict.sentence.contains("SIGTERM"), "{verdict:#?}");
     five.cluster.start(4).expect("a process");
     five.cluster.wait_until_up(START_WITHIN).await.expect("all again");
-    let verdict = until(&five.client, names[4], Some(Word::Exit), START_WITHIN).await;
+    let verdict = until_over(&five.client, names[4], Word::Exit, START_WITHIN).await;
     assert!(verdict.up && verdict.sentence.contains("SIGTERM"), "{verdict:#?}");
 }
 
 #[tokio::test]
 async fn an_fsync_that_hangs_is_named_while_it_hangs() {
-    let five = real(92, 5).await;
+    let five = real(92, 1, 5, &[]).await;
     let name = five.cluster.names()[0];
-    std::fs::write(five.data(0).join("slow-disk"), "20000").expect("a file");
+    five.ask_for(0, "slow-disk", "20000");
     for i in 0..20 {
         let _ = five.client.put(format!("k{i}"), "x").await;
     }
-    let verdict = until(&five.client, name, Some(Word::DiskStalled), SOON).await;
+    let verdict = until(&five.client, name, Word::DiskStalled, SOON).await;
     assert!(verdict.up, "it answers probes, and all else: {verdict:#?}");
     let told = |line: &String| line.contains("it said of itself");
     let begun = Instant::now();
@@ -207,7 +181,7 @@ async fn a_panic_of_a_part_is_reported_and_read_through_another_machine() {
     assert_eq!((report.message.as_str(), report.machine), ("asked to panic by a test", victim.to_string()));
     assert!(report.backtrace.contains("ennead::storage"), "{}", report.backtrace);
     assert_eq!(kv.crashed().await.expect("a quorum"), [victim]);
-    let verdict = until(&kv, victim, Some(Word::Panic), SOON).await;
+    let verdict = until(&kv, victim, Word::Panic, SOON).await;
     assert!(verdict.up && verdict.report.is_some(), "{verdict:#?}");
     // Told once: the files say so.
     let told = std::fs::read_dir(dir.path().join(victim.to_string()).join("crashes")).expect("a folder");
@@ -237,6 +211,6 @@ async fn the_last_words_of_a_machine_that_never_returns_are_read_from_another() 
     let ends = kv.crashes(victim).await.expect("a quorum");
     let ends = ends.iter().filter(|report| report.kind == Kind::End).count();
     assert_eq!(ends, 1, "five heard it, and it is there once");
-    let verdict = until(&kv, victim, Some(Word::Panic), SOON).await;
+    let verdict = until(&kv, victim, Word::Panic, SOON).await;
     assert!(!verdict.up && verdict.report.is_some_and(|r| r.id == report.id));
 }

@@ -1,6 +1,7 @@
 //! Every command and flag, each defined once: its name, its meaning, its default.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -97,11 +98,13 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Compares every copy of every key, and mends what is not alike; 0 if all were
     Check,
-    /// Why a machine failed or is not well: the verdict, and the evidence
+    /// Why a machine failed or is not well: the verdict, and the evidence; of all machines where none is named
+    ///
+    /// Exit code 1: nothing is known of such a machine; or, where none is named, something is wrong with one now.
     Why {
-        /// Which machine
+        /// Which machine [default: all members]
         #[arg(value_name = "MACHINE")]
-        machine: Name,
+        machine: Option<Name>,
     },
     /// Crash reports kept in the ring, newest first; exit code 1 if there are none
     Crashes {
@@ -116,6 +119,8 @@ pub(crate) enum Command {
     },
     /// Measures puts and gets; writes keys that begin with bench/
     Bench(Bench),
+    /// Runs a cluster of any size in one thread, through days of faults, and tells what became of it
+    Sim(Sim),
     /// Prints a completion script
     Completions {
         /// For which shell
@@ -364,6 +369,94 @@ pub(crate) struct Bench {
     /// Open loop: start so many a second whatever the cluster does, and measure from the intended start
     #[arg(long, value_name = "OPS/S", value_parser = some_rate)]
     pub(crate) rate: Option<u64>,
+}
+
+/// Runs the protocol's own code on simulated machines, in one thread: their clocks, disks, network and clients, and
+/// what befalls them, all drawn from one seed.
+///
+/// Every key's history is judged (was it one register?), and so is what each machine says and keeps. In the end all is
+/// healed, every key is tried, and all copies must be alike. Exit code 1: something did not hold; the seed meets it
+/// again. The same seed gives the same digest, on any computer.
+#[derive(Parser, Debug)]
+#[command(name = "kvctl sim", bin_name = "kvctl sim", after_help = SIM_HELP.as_str())]
+pub(crate) struct SimCli {
+    /// Machines [default: 9]
+    #[arg(long, value_name = "N")]
+    pub(crate) peers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) sim: Sim,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `kvctl sim`; `--peers` means something else to all other commands.
+#[derive(Args, Debug)]
+pub(crate) struct Sim {
+    /// Virtual time [default: 1]
+    #[arg(long, value_name = "H")]
+    pub(crate) hours: Option<f64>,
+    /// Machines that join, leave, die for good or lose their disks, such as 60/h or 5/min [default: 0/h]
+    #[arg(long, value_name = "N/h", value_parser = per_hour)]
+    pub(crate) churn: Option<f64>,
+    /// Keys, such as 10k [default: 1k]
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    pub(crate) keys: Option<u64>,
+    /// Operations a second [default: 100]
+    #[arg(long, value_name = "OPS/S")]
+    pub(crate) rate: Option<f64>,
+    /// By which a run is met again [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// What fails: some of those below, or usual, all, none, or swarm (what the seed draws) [default: usual]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) faults: Option<ennead_sim::Faults>,
+    /// All of that, and zones, disks, workloads, from a file of TOML; flags come before it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Draw how it went
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+static SIM_HELP: LazyLock<String> = LazyLock::new(|| {
+    let mut text = String::from("Faults (* are the usual ones):\n");
+    for kind in ennead_sim::Kind::ALL {
+        let (name, what) = kind.told();
+        let usual = if ennead_sim::Kind::USUAL.contains(kind) { '*' } else { ' ' };
+        text += &format!("  {name:<10}{usual} {what}\n");
+    }
+    text + SIM_EXAMPLES
+});
+
+const SIM_EXAMPLES: &str = "
+Examples:
+  kvctl sim --hours 24                               nine machines, an ordinary day
+  kvctl sim --peers 1000 --hours 24 --churn 60/h --keys 10k --seed 7 --svg day.svg
+  kvctl sim --faults crash,power,torn --json         nothing but crashes, for a program
+  kvctl sim --scenario zones.toml --seed 8
+
+A scenario, with what it may say and what is taken where it says nothing:
+  peers = 9              hours = 1             seed = 1            keys = 1000
+  churn = 0              faults = \"usual\"      # or [\"crash\", \"slow-disk\"]
+  virtual_peers = 64     slots = 9
+  [workload]             rate = 100, reads = 50, deletes = 5, compares = 10, expiring = 0 (of 100),
+                         zipf = 0, value_size = 256
+  [network]              delay_ms = 1, zones = 1, zone_delay_ms = 0, bandwidth = 0 (bytes a second)
+  [disk]                 sync_ms = 1, load_ms = 0.2
+";
+
+/// `60/h`, `5/min`, or a number an hour.
+fn per_hour(text: &str) -> Result<f64, String> {
+    let (number, per) = text.split_once('/').unwrap_or((text, "h"));
+    let times = match per {
+        "h" => 1.0,
+        "min" | "m" => 60.0,
+        "s" => 3_600.0,
+        _ => return Err("a number an hour, such as 60/h, or 5/min".to_string()),
+    };
+    let number: f64 = number.parse().map_err(|_| "a number an hour, such as 60/h, or 5/min".to_string())?;
+    Ok(number * times)
 }
 
 /// A time, and not none at all.

@@ -13,6 +13,7 @@
 //! | [`recover`] | goes on after more are lost than may be |
 //! | [`check`] | compares every copy |
 //! | [`mod@bench`], [`measure`] | how fast; how that is told |
+//! | [`mod@sim`] | a cluster in one thread, through days of faults |
 //! | [`why`], [`crashes`] | why a machine failed; the crash reports that the ring keeps |
 //! | [`certs`] | the cluster's own authority |
 //! | [`watch`], [`terminal`] | once, or every second; what fits on a screen |
@@ -35,18 +36,20 @@ mod output;
 mod planned;
 mod recover;
 mod ring;
+mod sim;
 mod status;
 mod terminal;
 mod top;
 mod watch;
 mod why;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use ennead::client::{Client, ClientOptions};
 
-use args::{Cli, Command, Global};
+use args::{Cli, Command, Global, SimCli};
 use failure::Failure;
 use output::Output;
 
@@ -60,17 +63,42 @@ enum Verdict {
 }
 
 fn main() -> ExitCode {
+    // `--peers` is a number to this command, and addresses to all others.
+    if let Some(words) = of_sim(std::env::args_os()) {
+        let cli = SimCli::parse_from(words);
+        let mut output = Output::new(cli.json);
+        return end(sim::run(cli, &mut output), &mut output);
+    }
     let Cli { global, command } = Cli::parse();
     let mut output = Output::new(global.json);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return Failure::Usage(format!("this process cannot start: {e}")).report(&mut output),
     };
-    match runtime.block_on(run(&global, command, &mut output)) {
+    let result = runtime.block_on(run(&global, command, &mut output));
+    end(result, &mut output)
+}
+
+fn end(result: Result<Verdict, Failure>, output: &mut Output) -> ExitCode {
+    match result {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(failure::NO),
-        Err(failure) => failure.report(&mut output),
+        Err(failure) => failure.report(output),
     }
+}
+
+/// The words of `kvctl [--json] sim ...` and of `kvctl help sim`, without those two.
+fn of_sim(words: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let words: Vec<OsString> = words.collect();
+    let given: Vec<&str> = words.iter().skip(1).take(2).filter_map(|word| word.to_str()).collect();
+    let (skip, first) = match given[..] {
+        ["--json", "sim"] => (3, Some("--json")),
+        ["help", "sim"] => (3, Some("--help")),
+        ["sim", ..] => (2, None),
+        _ => return None,
+    };
+    let first = first.map(OsString::from);
+    Some(words.iter().take(1).cloned().chain(first).chain(words.iter().skip(skip).cloned()).collect())
 }
 
 async fn run(global: &Global, command: Command, output: &mut Output) -> Result<Verdict, Failure> {
@@ -92,6 +120,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Crashes { machine } => crashes::run(machine, global, output).await,
         Command::Bench(args) => bench::run(args, global, output).await,
         Command::Certs { command } => certs::run(command, output),
+        Command::Sim(sim) => sim::run(SimCli { peers: None, sim, json: global.json }, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kvctl", &mut script);
@@ -124,6 +153,7 @@ fn man(name: Option<&str>, output: &mut Output) -> Result<Verdict, Failure> {
     whole.build();
     let command = match name {
         None => whole,
+        Some("sim") => SimCli::command().name("kvctl-sim"),
         Some(name) => match whole.find_subcommand(name) {
             Some(found) => found.clone().name(format!("kvctl-{name}")),
             None => return Err(Failure::Usage(format!("there is no command {name}"))),

@@ -7,7 +7,7 @@ use ennead::Name;
 use ennead::client::Error;
 use ennead::plan::{Loss, loss};
 use ennead::units::show_duration;
-use ennead_ring::{Epoch, Machine, View};
+use ennead_ring::{Epoch, Incarnation, Machine, View};
 use serde_json::json;
 
 use crate::args::{Global, Recover};
@@ -25,15 +25,27 @@ const LOOKS: u32 = 6;
 pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
     let view = client.view().await?;
-    let lost = machines(&view, &args.machines)?;
     let accounts = client.status().await?;
+    let lost = machines(&view, &args.machines, &accounts)?;
+    let before = view.forced_out().len();
     if let Some(name) = args.machines.iter().find(|name| answer(&accounts, **name).is_some()) {
         return Err(Failure::Refused(format!(
             "{name} answers; nothing was changed. Only machines that are lost for good, with their data, are named here"
         )));
     }
     let survivors = survivors(&accounts, &view, &args.machines);
-    // One of them alone is told: two would make two clusters of one.
+    if let (Some(&(one, a)), Some(&(other, b))) = (survivors.first(), survivors.last())
+        && one.generation > 0
+        && one.generation == other.generation
+        && !one.is_beside(other)
+    {
+        return Err(Failure::Refused(format!(
+            "{a} follows epoch {one}, and {b} follows epoch {other}: two forced recoveries went apart, and a third would not \
+             join them. Stop the machines of one of the two, move their data aside, and start them with --join; nothing was \
+             changed"
+        )));
+    }
+    // The most advanced is asked; it asks the others to agree.
     let Some(&(epoch, survivor)) = survivors.iter().max() else {
         return Err(Failure::Refused("no machine is left that answers; nothing was changed".to_string()));
     };
@@ -62,6 +74,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
     }
     let began = Instant::now();
     let mut looks = 0;
+    let mut refusal = String::new();
     loop {
         match client.force(survivor, lost.clone()).await {
             Ok(()) => {}
@@ -70,6 +83,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
                 if looks == LOOKS {
                     return Err(Failure::Refused(format!("{survivor} refuses: {why}; nothing was changed")));
                 }
+                refusal = format!(" ({survivor} said: {why})");
             }
             // It may have been heard.
             Err(error) if began.elapsed() >= global.patience() => {
@@ -80,7 +94,7 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
             Err(_) => {}
         }
         if let Ok(view) = client.view().await
-            && lost.iter().all(|m| view.has_forced_out(m.incarnation))
+            && is_done(&view, &lost, before)
         {
             let took = began.elapsed();
             match output.json {
@@ -101,8 +115,8 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
         }
         if began.elapsed() >= global.patience() {
             return Err(Failure::TimeOver(format!(
-                "after {} no view after epoch {epoch} shows it; it may yet be made within ten seconds, 'kvctl members' \
-                 tells",
+                "after {} no view after epoch {epoch} shows it{refusal}; it may yet be made within ten seconds, 'kvctl \
+                 members' tells",
                 show_duration(global.patience())
             )));
         }
@@ -110,12 +124,24 @@ pub(crate) async fn recover(args: Recover, global: &Global, output: &mut Output)
     }
 }
 
-fn machines(view: &View, names: &[Name]) -> Result<Vec<Machine>, Failure> {
+/// Whom these names mean. One that is no member any more may still be missed while a view is not settled: whom its name
+/// meant last, the machine that is asked knows.
+fn machines(view: &View, names: &[Name], accounts: &Accounts) -> Result<Vec<Machine>, Failure> {
+    let answers = || accounts.iter().filter_map(|(_, account)| account.as_ref().ok());
+    let settled = answers().any(|account| account.settled >= view.epoch());
     let machine = |name: &Name| match view.index_of(*name) {
         Some(i) => Ok(view.members()[i].machine),
-        None => Err(Failure::NoSuchMachine(*name)),
+        None if settled => Err(Failure::NoSuchMachine(*name)),
+        None => Ok(Machine { name: *name, incarnation: Incarnation::NONE }),
     };
     names.iter().map(machine).collect()
+}
+
+/// True once this view has forced them out.
+fn is_done(view: &View, lost: &[Machine], before: usize) -> bool {
+    let out = |m: &Machine| m.incarnation == Incarnation::NONE || view.has_forced_out(m.incarnation);
+    let by_name = lost.iter().any(|m| m.incarnation == Incarnation::NONE);
+    lost.iter().all(out) && (!by_name || view.forced_out().len() >= before + lost.len())
 }
 
 fn answer(accounts: &Accounts, name: Name) -> Option<&ennead::status::MachineStatus> {
@@ -144,7 +170,7 @@ fn show(
         "Forced recovery of cluster {}\n\n\
          lost for good   {}\n\
          left            {}\n\
-         written on      {survivor}, the most advanced\n\n\
+         asked first     {survivor}, the most advanced; all that are left have to agree\n\n\
          {:.1} % of all keys have five or more of their copies on the lost machines: {keys}.\n\
          Acknowledged writes to these may be lost, and nobody can tell which: a key may read as it was before.\n\
          {:.1} % have all their copies there, and are lost.\n\

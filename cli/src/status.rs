@@ -66,8 +66,10 @@ fn to_text(summary: &Summary, view: &View, moves: &[Move], output: &Output) -> S
         quorum_of(summary.slots)
     );
     let moves = moves::summary(moves).map(|line| format!("\n{line}\n")).unwrap_or_default();
+    let objections = summary.objections.iter().map(|o| format!("{}\n", output.paint(Colour::Red, o)));
+    let objections: String = objections.collect();
     format!(
-        "{}\n{}\n\n{}{moves}",
+        "{}\n{}\n{objections}\n{}{moves}",
         output.paint(colour(mood), &headline),
         output.paint(Colour::Dim, &facts),
         table(&rows)

@@ -51,6 +51,27 @@ impl Cluster {
         command
     }
 
+    /// Runs it on a terminal of its own where somebody types this; `None`, and a loud word, where there is no `script`.
+    fn on_a_terminal(&self, arguments: &[&str], typed: &str) -> Option<std::process::Output> {
+        let kvctl = self.kvctl(arguments);
+        let program = kvctl.get_program().to_string_lossy().into_owned();
+        let line =
+            std::iter::once(program.as_str()).chain(arguments.iter().copied()).collect::<Vec<_>>().join(" ");
+        let mut script = std::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        for (name, value) in kvctl.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        if std::process::Command::new("script").arg("--version").output().is_err() {
+            say_skipped("no `script` on this computer, so nobody types an answer");
+            return None;
+        }
+        Some(Command::from_std(script).write_stdin(typed).output().expect("a run"))
+    }
+
     fn json(&self, code: i32, arguments: &[&str]) -> Value {
         let output = self.kvctl(arguments).arg("--json").output().expect("a run");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -142,6 +163,25 @@ async fn a_machine_that_is_gone_is_removed_and_not_asked_to_leave() {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "what was not tested is said aloud")]
+fn say_skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// What a person has to see before the answer.
+fn assert_counts(shown: &str, cluster: &Cluster, lost: &[&str; 2]) {
+    for word in [
+        "Forced recovery of cluster",
+        &format!("{}, {}", lost[0], lost[1]),
+        &format!("{} (epoch", cluster.names[0]),
+        "100.0 % of all keys have five or more of their copies on the lost machines: about 20 keys",
+        "Acknowledged writes to these may be lost",
+        "0.0 % have all their copies there",
+    ] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
 #[tokio::test]
 async fn more_machines_than_may_be_lost_are_forced_out_only_by_who_says_yes() {
     let mut cluster = Cluster::start(107).await;
@@ -159,11 +199,48 @@ async fn more_machines_than_may_be_lost_are_forced_out_only_by_who_says_yes() {
     assert_eq!((&plan["doubtful_share"], &plan["gone_share"]), (&1.0.into(), &0.0.into()), "{plan}");
     assert_eq!(plan["written_on"], cluster.names[0].to_string());
     assert_eq!(plan["doubtful_keys"], 20);
+    let shown = cluster.kvctl(&["recover", lost[0], lost[1], "--plan"]).assert().success();
+    let shown = String::from_utf8_lossy(&shown.get_output().stdout).into_owned();
+    assert_counts(&shown, &cluster, &lost);
+    // Nobody to ask: nothing is done without --yes, and never both --plan and --yes.
     let refused = cluster.json(2, &["recover", lost[0], lost[1]]);
     assert!(refused["message"].as_str().is_some_and(|m| m.contains("--yes")), "{refused}");
+    let refused = cluster.kvctl(&["recover", lost[0], lost[1]]).write_stdin("y\n").assert().code(2);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(said.contains("--yes") && said.contains("nothing was changed"), "{said}");
+    cluster.kvctl(&["recover", lost[0], lost[1], "--plan", "--yes"]).assert().code(2);
+    cluster.kvctl(&["recover"]).assert().code(2);
     assert_eq!(cluster.json(1, &["recover", "127.0.107.4", "--yes"])["error"], "not_found");
-    let done = cluster.json(0, &["recover", lost[0], lost[1], "--yes"]);
-    assert_eq!((&done["outcome"], &done["members"]), (&"done".into(), &1.into()), "{done}");
+    let id = plan["cluster"].as_str().expect("an id");
+    let done = match cluster.on_a_terminal(&["recover", lost[0], lost[1]], "yes\n") {
+        None => {
+            cluster.kvctl(&["recover", lost[0], lost[1], "--yes"]).assert().success().get_output().clone()
+        }
+        Some(wrong) => {
+            // Not even "yes": a person has to have looked at which cluster it is.
+            let said = String::from_utf8_lossy(&wrong.stdout).into_owned();
+            assert_eq!(wrong.status.code(), Some(2), "{said}");
+            assert!(
+                said.contains("Type the cluster's id") && said.contains("that is not it; nothing"),
+                "{said}"
+            );
+            assert_counts(&said, &cluster, &lost);
+            let silent = cluster.on_a_terminal(&["recover", lost[0], lost[1]], "\n").expect("a terminal");
+            assert_eq!(silent.status.code(), Some(2), "silence is no");
+            let json =
+                cluster.on_a_terminal(&["recover", lost[0], lost[1], "--json"], id).expect("a terminal");
+            assert_eq!(json.status.code(), Some(2), "who wants JSON is no person");
+            let plan = cluster.json(0, &["recover", lost[0], lost[1], "--plan"]);
+            assert_eq!(plan["lost"].as_array().map(Vec::len), Some(2), "they are members yet: {plan}");
+            cluster.on_a_terminal(&["recover", lost[0], lost[1]], &format!("{id}\n")).expect("a terminal")
+        }
+    };
+    let said = [done.stdout, done.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(said.contains("forced out: epoch 1.") && said.contains("1 machines left"), "{said}");
+    // Said again, it is done already.
+    let again = cluster.json(1, &["recover", lost[0], lost[1], "--yes"]);
+    assert_eq!((&again["error"], &again["outcome"]), (&"not_found".into(), &"unchanged".into()), "{again}");
     cluster.until(1, 2).await;
     for n in 0..20 {
         cluster.kvctl(&["get", &format!("k{n}")]).assert().success();

@@ -167,6 +167,19 @@ async fn why_and_crashes_tell_of_a_panic_and_exit_codes_say_yes_and_no() {
         (&name.as_str().into(), &Value::Null, &true.into())
     );
     assert_eq!(one.json(1, &["crashes"])["crashes"], serde_json::json!([]));
+    let all = one.json(0, &["why"]);
+    assert_eq!(all["machines"][0]["machine"], name.as_str());
+    assert_eq!(
+        (&all["machines"][0]["until"], &all["machines"][0]["earlier"]),
+        (&Value::Null, &serde_json::json!([]))
+    );
+    assert_eq!(
+        one.json(0, &["status"])["machines"][0]["verdict"],
+        Value::Null,
+        "nothing is wrong with it now"
+    );
+    let text = one.kvctl(&["why"]).output().expect("a run");
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("the one machine is well\n\nMACHINE"));
     let stranger = one.json(1, &["why", "127.0.95.9", "--timeout", "1s"]);
     assert_eq!(stranger["verdict"], Value::Null);
 
@@ -182,6 +195,7 @@ async fn why_and_crashes_tell_of_a_panic_and_exit_codes_say_yes_and_no() {
     assert_eq!(panic["verdict"], "panic");
     assert_eq!(panic["report"]["message"], "asked to panic by a test");
     assert!(panic["at"].is_string() && panic["evidence"].is_array() && panic["detected_by"].is_array());
+    assert!(panic["until"].is_string(), "it is over: {panic}");
     let crashes = one.json(0, &["crashes", &name]);
     assert_eq!(crashes["crashes"][0]["id"], panic["report"]["id"]);
     let text = one.kvctl(&["why", &name]).output().expect("a run");

@@ -43,6 +43,12 @@ impl Acceptor {
         Self { promised, record, ticket: None, mute, rules }
     }
 
+    /// As it is after some promise and some record.
+    #[cfg(test)]
+    pub(crate) fn remembering(promised: Ballot, record: Option<Record>, rules: Rules) -> Self {
+        Self { promised, record, ticket: None, mute: false, rules }
+    }
+
     /// Promises to accept nothing below `ballot`, and tells what was accepted last.
     ///
     /// Refuses at or below the floor, below the present promise, and at or below the record's ballot, naming

@@ -98,13 +98,21 @@ impl Coordinator {
         self.arrivals += 1;
         waiting.seq = self.arrivals;
         self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
-        match &self.favourite {
-            Some(f) if !waiting.handed && f.until > turn.now.mono && turn.local.is_reachable(f.member) => {
-                let to = f.member;
-                self.hand_over(turn, to, waiting);
-            }
+        let favourite = self.favourite.as_ref().filter(|f| f.until > turn.now.mono).map(|f| f.member);
+        match favourite.filter(|member| turn.local.is_well(*member)).or_else(|| turn.heir()) {
+            Some(to) if !waiting.handed => self.hand_over(turn, to, waiting),
             _ => self.waiting.push_back(waiting),
         }
+        self.advance(turn);
+    }
+
+    /// This machine is not well any more: what it has not begun to propose goes to an owner that is.
+    pub(crate) fn give_away(&mut self, turn: &mut Turn<'_>) {
+        let Some(to) = turn.heir() else { return };
+        if matches!(self.stage, Stage::Preparing(_)) {
+            self.stand_down(turn);
+        }
+        self.hand_all_over(turn, to);
         self.advance(turn);
     }
 
@@ -260,13 +268,8 @@ impl Coordinator {
         let by = turn.local.present().proposer(self.beat.by);
         match by {
             Some(m) if Some(m) == turn.local.present().me => {}
-            Some(m) if !turn.owners.slots_of(m).is_empty() && turn.local.is_reachable(m) => {
-                let (go, stay) =
-                    mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|w| !w.handed);
-                self.waiting = stay.into();
-                for waiting in go {
-                    self.hand_over(turn, m, waiting);
-                }
+            Some(m) if !turn.owners.slots_of(m).is_empty() && turn.local.is_well(m) => {
+                self.hand_all_over(turn, m);
                 self.rest(turn);
             }
             Some(_) => self.rest(turn),
@@ -324,6 +327,15 @@ impl Coordinator {
     }
 
     // -- other coordinators --------------------------------------------------------------------------
+
+    /// All that waits here, and was not handed over before.
+    fn hand_all_over(&mut self, turn: &mut Turn<'_>, to: u32) {
+        let (go, stay) = mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|w| !w.handed);
+        self.waiting = stay.into();
+        for waiting in go {
+            self.hand_over(turn, to, waiting);
+        }
+    }
 
     fn hand_over(&mut self, turn: &mut Turn<'_>, to: u32, waiting: Waiting) {
         let ask = turn.local.ask(turn.key);

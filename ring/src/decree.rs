@@ -1,8 +1,13 @@
-//! How wardens decide the next view: single-decree Paxos, votes weighted by slots (V2).
+//! How the next view is decided: single-decree Paxos among the wardens, votes weighted by slots (V2); where they are lost
+//! for good, among all who stay (F2).
+//!
+//! Both are one decree, with one acceptor on each machine. A view that an operator forces needs everybody who stays in it,
+//! twice: so whoever forces another one with any of them finds the first, and finishes it before anything else.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::effect::{Change, Decree, Effect, Mono, Now, Ticket};
 use crate::key::Key;
@@ -42,6 +47,8 @@ pub(crate) struct Decrees {
     proposal: Option<Box<Proposal>>,
     beat: Ballot,
     rest_until: Mono,
+    /// F2: who did not agree to the view last forced, when that was given up.
+    unheard: Vec<Machine>,
 }
 
 #[derive(Debug)]
@@ -53,6 +60,8 @@ struct Proposal {
     /// The highest-balloted view that some warden had accepted: it must be proposed instead.
     bound_to: Option<(Ballot, Arc<View>)>,
     accepting: bool,
+    /// F2: who has to agree, each of them; `None`: five of the wardens' slots.
+    all: Option<Vec<u32>>,
     tally: Tally,
     heard: Vec<u32>,
     resend_at: Mono,
@@ -67,6 +76,7 @@ impl Decrees {
             proposal: None,
             beat: Ballot::ZERO,
             rest_until: Mono::default(),
+            unheard: Vec::new(),
         }
     }
 
@@ -93,6 +103,37 @@ impl Decrees {
         view: Arc<View>,
         effects: &mut Vec<Effect>,
     ) {
+        self.begin(local, now, view, None, effects);
+    }
+
+    /// F2: proposes a view that an operator forces to all who stay in it. Says who did not agree when it was last tried,
+    /// once; asked again, it is tried again.
+    pub(crate) fn force(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        view: Arc<View>,
+        effects: &mut Vec<Effect>,
+    ) -> Vec<Machine> {
+        let mut unheard = mem::take(&mut self.unheard);
+        unheard.retain(|machine| view.has(*machine));
+        let busy = self.proposal.as_ref().is_some_and(|p| p.all.is_some());
+        if unheard.is_empty() && !busy {
+            self.rest_until = now.mono;
+            let all = staying(local, &view);
+            self.begin(local, now, view, Some(all), effects);
+        }
+        unheard
+    }
+
+    fn begin(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        view: Arc<View>,
+        all: Option<Vec<u32>>,
+        effects: &mut Vec<Effect>,
+    ) {
         let beat = self.beat.max(self.acceptor.promised);
         let Some((ballot, after)) = local.fresh_ballot(beat, now, effects) else { return };
         let proposal = Proposal {
@@ -102,6 +143,7 @@ impl Decrees {
             view,
             bound_to: None,
             accepting: false,
+            all,
             tally: local.tally(),
             heard: Vec::new(),
             resend_at: now.mono.plus(RESEND),
@@ -114,6 +156,8 @@ impl Decrees {
     pub(crate) fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         let Some(proposal) = &mut self.proposal else { return };
         if proposal.until <= now.mono {
+            let unheard = proposal.all.iter().flatten().filter(|m| !proposal.heard.contains(m));
+            self.unheard = unheard.map(|m| local.present().machine(*m)).collect();
             self.proposal = None;
         } else if proposal.resend_at <= now.mono {
             proposal.resend_at = now.mono.plus(RESEND);
@@ -145,8 +189,14 @@ impl Decrees {
                 (ask, DecreeAnswer::Promised { ballot, accepted }, self.persist(local, effects))
             }
             Message::DecreeAccept { ask, ballot, view } => {
-                // A peer's lie, or an error of ours: no view that can follow this one.
-                if !local.present().view.is_before(&view) {
+                // A peer's lie, or an error of ours: no view that can follow this one. Or who is said to be lost is heard.
+                let forced = is_forced(local, &view);
+                if !local.present().view.may_become(&view) || forced && !stands(local, &view) {
+                    return;
+                }
+                // F2: all who stay may have agreed to it, and somebody may have gone on.
+                let bound = self.acceptor.accepted.as_ref().is_some_and(|(_, v)| stands(local, v));
+                if bound && !forced {
                     return;
                 }
                 self.acceptor.promised = ballot;
@@ -178,39 +228,42 @@ impl Decrees {
         effects: &mut Vec<Effect>,
     ) -> Option<Arc<View>> {
         let proposal = self.proposal.as_mut().filter(|p| p.ask == ask)?;
-        let wardens = wardens(local);
-        let (epoch, slots) = (local.epoch(), wardens.slots_of(from));
-        let enough = |tally: &Tally| {
-            tally.reached(wardens.slots())
-                || local.rules.broken(Mutant::V2NoQuorum) && tally.votes() * 3 >= wardens.slots()
-        };
         match answer {
             DecreeAnswer::Promised { ballot, accepted }
                 if ballot == proposal.ballot && !proposal.accepting =>
             {
-                proposal.hear(from);
-                proposal.tally.add(epoch, slots);
-                let above =
-                    |(b, _): &(Ballot, Arc<View>)| proposal.bound_to.as_ref().is_none_or(|(o, _)| b > o);
-                if let Some(accepted) = accepted.filter(above) {
+                proposal.hear(local, from);
+                if let Some(accepted) = accepted.filter(|found| proposal.is_bound_by(local, found)) {
                     proposal.bound_to = Some(accepted);
                 }
-                if enough(&proposal.tally) {
-                    if let Some((_, view)) = proposal.bound_to.take() {
+                if !proposal.has_enough(local) {
+                    return None;
+                }
+                match (proposal.bound_to.take(), &mut proposal.all) {
+                    // The wardens' slots cannot decide what all who stay were asked for: it is for an operator to go on.
+                    (Some((_, view)), None) if is_forced(local, &view) => {
+                        self.proposal = None;
+                        return None;
+                    }
+                    (Some((_, view)), all) => {
+                        if let Some(all) = all {
+                            let others = staying(local, &view);
+                            all.retain(|m| others.contains(m));
+                        }
                         proposal.view = view;
                     }
-                    proposal.accepting = true;
-                    proposal.tally = local.tally();
-                    proposal.heard.clear();
-                    proposal.resend_at = now.mono.plus(RESEND);
-                    proposal.ask(local, effects);
+                    (None, _) => {}
                 }
+                proposal.accepting = true;
+                proposal.tally = local.tally();
+                proposal.heard.clear();
+                proposal.resend_at = now.mono.plus(RESEND);
+                proposal.ask(local, effects);
                 None
             }
             DecreeAnswer::Accepted { ballot } if ballot == proposal.ballot && proposal.accepting => {
-                proposal.hear(from);
-                proposal.tally.add(epoch, slots);
-                enough(&proposal.tally).then(|| proposal.view.clone())
+                proposal.hear(local, from);
+                proposal.has_enough(local).then(|| proposal.view.clone())
             }
             DecreeAnswer::Refused { beat } => {
                 local.see(beat.time);
@@ -225,16 +278,43 @@ impl Decrees {
 }
 
 impl Proposal {
-    fn hear(&mut self, member: u32) {
+    fn hear(&mut self, local: &Local, member: u32) {
+        self.tally.add(local.epoch(), wardens(local).slots_of(member));
         if !self.heard.contains(&member) {
             self.heard.push(member);
         }
     }
 
+    /// V2: five of the wardens' slots. F2: everybody who stays.
+    fn has_enough(&self, local: &Local) -> bool {
+        let slots = local.slots();
+        match &self.all {
+            Some(_) if local.rules.broken(Mutant::F2Alone) => !self.heard.is_empty(),
+            Some(all) => all.iter().all(|m| self.heard.contains(m)),
+            None => {
+                let few = local.rules.broken(Mutant::V2NoQuorum) && self.tally.votes() * 3 >= slots;
+                self.tally.reached(slots) || few
+            }
+        }
+    }
+
+    /// True if what somebody accepted is to be proposed instead: the highest. What an operator forces is bound by what
+    /// another one did, and by nothing that the lost may have decided.
+    fn is_bound_by(&self, local: &Local, (ballot, view): &(Ballot, Arc<View>)) -> bool {
+        let counts = match is_forced(local, view) {
+            true => stands(local, view) && !local.rules.broken(Mutant::F2Blind),
+            false => self.all.is_none(),
+        };
+        counts && self.bound_to.as_ref().is_none_or(|(other, _)| ballot > other)
+    }
+
     fn ask(&self, local: &mut Local, effects: &mut Vec<Effect>) {
         let (ask, ballot) = (self.ask, self.ballot);
-        let wardens = wardens(local);
-        for member in wardens.machines().filter(|m| !self.heard.contains(m)) {
+        let asked = match &self.all {
+            Some(all) => all.clone(),
+            None => wardens(local).machines().collect(),
+        };
+        for member in asked.into_iter().filter(|m| !self.heard.contains(m)) {
             let message = match self.accepting {
                 false => Message::DecreePrepare { ask, ballot },
                 true => Message::DecreeAccept { ask, ballot, view: self.view.clone() },
@@ -242,4 +322,23 @@ impl Proposal {
             local.send_to(member, message, self.after, effects);
         }
     }
+}
+
+/// F2: true of a view that opens a generation.
+fn is_forced(local: &Local, view: &View) -> bool {
+    view.epoch().generation > local.epoch().generation
+}
+
+/// F2: true of a view that opens a generation, keeps this machine, and names nobody who is heard: one that is was not
+/// lost, and what was begun on that word is void.
+fn stands(local: &Local, view: &View) -> bool {
+    let members = local.present().view.members();
+    let mut named = (0..members.len()).filter(|m| !view.has(members[*m].machine));
+    is_forced(local, view) && view.has(local.me) && named.all(|m| !local.is_alive(m as u32))
+}
+
+/// F2: who has to agree to it: all that are in its ring.
+fn staying(local: &Local, view: &View) -> Vec<u32> {
+    let stay = view.members().iter().filter(|m| m.in_ring());
+    stay.filter_map(|m| local.present().index_of(m.machine)).collect()
 }

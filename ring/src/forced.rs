@@ -1,8 +1,9 @@
 //! F2: five slots of some key are lost for good, and an operator says with which machines.
 //!
 //! Where the lost leave five warden slots, the next view is a decree like any other: the machines named are wishes.
-//! Else no decree can ever be made again, and one survivor writes the next view, of a new generation. Who hears of such
-//! a view and was never before it has gone another way, and must come back as another machine.
+//! Else no decree can ever be made again, and the next view, of a new generation, is decided by those who stay: by all of
+//! them, so that whoever is told of another one later, and by whomever, hears of this one first. Who hears of such a view
+//! and was never before it has gone another way, and must come back as another machine (`doubt.rs`).
 
 use alloc::format;
 use alloc::string::String;
@@ -21,7 +22,7 @@ use crate::warden::no_force;
 pub(crate) enum Force {
     /// The wardens can decide: it is wished of them.
     Wishes(Vec<Wish>),
-    /// They cannot: this is the next view.
+    /// They cannot: this is to be the next view, if all who stay agree.
     View(Arc<View>),
     /// It has been done already.
     Done,
@@ -35,6 +36,7 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
     if present.me.is_none() {
         return Force::Refused("this machine is not in the view: ask one that is".into());
     }
+    let machines = &resolved(local, machines)[..];
     if machines.iter().all(|m| view.has_forced_out(m.incarnation)) {
         return Force::Done;
     }
@@ -53,6 +55,13 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
     // Who is left has to be there: a view whose own wardens cannot decide would help nobody.
     let members: Vec<Member> =
         view.members().iter().copied().filter(|m| !machines.contains(&m.machine)).collect();
+    if !members.iter().any(Member::in_ring) {
+        return Force::Refused(format!(
+            "nobody would be left of those that own slots in epoch {}: all copies are lost, and a new cluster is begun \
+             with --init",
+            view.epoch()
+        ));
+    }
     let silent = view.members().iter().enumerate().filter(|(i, m)| {
         Some(*i as u32) != present.me && members.contains(m) && m.in_ring() && !local.is_alive(*i as u32)
     });
@@ -74,31 +83,35 @@ pub(crate) fn force(local: &mut Local, machines: &[Machine]) -> Force {
     }
 }
 
-/// Why this machine cannot go on under its incarnation, if these views, told by a member, say so. The caller has
-/// adopted what follows its own view.
-pub(crate) fn cast_out(local: &Local, views: &[Arc<View>], settled: Epoch) -> Option<String> {
-    let present = local.present();
-    let (me, own) = (local.me.incarnation, present.epoch());
-    let ahead = |view: &&Arc<View>| {
-        let epoch = view.epoch();
-        view.cluster() == present.view.cluster()
-            && (epoch.generation > own.generation || epoch.is_beside(own) && epoch >= own)
+/// Whom an operator means who knows a name alone: who was a member of that name last, in the views that are not settled.
+/// One that was dropped since may still be missed (S4).
+fn resolved(local: &Local, machines: &[Machine]) -> Vec<Machine> {
+    let views = local.history().views;
+    let last = |name| views.iter().rev().find_map(|p| Some(p.machine(p.view.index_of(name)? as u32)));
+    let resolve = |m: &Machine| match m.incarnation {
+        Incarnation::NONE => last(m.name).unwrap_or(*m),
+        _ => *m,
     };
-    let newest = views.last().filter(ahead)?;
-    if newest.has_forced_out(me) {
-        return Some(format!(
-            "forced out of the cluster by an operator (epoch {}): a new incarnation is needed",
-            newest.epoch()
-        ));
-    }
-    // All that a member keeps, and no road leads there from this machine's own view: it may have voted in views that
-    // the operator's does not know of.
-    let whole = views.first().is_some_and(|view| view.epoch() == settled);
-    (newest.epoch().generation > own.generation && whole).then(|| {
+    machines.iter().map(resolve).collect()
+}
+
+/// Why a view was not made: these did not agree to it.
+pub(crate) fn disagreed(unheard: &[Machine]) -> Option<String> {
+    let names: Vec<String> = unheard.iter().map(|m| format!("{m}")).collect();
+    (!names.is_empty()).then(|| {
         format!(
-            "left behind by a forced recovery: this machine's view, epoch {own}, is not in the past of epoch {}: a new \
-             incarnation is needed",
-            newest.epoch()
+            "{} would stay in the view and did not agree to it within 3 s: they do not answer, or hear a machine that is \
+             named. No view was made; asked again, it is tried again",
+            names.join(", ")
         )
     })
+}
+
+/// What is to be said where two operators forced, each without the other's view.
+pub(crate) fn apart(own: Epoch, machine: Machine, epoch: Epoch) -> String {
+    format!(
+        "two forced recoveries went apart: this machine follows epoch {own}, and {machine} follows epoch {epoch}. Each \
+         takes writes that the other does not know. Choose one, stop the machines of the other, move their data aside, \
+         and start them with --join"
+    )
 }

@@ -1,6 +1,6 @@
 //! What machines tell each other of each other: news in small numbers, each told a few times.
 //!
-//! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, newest
+//! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, least told
 //! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small.
 
 use alloc::collections::VecDeque;
@@ -18,8 +18,8 @@ use crate::view::{Machine, Name};
 pub const MAX_NEWS: usize = 8;
 /// Most pieces that wait to be told; above it the oldest are forgotten.
 const MAX_WAITING: usize = 128;
-/// Of these pieces, so many may be of health: who lives matters more.
-const MAX_HEALTH: usize = 2;
+/// Of the pieces in one message, so many may be of health: who lives matters more.
+const MAX_HEALTH: usize = 3;
 
 /// What is said of one machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -27,7 +27,8 @@ pub struct News {
     /// Of whom.
     pub of: Machine,
     /// How many suspicions it had refuted when this was said. A suspicion of a lower number is refuted.
-    /// Of its [health](Said::Health), which of its own words this is: the highest is the last.
+    /// Of its [health](Said::Health) and of its [answers](Said::Late), which of the words of who says so this is: the
+    /// highest is the last.
     pub refuted: u32,
     /// What.
     pub said: Said,
@@ -47,6 +48,13 @@ pub enum Said {
     },
     /// It lives, and this is how it says it is.
     Health(Health),
+    /// It may answer probes, but its answers about keys do not come to `by` as those of others do.
+    Late {
+        /// Who waits for them.
+        by: Name,
+        /// How long they take, in milliseconds; 0: they come again.
+        ms: u32,
+    },
 }
 
 /// What a machine says of itself. It may answer every probe and be of no use: probes do not touch the disk.
@@ -99,21 +107,31 @@ impl<Context> Decode<Context> for Gossip {
 }
 bincode::impl_borrow_decode!(Gossip);
 
-/// What waits to be told, newest first.
+/// What waits to be told, those told least first, newer before older.
 #[derive(Debug, Default)]
 pub(crate) struct Rumours {
     lives: VecDeque<Rumour>,
-    /// At most one of each machine.
+    /// At most one of each machine by each.
     health: VecDeque<Word>,
 }
 
-/// A machine's own word of its health.
+/// A word on how a machine is: its own, or that of one who waits for its answers.
 #[derive(Clone, Copy, Debug)]
 struct Word {
     of: Machine,
     number: u32,
-    health: Health,
+    said: Said,
     told: u32,
+}
+
+impl Word {
+    /// Whose word it is, where it is not the machine's own.
+    fn by(said: Said) -> Option<Name> {
+        match said {
+            Said::Late { by, .. } | Said::Silent { by, .. } => Some(by),
+            Said::Alive | Said::Health(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,10 +159,10 @@ impl Rumours {
         self.lives.retain(|r| r.of != of || r.silent.is_none());
     }
 
-    /// A machine's last word of its health.
-    pub(crate) fn add_health(&mut self, of: Machine, number: u32, health: Health) {
-        self.health.retain(|word| word.of != of);
-        self.health.push_front(Word { of, number, health, told: 0 });
+    /// The last word of somebody on how a machine is, itself or another.
+    pub(crate) fn add_health(&mut self, of: Machine, number: u32, said: Said) {
+        self.health.retain(|word| word.of != of || Word::by(word.said) != Word::by(said));
+        self.health.push_front(Word { of, number, said, told: 0 });
         self.health.truncate(MAX_WAITING);
     }
 
@@ -160,12 +178,14 @@ impl Rumours {
         let mut news: Vec<News> = first.into_iter().collect();
         for word in self.health.iter_mut().take(MAX_HEALTH) {
             word.told += 1;
-            news.push(News { of: word.of, refuted: word.number, said: Said::Health(word.health) });
+            news.push(News { of: word.of, refuted: word.number, said: word.said });
         }
         self.health.retain(|word| word.told < often);
         // Those not told yet go first next time.
         self.health.make_contiguous().sort_by_key(|word| word.told);
         let room = MAX_NEWS - news.len();
+        // Those told least go first; newer ones before older.
+        self.lives.make_contiguous().sort_by_key(|rumour| rumour.told);
         for rumour in self.lives.iter_mut().take(room) {
             rumour.told += 1;
             news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));

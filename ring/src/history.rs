@@ -8,7 +8,7 @@ use crate::effect::Account;
 use crate::key::Key;
 use crate::message::Purpose;
 use crate::mutant::{Mutant, Rules};
-use crate::placement::{Owners, Ring};
+use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::stamp::Stamp;
@@ -18,9 +18,6 @@ use crate::view::{Epoch, Incarnation, Machine, View};
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) view: Arc<View>,
-    pub(crate) ring: Ring,
-    /// The ring towards which data is copied ahead, where it is another (M1).
-    pub(crate) next: Option<Ring>,
     /// This machine's place among the members; `None` once it is not one of them (V5).
     pub(crate) me: Option<u32>,
 }
@@ -28,7 +25,7 @@ pub(crate) struct Present {
 impl Present {
     pub(crate) fn new(view: Arc<View>, me: Machine) -> Self {
         let index = view.has(me).then(|| view.index_of(me.name)).flatten();
-        Self { ring: Ring::of(&view), next: Ring::next_of(&view), me: index.map(|i| i as u32), view }
+        Self { me: index.map(|i| i as u32), view }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -51,7 +48,7 @@ impl Present {
     }
 
     pub(crate) fn owners(&self, key: &Key) -> Owners {
-        self.ring.owners(&self.chain(key))
+        self.view.ring().owners(&self.chain(key))
     }
 
     pub(crate) fn chain(&self, key: &Key) -> Chain {
@@ -78,7 +75,7 @@ pub(crate) struct History<'a> {
 impl History<'_> {
     /// The owners of a key's slots in each view.
     pub(crate) fn owners(&self, chain: &Chain) -> Vec<Owners> {
-        self.views.iter().map(|p| p.ring.owners(chain)).collect()
+        self.views.iter().map(|p| p.view.ring().owners(chain)).collect()
     }
 
     pub(crate) fn track(&self, machine: Machine, account: &Account) -> Track {
@@ -132,16 +129,25 @@ impl History<'_> {
         if self.rules.broken(Mutant::S4NoCover) {
             return true;
         }
-        // F2: who was forced out counts as having told that it voted, and holds nothing.
-        let forced_out = |m: &Machine| self.present().view.has_forced_out(m.incarnation);
-        let silent = |m: &Machine| *m != asker && without.contains(m) && !forced_out(m);
+        // F2: who was forced out counts as having told that it voted, and holds nothing...
+        let waits = self.rules.broken(Mutant::F2Waits);
+        let named = |m: &Machine| self.present().view.has_forced_out(m.incarnation) && !waits;
+        let silent = |m: &Machine| *m != asker && without.contains(m) && !named(m);
         let enough =
             |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
+        // ...but it makes up for nobody who may yet tell: what five voted for, one of them named and four silent, would be
+        // forgotten, and nobody would have counted it among what may be lost.
+        let covered = |p: &Present| {
+            let silent = p.ring_members().filter(silent).count();
+            let named =
+                if self.rules.broken(Mutant::F2Covers) { 0 } else { p.ring_members().filter(named).count() };
+            silent == 0 || enough(p, silent + named)
+        };
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
         for (h, p) in self.views.iter().enumerate().rev() {
-            if h < earlier.len() && !later && !enough(p, p.ring_members().filter(silent).count()) {
+            if h < earlier.len() && !later && !covered(p) {
                 return false;
             }
             let not_told = |m: &Machine| silent(m) || !synced(*m, p.epoch());
@@ -264,23 +270,32 @@ impl History<'_> {
         self.views.last().unwrap_or_else(|| unreachable!("there is a present view"))
     }
 
-    /// True if `teller` is to tell of this key. Asker and teller compute the same, so silence about a key that is
-    /// to be told means "none", and about another means nothing.
+    /// True if this machine, whose track is `places`, is to tell of this key. Asker and teller compute the same, so
+    /// silence about a key that is to be told means "none", and about another means nothing.
+    ///
+    /// Views that the teller has forgotten as settled (T2) are forgotten by the asker with its page; as long as the
+    /// asker knows fewer, the teller tells more than is asked for.
     pub(crate) fn is_told(
         &self,
         concern: &Concern<'_>,
         chain: &Chain,
         owners: &[Owners],
-        teller: Machine,
+        (teller, places): (Machine, &Track),
     ) -> bool {
         let present = self.present();
         let (last, now) = (self.views.len() - 1, owners[owners.len() - 1]);
+        let owned = |at: usize| places.0[at].0.is_some_and(|i| owners[at].is_owner(i));
         match concern.purpose {
             Purpose::Sync => {
                 let Some(me) = present.index_of(concern.asker) else { return false };
                 let gained = now.slots_of(me).minus(self.votes(concern.track, owners));
+                // S4 is about earlier views: who owned no slot of the key in one is not needed for it. Often he is about to
+                // sync himself, and what he has copied so far would spoil claims.
+                if gained.is_empty() || !(0..last.max(1)).any(owned) {
+                    return false;
+                }
                 if !concern.handoff || last == 0 {
-                    return !gained.is_empty();
+                    return true;
                 }
                 let before = &self.views[last - 1];
                 gained.iter().any(|slot| {
@@ -289,11 +304,12 @@ impl History<'_> {
                 })
             }
             Purpose::Ahead => {
-                let (Some(next), Some(me)) = (&present.next, present.index_of(concern.asker)) else {
+                let (Some(next), Some(me)) = (present.view.next_ring(), present.index_of(concern.asker))
+                else {
                     return false;
                 };
                 // Who owns a slot of the key already has its record.
-                if !now.slots_of(me).is_empty() {
+                if now.is_owner(me) {
                     return false;
                 }
                 let gained = next.owners(chain).slots_of(me);
@@ -304,8 +320,36 @@ impl History<'_> {
                         || concern.without.contains(&owner) && self.first(concern, &now) == Some(teller)
                 })
             }
-            Purpose::Check => self.first(concern, &now) == Some(concern.asker),
+            Purpose::Copy => {
+                let Some(me) = present.index_of(concern.asker).filter(|me| now.is_owner(*me)) else {
+                    return false;
+                };
+                // Who owned a slot of the key in the last settled view has its record, and so has who votes for one.
+                let had = concern.track.0[0].0.is_some_and(|i| owners[0].is_owner(i));
+                if had
+                    || last == 0
+                    || !self.votes(concern.track, owners).intersection(now.slots_of(me)).is_empty()
+                {
+                    return false;
+                }
+                let mut able = owners[0].machines().map(|m| self.views[0].machine(m));
+                let able = able.find(|m| present.index_of(*m).is_some() && !concern.without.contains(m));
+                able == Some(teller)
+            }
+            Purpose::Check => owned(last) && self.first(concern, &now) == Some(concern.asker),
         }
+    }
+
+    /// The slots for which a digest says whether the teller votes for them: those from which the asker may take its
+    /// own over (S6); in a comparison, all that it owns.
+    pub(crate) fn digested(&self, purpose: Purpose, owners: &[Owners], places: &Track) -> SlotSet {
+        let last = self.views.len() - 1;
+        let at = match purpose {
+            Purpose::Sync => last.saturating_sub(1),
+            Purpose::Ahead | Purpose::Copy => return SlotSet::EMPTY,
+            Purpose::Check => last,
+        };
+        places.0[at].0.map_or(SlotSet::EMPTY, |i| owners[at].slots_of(i))
     }
 
     /// The first owner that is not left out.

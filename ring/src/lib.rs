@@ -14,20 +14,29 @@
 //! | [`effect`] | what goes into a node and what comes out |
 //! | [`gossip`], [`detector`] | what machines say of each other; who answers |
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
+//! | [`digest`] | what another is believed to hold, and told only where that is wrong |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
 //! | [`counts`] | what a machine counts of its work, for whoever looks from outside |
+//! | `forced`, `doubt` | what an operator forces; what shows a machine that it may take part no more |
+//! | `setup`, `cell` | what a machine starts from; one key on it |
 //! | [`node`] | all of the above, driven by one input at a time |
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod acceptor;
+mod answers;
 mod birth;
+mod cell;
 mod coordinator;
 pub mod counts;
 mod decree;
 pub mod detector;
+pub mod digest;
+mod doubt;
 pub mod effect;
 mod fetching;
 mod forced;
@@ -39,6 +48,8 @@ mod local;
 mod membership;
 mod merge;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod mutant;
 pub mod node;
 pub mod placement;
@@ -47,6 +58,7 @@ pub mod quorum;
 pub mod reader;
 mod reading;
 mod register;
+mod setup;
 pub mod stamp;
 mod sync;
 mod telling;

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::answers::Answers;
 use crate::counts::Counts;
 use crate::effect::{Account, Change, Effect, Limits, Now, Ticket};
 use crate::history::{History, Present, Track};
@@ -50,14 +51,20 @@ pub(crate) struct Local {
     pub(crate) asked: HashMap<Ask, Key, foldhash::fast::FixedState>,
     /// What the requests that are not answered yet cost in memory: see `Waiting::cost`.
     pub(crate) waiting_bytes: usize,
+    /// Requests answered `Overloaded`.
+    pub(crate) turned_away: u64,
     /// Members that the transport says cannot be told anything at present.
     unreachable: Vec<Name>,
     /// Members that the detector does not believe alive.
     pub(crate) doubted: Vec<Name>,
-    /// Members that say they are not well.
+    /// Members that are not well: they say so, or those who wait for their answers do.
     pub(crate) unwell: Vec<Name>,
     /// Work done, for whoever looks from outside.
     pub(crate) counts: Counts,
+    /// The same of this machine.
+    pub(crate) is_unwell: bool,
+    /// How long members take to answer.
+    pub(crate) answers: Answers,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -96,10 +103,13 @@ impl Local {
             next_ask: rng.random::<u64>() >> 1,
             asked: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(setup.seed)),
             waiting_bytes: 0,
+            turned_away: 0,
             unreachable: Vec::new(),
             doubted: Vec::new(),
             unwell: Vec::new(),
             counts: Counts::default(),
+            is_unwell: false,
+            answers: Answers::default(),
             rng,
             rules,
         };
@@ -125,6 +135,7 @@ impl Local {
         self.views = views.iter().map(|view| Present::new(view.clone(), self.me)).collect();
         let settled = self.account.settled;
         self.views.retain(|p| p.epoch() >= settled);
+        self.answers.begin_anew(self.newest().map_or(0, |p| p.view.members().len()));
     }
 
     /// V3: adopts a view: durable before anything more is said. In order: it is the one after the present view, or a
@@ -154,6 +165,7 @@ impl Local {
         if self.rules.broken(Mutant::F1TellFirst) {
             self.barrier = None;
         }
+        self.answers.begin_anew(present.view.members().len());
         self.views.push(present);
         self.stay_synced(effects);
     }
@@ -220,6 +232,11 @@ impl Local {
     pub(crate) fn tracks_of(&self, machine: Machine, since: Option<Epoch>) -> Track {
         let account = Account { synced: since.into_iter().collect(), ..Account::default() };
         self.history().track(machine, &account)
+    }
+
+    /// Another machine's places in the views, whatever it voted for.
+    pub(crate) fn places_of(&self, machine: Machine) -> Track {
+        self.history().track(machine, &Account::default())
     }
 
     #[cfg(test)]
@@ -448,11 +465,15 @@ impl Local {
         !self.doubted.contains(&self.present().machine(member).name)
     }
 
-    /// A hint for choosing coordinators; never evidence.
+    /// A hint whether an answer may come at all; never evidence.
     pub(crate) fn is_reachable(&self, member: u32) -> bool {
         let name = self.present().machine(member).name;
-        let bad = [&self.unreachable, &self.doubted, &self.unwell];
-        !bad.iter().any(|names| names.contains(&name))
+        ![&self.unreachable, &self.doubted].iter().any(|names| names.contains(&name))
+    }
+
+    /// A hint for choosing whom to ask first; never evidence.
+    pub(crate) fn is_well(&self, member: u32) -> bool {
+        self.is_reachable(member) && !self.unwell.contains(&self.present().machine(member).name)
     }
 
     pub(crate) fn check(&self) {

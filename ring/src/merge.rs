@@ -10,15 +10,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
+use crate::digest::{Beliefs, WIDTH};
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
 use crate::history::{Concern, Telling, Track, Verdict, judge};
 use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
+use crate::placement::Owners;
+use crate::position::Chain;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
-use crate::telling::record_bytes;
 use crate::view::{Epoch, Machine, Name};
 
 const MS: u64 = 1_000_000;
@@ -92,6 +94,9 @@ pub(crate) struct Merge {
     pub(crate) purpose: Purpose,
     pub(crate) epoch: Epoch,
     since: Option<Epoch>,
+    /// This machine's own places in the views: as its questions say, and as it votes.
+    track: Track,
+    mine: Track,
     handoff: bool,
     /// Every key up to here is decided.
     at: Option<Key>,
@@ -149,10 +154,25 @@ impl<T> Source<T> {
 #[derive(Debug)]
 struct Owned {
     key: Key,
+    place: Place,
     /// `None`: unreadable.
     record: Option<(Stamp, SlotSet, bool)>,
     /// When its value expires (G4).
     expires: Option<Hlc>,
+}
+
+/// Where a key belongs in each view since the last settled one: computed once for all that is asked of it.
+#[derive(Debug)]
+struct Place {
+    chain: Chain,
+    owners: Vec<Owners>,
+}
+
+impl Place {
+    fn of(local: &Local, key: &Key) -> Self {
+        let chain = local.present().chain(key);
+        Self { owners: local.history().owners(&chain), chain }
+    }
 }
 
 #[derive(Debug)]
@@ -160,8 +180,10 @@ struct Teller {
     machine: Machine,
     source: Source<Entry>,
     account: Option<Account>,
-    /// What the account says of the views since the last settled one.
-    track: Option<Track>,
+    /// Its places in the views since the last settled one, and what the account says of them, once there is one.
+    track: Track,
+    /// Keys of a range: the fewer, the more often its claims were wrong.
+    width: usize,
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
@@ -172,6 +194,9 @@ struct Teller {
 #[derive(Debug)]
 struct Asked {
     ask: Ask,
+    /// The same each time it is put: it may be the first that is answered.
+    request: Box<TellRequest>,
+    beliefs: Beliefs,
     again: Mono,
     gap: u64,
 }
@@ -202,20 +227,24 @@ impl Merge {
             machine,
             source: Source::from(None),
             account: None,
-            track: None,
+            track: local.places_of(machine),
+            width: WIDTH.0,
             asked: None,
             out: false,
             looked: 0,
             total: 0,
         };
         // F2: who was forced out tells nothing, ever; others tell in its place.
-        let view = &local.present().view;
+        let (view, waits) = (&local.present().view, local.rules.broken(Mutant::F2Waits));
+        let since = local.account.synced.last().copied();
         let (without, tellers): (Vec<Machine>, Vec<Machine>) =
-            tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation));
+            tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation) && !waits);
         Self {
             purpose,
             epoch: local.epoch(),
-            since: local.account.synced.last().copied(),
+            since,
+            track: local.tracks_of(local.me, since),
+            mine: history.track(local.me, &local.account),
             handoff,
             at: None,
             own: Source::from(None),
@@ -289,22 +318,27 @@ impl Merge {
             return false;
         };
         let teller = &mut self.tellers[at];
-        // In order, and beyond what was told before: a peer may say anything.
+        let Some(asked) = teller.asked.as_ref().filter(|_| teller.machine == from) else { return false };
+        // A peer may say anything.
+        let bytes: usize = page.entries.iter().map(Entry::bytes).sum();
+        let told = asked.beliefs.unfold(page.agreed, page.entries, page.upto.as_ref());
+        let Some((entries, right)) = told else { return false };
+        // In order, and beyond what was told before.
         let last = match (&teller.source.upto, teller.source.buffer.back()) {
             (_, Some(entry)) => Some(entry.key.clone()),
             (Upto::Key(key), None) => key.clone(),
             (Upto::End, None) => None,
         };
-        let keys = || page.entries.iter().map(|e| Some(&e.key));
+        let keys = || entries.iter().map(|e| Some(&e.key));
         let ordered = core::iter::once(last.as_ref()).chain(keys()).is_sorted_by(|a, b| a < b);
         let within =
             page.upto.as_ref().is_none_or(|upto| keys().next_back().flatten().is_none_or(|k| k <= upto));
-        if teller.machine != from || !ordered || !within {
+        if !ordered || !within {
             return false;
         }
+        teller.width = if right { teller.width * 2 } else { teller.width / 2 }.clamp(WIDTH.1, WIDTH.0);
         teller.asked = None;
         let was_out = mem::replace(&mut teller.out, false);
-        let bytes: usize = page.entries.iter().map(bytes_of).sum();
         self.bytes += bytes as u64;
         teller.looked += u64::from(page.looked);
         // A peer may claim any number: those of all tellers are added up, here and by whoever shows them.
@@ -313,7 +347,7 @@ impl Merge {
             acts.push(Act::Settled(page.account.settled));
         }
         if teller.account.as_ref() != Some(&page.account) {
-            teller.track = Some(local.history().track(from, &page.account));
+            teller.track = local.history().track(from, &page.account);
             // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
             let mut account = page.account;
             let late = local.rules.broken(Mutant::S3Late);
@@ -331,9 +365,9 @@ impl Merge {
             teller.source = Source::from(self.at.clone());
         } else {
             teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
-            teller.source.buffer.extend(page.entries);
+            teller.source.buffer.extend(entries);
         }
-        if self.purpose != Purpose::Sync {
+        if matches!(self.purpose, Purpose::Ahead | Purpose::Check) {
             // A token bucket: side work leaves the disks and the network to clients.
             let cost = (bytes as u64 + 4096).saturating_mul(1_000_000_000) / local.tuning.move_rate.max(1);
             self.not_before = self.not_before.max(now.mono).plus(cost);
@@ -342,7 +376,13 @@ impl Merge {
     }
 
     /// The machine's own storage has looked. False if not for this pass.
-    pub(crate) fn on_scanned(&mut self, scan: Scan, found: &mut Vec<(Key, Loaded)>, end: bool) -> bool {
+    pub(crate) fn on_scanned(
+        &mut self,
+        local: &Local,
+        scan: Scan,
+        found: &mut Vec<(Key, Loaded)>,
+        end: bool,
+    ) -> bool {
         if self.own_scan != Some(scan) {
             return false;
         }
@@ -353,14 +393,16 @@ impl Merge {
         if end {
             self.own.upto = Upto::End;
         }
-        self.own.buffer.extend(mem::take(found).into_iter().filter_map(|(key, loaded)| match loaded {
-            Loaded::Nothing => None,
-            Loaded::Unreadable => Some(Owned { key, record: None, expires: None }),
-            Loaded::Record(Record { stamp, votes, state }) => {
-                let tombstone = state.value.is_none();
-                let expires = state.expires.filter(|_| !tombstone);
-                Some(Owned { key, record: Some((stamp, votes, tombstone)), expires })
-            }
+        self.own.buffer.extend(mem::take(found).into_iter().filter_map(|(key, loaded)| {
+            let (record, expires) = match loaded {
+                Loaded::Nothing => return None,
+                Loaded::Unreadable => (None, None),
+                Loaded::Record(Record { stamp, votes, state }) => {
+                    let tombstone = state.value.is_none();
+                    (Some((stamp, votes, tombstone)), state.expires.filter(|_| !tombstone))
+                }
+            };
+            Some(Owned { place: Place::of(local, &key), key, record, expires })
         }));
         true
     }
@@ -405,9 +447,16 @@ impl Merge {
 
     /// T2: earlier views are forgotten, here too.
     pub(crate) fn on_settled(&mut self, local: &Local) {
+        let history = local.history();
         for teller in &mut self.tellers {
-            let history = local.history();
-            teller.track = teller.account.as_ref().map(|account| history.track(teller.machine, account));
+            let account = teller.account.as_ref();
+            let account = account.map(|account| history.track(teller.machine, account));
+            teller.track = account.unwrap_or_else(|| local.places_of(teller.machine));
+        }
+        self.track = local.tracks_of(local.me, self.since);
+        self.mine = history.track(local.me, &local.account);
+        for owned in &mut self.own.buffer {
+            owned.place = Place::of(local, &owned.key);
         }
     }
 
@@ -471,14 +520,16 @@ impl Merge {
         let mut changed = false;
         for teller in &mut self.tellers {
             let present = local.present().index_of(teller.machine);
+            let answers = || {
+                let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
+                let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
+                !teller.out && told && !self.fetches.iter().any(unheard)
+            };
             let alive = match present {
-                Some(member) => local.is_alive(member),
+                // What is copied first is copied for speed: nobody is waited for.
+                Some(member) => local.is_alive(member) && (self.purpose != Purpose::Copy || answers()),
                 // No longer a member: nobody probes it. It is heard while it answers.
-                None => {
-                    let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
-                    let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
-                    !teller.out && told && !self.fetches.iter().any(unheard)
-                }
+                None => answers(),
             };
             if !alive && !teller.out {
                 teller.out = true;
@@ -519,7 +570,7 @@ impl Merge {
     fn may_go_on(&self, local: &Local) -> bool {
         match self.purpose {
             Purpose::Sync => self.is_covered_without(local, &self.without),
-            Purpose::Ahead => true,
+            Purpose::Ahead | Purpose::Copy => true,
             Purpose::Check => self.without.is_empty(),
         }
     }
@@ -543,7 +594,7 @@ impl Merge {
         match self.purpose {
             Purpose::Check => self.compare(local, now, key, own, &told, acts),
             // Nobody has it for this machine: whatever is held stays as it is.
-            Purpose::Ahead if told.is_empty() => {}
+            Purpose::Ahead | Purpose::Copy if told.is_empty() => {}
             _ if matches!(own, Some(Owned { record: None, .. })) => {
                 // R3: mute for this key, until a round that did without it has written it anew.
             }
@@ -582,8 +633,11 @@ impl Merge {
         mute: &[Machine],
         acts: &mut Vec<Act>,
     ) {
-        let own = own.and_then(|o| o.record).map(|(stamp, votes, _)| (stamp, votes));
-        let verdict = self.verdict(local, key, own, &told, mute);
+        let (place, own) = match own {
+            Some(Owned { place, record, .. }) => (place, record.map(|(stamp, votes, _)| (stamp, votes))),
+            None => (Place::of(local, key), None),
+        };
+        let verdict = self.verdict(local, &place, own, &told, mute);
         let Some(Verdict { gained, best, granted, own_is_void }) = verdict else { return };
         let void = if own_is_void { own.map(|(stamp, _)| stamp) } else { None };
         let (purpose, epoch) = (self.purpose, self.epoch);
@@ -623,26 +677,19 @@ impl Merge {
     fn verdict(
         &self,
         local: &Local,
-        key: &Key,
+        place: &Place,
         own: Option<(Stamp, SlotSet)>,
         told: &[(usize, Entry)],
         mute: &[Machine],
     ) -> Option<Verdict> {
         let history = local.history();
-        let chain = local.present().chain(key);
-        let owners = history.owners(&chain);
-        let track = local.tracks_of(local.me, self.since);
-        let concern = Concern {
-            purpose: self.purpose,
-            handoff: self.handoff,
-            without: &self.without,
-            asker: local.me,
-            track: &track,
-        };
+        let Place { chain, owners } = place;
+        let concern = self.concern(local);
         let mut others = Vec::with_capacity(self.tellers.len());
         for (i, teller) in self.tellers.iter().enumerate() {
-            let Some(track) = teller.track.as_ref().filter(|_| !teller.out) else { continue };
-            if mute.contains(&teller.machine) || !history.is_told(&concern, &chain, &owners, teller.machine) {
+            let track = &teller.track;
+            let is_told = || history.is_told(&concern, chain, owners, (teller.machine, track));
+            if teller.out || mute.contains(&teller.machine) || !is_told() {
                 continue;
             }
             let record = told.iter().find(|(t, _)| *t == i).and_then(|(_, e)| match e.held {
@@ -651,10 +698,9 @@ impl Merge {
             });
             others.push(Telling { track, record });
         }
-        let mine = history.track(local.me, &local.account);
-        let mine = Telling { track: &mine, record: own };
+        let mine = Telling { track: &self.mine, record: own };
         match self.purpose {
-            Purpose::Ahead => {
+            Purpose::Ahead | Purpose::Copy => {
                 // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.
                 let concerns = others.iter().any(|t| t.record.is_some());
                 let best = others.iter().filter_map(|t| t.record).map(|(stamp, _)| stamp).max();
@@ -667,9 +713,19 @@ impl Merge {
                 })
             }
             _ => {
-                let verdict = judge(&history, &owners, &mine, &others);
+                let verdict = judge(&history, owners, &mine, &others);
                 (!verdict.gained.is_empty()).then_some(verdict)
             }
+        }
+    }
+
+    fn concern<'a>(&'a self, local: &Local) -> Concern<'a> {
+        Concern {
+            purpose: self.purpose,
+            handoff: self.handoff,
+            without: &self.without,
+            asker: local.me,
+            track: &self.track,
         }
     }
 
@@ -684,7 +740,10 @@ impl Merge {
         acts: &mut Vec<Act>,
     ) {
         let present = local.present();
-        let owners = present.owners(key);
+        let owners = own
+            .as_ref()
+            .and_then(|own| own.place.owners.last().copied())
+            .unwrap_or_else(|| present.owners(key));
         if present.me.is_none() || owners.machines().next() != present.me {
             return;
         }
@@ -696,6 +755,7 @@ impl Merge {
             }
             Held::Unreadable => None,
         });
+        let unreadable = own.as_ref().is_some_and(|o| o.record.is_none()) || !told.is_empty();
         let wall = Hlc::from_nanos(now.wall);
         let expired = own.as_ref().and_then(|o| o.expires).is_some_and(|at| at <= wall);
         let own =
@@ -704,7 +764,7 @@ impl Merge {
         let all = SlotSet::all(owners.slots());
         let Some(best) = copies.iter().map(|c| c.1).max() else {
             // Only unreadable ones: the owners that can read say "none", and five of them are a quorum.
-            if !told.is_empty() {
+            if unreadable {
                 self.unlike += 1;
                 acts.push(Act::Settle(key.clone()));
             }
@@ -742,43 +802,76 @@ impl Merge {
             self.own_scan = Some(scan);
             effects.push(Effect::Scan { scan, after, keys: SCAN.0, bytes: SCAN.1 });
         }
-        // Nothing is left to compare with: values may as well come along.
-        let whole = self.own.is_over() && self.purpose != Purpose::Check;
         for i in 0..self.tellers.len() {
-            let teller = &mut self.tellers[i];
-            // Left out: tried now and then, where the pass cannot go on without it.
+            let teller = &self.tellers[i];
             if teller.out && may_go_on {
-                teller.asked = None;
+                // Left out: tried now and then, where the pass cannot go on without it.
+                self.tellers[i].asked = None;
                 continue;
             }
-            let Upto::Key(after) = teller.source.upto.clone() else {
-                if teller.account.is_some() {
-                    continue;
-                }
-                unreachable!("nobody has told to the end without an account")
-            };
-            if teller.source.buffer.len() >= FEW && teller.asked.is_none() {
-                continue;
-            }
-            let (ask, gap) = match &teller.asked {
+            match &teller.asked {
                 Some(asked) if asked.again > now.mono => continue,
-                Some(asked) => (asked.ask, (asked.gap * 2).min(RESEND.1)),
-                None if self.not_before > now.mono => continue,
-                None => (local.number(), if teller.out { TRY_AGAIN } else { RESEND.0 }),
-            };
-            teller.asked = Some(Asked { ask, again: now.mono.plus(gap), gap });
-            let request = TellRequest {
-                purpose: self.purpose,
-                after,
-                whole,
-                since: self.since,
-                handoff: self.handoff,
-                without: self.without.clone(),
-            };
-            let to = Addr::Machine(teller.machine);
-            local.send(to, Message::Tell { ask, request: Box::new(request) }, None, effects);
+                Some(_) => {}
+                None if self.not_before > now.mono || !self.is_next(teller) => continue,
+                None => {
+                    let asked = self.question(local, now, teller);
+                    self.tellers[i].asked = Some(asked);
+                }
+            }
+            let teller = &mut self.tellers[i];
+            let Some(asked) = &mut teller.asked else { continue };
+            if asked.again <= now.mono {
+                asked.gap = (asked.gap * 2).min(RESEND.1);
+            }
+            asked.again = now.mono.plus(asked.gap);
+            let message = Message::Tell { ask: asked.ask, request: asked.request.clone() };
+            local.send(Addr::Machine(teller.machine), message, None, effects);
         }
         self.fetch(local, now, effects);
+    }
+
+    /// True if it should be asked for its next page: there is little left of the last one, and the machine has seen what
+    /// it holds itself where that begins.
+    fn is_next(&self, teller: &Teller) -> bool {
+        let few = teller.source.buffer.len() < FEW;
+        match (&teller.source.upto, &self.own.upto) {
+            (Upto::End, _) => false,
+            (Upto::Key(_), Upto::End) => few,
+            (Upto::Key(told), Upto::Key(seen)) => few && told < seen,
+        }
+    }
+
+    /// What to ask it next: everything after what it has told, up to where the machine has seen its own keys.
+    fn question(&self, local: &mut Local, now: Now, teller: &Teller) -> Asked {
+        let (ask, salt) = (local.number(), local.random());
+        let Upto::Key(after) = teller.source.upto.clone() else { unreachable!("it has told to the end") };
+        let upto = match &self.own.upto {
+            Upto::Key(seen) => seen.clone(),
+            Upto::End => None,
+        };
+        let (history, concern) = (local.history(), self.concern(local));
+        let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
+        let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
+            let (stamp, _, tombstone) = (*record)?;
+            let Place { chain, owners } = place;
+            let told = history.is_told(&concern, chain, owners, (teller.machine, &teller.track));
+            let votes = history.digested(self.purpose, owners, &teller.track);
+            let held = Held::Record { stamp, votes, tombstone, state: None };
+            told.then(|| Entry { key: key.clone(), held })
+        });
+        let beliefs = Beliefs::new(salt, teller.width, believed, upto);
+        let request = TellRequest {
+            purpose: self.purpose,
+            after,
+            // Elsewhere many tell of a key: its state is fetched from one.
+            claims: beliefs.claims(matches!(self.purpose, Purpose::Ahead | Purpose::Copy), local.rules),
+            salt,
+            since: self.since,
+            handoff: self.handoff,
+            without: self.without.clone(),
+        };
+        let gap = if teller.out { TRY_AGAIN } else { RESEND.0 };
+        Asked { ask, request: Box::new(request), beliefs, again: now.mono.plus(gap), gap }
     }
 
     fn fetch(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
@@ -810,9 +903,7 @@ impl Merge {
     pub(crate) fn wake_at(&self) -> Option<Mono> {
         let asked = self.tellers.iter().filter_map(|t| t.asked.as_ref()).map(|a| a.again);
         let fetches = self.fetches.iter().map(|f| f.again);
-        let idle = self.tellers.iter().any(|t| {
-            !t.out && t.asked.is_none() && t.source.upto != Upto::End && t.source.buffer.len() < FEW
-        });
+        let idle = self.tellers.iter().any(|t| !t.out && t.asked.is_none() && self.is_next(t));
         let pause = idle.then_some(self.not_before);
         asked.chain(fetches).chain(pause).min()
     }
@@ -820,12 +911,4 @@ impl Merge {
 
 fn pop_if<T>(queue: &mut VecDeque<T>, f: impl FnOnce(&T) -> bool) -> Option<T> {
     if queue.front().is_some_and(f) { queue.pop_front() } else { None }
-}
-
-fn bytes_of(entry: &Entry) -> usize {
-    let state = match &entry.held {
-        Held::Record { state: Some(state), .. } => record_bytes(state),
-        _ => 0,
-    };
-    entry.key.as_bytes().len() + 32 + state
 }

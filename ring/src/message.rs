@@ -9,6 +9,7 @@ use core::fmt;
 
 use bincode::{Decode, Encode};
 
+use crate::digest::Digest;
 use crate::effect::Account;
 use crate::gossip::Gossip;
 use crate::key::Key;
@@ -175,14 +176,25 @@ pub struct TellRequest {
     pub purpose: Purpose,
     /// Keys after this one; from the first with `None`.
     pub after: Option<Key>,
-    /// States too: the asker holds nothing.
-    pub whole: bool,
+    /// What this machine is believed to hold, in order. It tells up to the end of the last of these, at most.
+    pub claims: Vec<Claim>,
+    /// Drawn for these claims alone.
+    pub salt: u64,
     /// The last view in which the asker was synced for all it owned.
     pub since: Option<Epoch>,
     /// True if the view before is settled: then who owned a slot in it tells of that slot alone (S4).
     pub handoff: bool,
     /// Machines that tell nothing: others must tell in their place.
     pub without: Vec<Machine>,
+}
+
+/// Of the keys from where the claim before ends, up to `upto`, what the asker believes another machine to hold.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Claim {
+    /// `None`: to the end.
+    pub upto: Option<Key>,
+    /// Of all that the machine is to tell of these keys. `None`: the asker holds nothing of them, and wants states too.
+    pub digest: Option<Digest>,
 }
 
 /// For what a machine wants to be told.
@@ -192,6 +204,8 @@ pub enum Purpose {
     Sync,
     /// M1: to hold, before it owns them, what the slots of its next ring hold.
     Ahead,
+    /// M1, of the ring there is: to hold what an owner should, before that is synced.
+    Copy,
     /// To see that all copies of the keys it is the first owner of are alike and voted for.
     Check,
 }
@@ -205,6 +219,8 @@ pub struct Page {
     pub promised: Ballot,
     /// Its bound.
     pub bound: Bound,
+    /// The claims that are right, one bit each from the lowest: what they claim is told.
+    pub agreed: u64,
     /// Keys, in order. For every other key up to `upto` it tells "none".
     pub entries: Vec<Entry>,
     /// Told up to here; `None`: to the end.

@@ -104,6 +104,10 @@ pub enum Mutant {
     S5OwnVoid,
     /// S3: a machine that has become synced tells what it held before as if it had been.
     S3Late,
+    /// S3: whatever is claimed of what a machine holds is taken to be right.
+    S3AnyClaim,
+    /// S3: a digest says nothing of votes.
+    S3ClaimVotes,
     /// S5: an owner holds what is proposed before it has been told of the key.
     S5HoldsAll,
     /// S6: every record taken is a vote.
@@ -118,6 +122,22 @@ pub enum Mutant {
     G3NoBound,
     /// C1: the record of a machine that votes for nothing is a base.
     C1Stranger,
+    /// F2: after a forced view, what was asked for before it is answered.
+    F2Late,
+    /// F2: who was forced out goes on under its incarnation.
+    F2Returns,
+    /// F2: a forced view is adopted when one who stays agrees.
+    F2Alone,
+    /// F2: what another operator forced, and somebody accepted, is passed over.
+    F2Blind,
+    /// F2: a lost machine's silence is waited for, as if it could still tell.
+    F2Waits,
+    /// F2: the named make up for others that are silent.
+    F2Covers,
+    /// R2: a machine whose disk is older than its word goes on.
+    R2Stale,
+    /// V3: a view is adopted that no decree can have made of the one before.
+    V3Unlawful,
 }
 
 impl Mutant {
@@ -159,6 +179,8 @@ impl Mutant {
         Self::S5NoBound,
         Self::S5OwnVoid,
         Self::S3Late,
+        Self::S3AnyClaim,
+        Self::S3ClaimVotes,
         Self::S5HoldsAll,
         Self::S6CopyIsVote,
         Self::S7Early,
@@ -166,5 +188,13 @@ impl Mutant {
         Self::G2Hearsay,
         Self::G3NoBound,
         Self::C1Stranger,
+        Self::F2Late,
+        Self::F2Returns,
+        Self::F2Alone,
+        Self::F2Blind,
+        Self::F2Waits,
+        Self::F2Covers,
+        Self::R2Stale,
+        Self::V3Unlawful,
     ];
 }

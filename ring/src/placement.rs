@@ -1,8 +1,12 @@
 //! Which machine owns which slot in a view. Pure: the same view and key give the same owners everywhere.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
+
+use once_cell::race::OnceBox;
 
 use crate::position::{Chain, Position};
 use crate::quorum::{MAX_SLOTS, SlotSet};
@@ -135,6 +139,42 @@ impl Ring {
     }
 }
 
+/// The rings that follow from a view, computed when they are first needed, once for all that share the view: a
+/// thousand simulated machines would otherwise compute, and keep, a thousand of them.
+#[derive(Default)]
+pub(crate) struct Rings {
+    now: OnceBox<Ring>,
+    next: OnceBox<Option<Ring>>,
+}
+
+impl Rings {
+    pub(crate) fn now(&self, view: &View) -> &Ring {
+        self.now.get_or_init(|| Box::new(Ring::of(view)))
+    }
+
+    pub(crate) fn next(&self, view: &View) -> Option<&Ring> {
+        self.next.get_or_init(|| Box::new(Ring::next_of(view))).as_ref()
+    }
+}
+
+/// They add nothing to what a view is.
+impl PartialEq for Rings {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Rings {}
+impl Clone for Rings {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+impl fmt::Debug for Rings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rings")
+    }
+}
+
 fn for_each_point<'a>(members: impl Iterator<Item = (u32, &'a Member, u32)>, mut f: impl FnMut(Point)) {
     for (index, member, weight) in members {
         let mut position = Position::of(member.machine.name.to_string().as_bytes());
@@ -167,6 +207,11 @@ impl Owners {
     /// The slots that this member owns: none for most members of a large cluster.
     pub fn slots_of(&self, member: u32) -> SlotSet {
         (1..=self.slots).filter(|&slot| self.owner(slot) == member).collect()
+    }
+
+    /// True if this member owns any slot.
+    pub fn is_owner(&self, member: u32) -> bool {
+        self.by_slot[..self.slots as usize].contains(&member)
     }
 
     /// The owners, each once, in order of their lowest slots.

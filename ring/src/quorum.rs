@@ -45,6 +45,11 @@ impl SlotSet {
         slot >= 1 && slot as usize <= MAX_SLOTS && self.0 >> (slot - 1) & 1 == 1
     }
 
+    /// As a number: slot 1 is its lowest bit.
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// Slots in either.
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)

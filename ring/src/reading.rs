@@ -113,7 +113,8 @@ impl Readings {
             if let Some(stamp) = reading.reader.settled() {
                 return self.finish(turn, stamp);
             }
-            if reading.round.heard_all(turn.owners) && reading.help.is_none() {
+            // Whoever is not well is not waited for.
+            if reading.help.is_none() && reading.round.heard_enough(turn) {
                 return self.help(turn);
             }
         } else if let Some(fetch) = &reading.fetch
@@ -227,10 +228,13 @@ impl Readings {
             None => Vec::new(),
         };
         let holders = reading.reader.heard().iter().filter(|h| h.copied.stamp() == Some(stamp));
-        let Some(holder) = holders.map(|h| h.machine).find(|name| !asked.contains(name)) else {
+        let view = &turn.local.present().view;
+        let left = holders.map(|h| h.machine).filter(|name| !asked.contains(name));
+        let left = left.filter_map(|name| Some((name, view.index_of(name)? as u32)));
+        // Who is well before who is not; among them, who was quicker.
+        let Some((holder, member)) = left.min_by_key(|(_, member)| !turn.local.is_well(*member)) else {
             return self.give_away(turn);
         };
-        let Some(member) = turn.local.present().view.index_of(holder) else { return self.give_away(turn) };
         let bytes = match reading.reader.copy_of(Some(stamp)) {
             Some(Copied::Summary { bytes, .. }) => *bytes as usize,
             _ => 0,
@@ -238,7 +242,7 @@ impl Readings {
         asked.push(holder);
         let round = Round::new(turn, bytes);
         let message = Message::Read { ask: round.ask, key: turn.key.clone(), inline: u32::MAX };
-        turn.local.send_to(member as u32, message, None, turn.effects);
+        turn.local.send_to(member, message, None, turn.effects);
         reading.fetch = Some(Fetch { stamp, round, asked });
         Vec::new()
     }

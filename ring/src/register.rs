@@ -50,8 +50,9 @@ impl Draft {
         match op {
             Op::Read => Outcome::Value(self.found()),
             Op::Settle => {
-                // The same state under a new stamp; of a key that nobody knows of there is nothing to write.
-                self.changed |= self.state != State::default();
+                // The same state under a new stamp, and be it that there is none: a machine that cannot read what it
+                // holds of the key is whole again only by an Accept (R3). What is left is a tombstone like any other.
+                self.changed = true;
                 Outcome::Done { version: self.state.version, votes: 0 }
             }
             Op::Write(write) => self.write(write, wall),

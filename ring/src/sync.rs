@@ -12,7 +12,7 @@ use crate::merge::{Act, Merge, Move};
 use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Record, Stamp};
-use crate::view::Machine;
+use crate::view::{Machine, MemberState, View};
 use crate::warden::Standing;
 
 const SEC: u64 = 1_000_000_000;
@@ -50,6 +50,8 @@ pub(crate) struct Sync {
     passes: Vec<Merge>,
     /// This machine has copied ahead for the present view, or has nothing to.
     warm: bool,
+    /// The next ring that it has copied ahead for.
+    copied: Option<Vec<(Machine, u32)>>,
     /// Settling rounds under way, by the number of the request.
     settling: BTreeSet<Ask>,
     to_settle: Vec<Key>,
@@ -85,6 +87,7 @@ impl Sync {
         let mut sync = Self {
             passes: Vec::new(),
             warm: false,
+            copied: None,
             settling: BTreeSet::new(),
             to_settle: Vec::new(),
             check_at: now.mono.plus(local.tuning.check_every),
@@ -110,9 +113,15 @@ impl Sync {
         let present = local.present();
         let Some(me) = present.me else { return };
         if present.view.members()[me as usize].in_ring() && !local.is_synced() {
-            self.passes.push(Merge::begin(local, now, Purpose::Sync, everyone(local)));
+            let pass = match &self.copied {
+                // M2: only stamps and votes are missing.
+                Some(ring) if *ring == ring_of(&present.view) => sync(local, now),
+                _ => copy(local, now),
+            };
+            self.passes.push(pass);
         }
-        match &present.next {
+        self.copied = None;
+        match present.view.next_ring() {
             Some(_) => {
                 let ring = present.ring_members().filter(|m| *m != local.me).collect();
                 self.passes.push(Merge::begin(local, now, Purpose::Ahead, ring));
@@ -211,7 +220,7 @@ impl Sync {
         end: bool,
         wants: &mut Vec<Want>,
     ) {
-        if self.passes.iter_mut().any(|pass| pass.on_scanned(scan, found, end)) {
+        if self.passes.iter_mut().any(|pass| pass.on_scanned(local, scan, found, end)) {
             return;
         }
         let Some(sweep) = self.sweep.as_mut().filter(|s| s.scan == Some(scan)) else { return };
@@ -292,7 +301,15 @@ impl Sync {
                 local.become_synced(pass.promised, pass.bound, effects);
                 wants.push(Want::Synced);
             }
-            Purpose::Ahead => self.warm = true,
+            Purpose::Copy => {
+                let mut next = sync(local, now);
+                next.advance(local, now, effects, &mut Vec::new());
+                self.passes.push(next);
+            }
+            Purpose::Ahead => {
+                self.warm = true;
+                self.copied = Some(next_ring_of(&local.present().view));
+            }
             Purpose::Check => {
                 let progress = pass.progress();
                 (self.progress.looked, self.progress.unlike) = (progress.keys, pass.unlike);
@@ -343,16 +360,44 @@ impl Sync {
 
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
         local.newest()?;
-        let passes = self.passes.iter().filter_map(Merge::wake_at);
+        // See `advance`: settling rounds that end wake a comparison that waits.
+        let waits = |pass: &Merge| pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+        let passes = self.passes.iter().filter(|pass| !waits(pass)).filter_map(Merge::wake_at);
         let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
         let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);
         passes.chain(sweep).chain(check).min()
     }
 }
 
-/// S2: the members, and whoever else owned slots in views not yet settled.
+/// What an owner should hold and does not is copied as plain data, from one machine a key; what the others tell then costs
+/// digests. Told at once by all, it would cost a stamp from each.
+/// From the owners in the last settled view that are still there.
+fn copy(local: &Local, now: Now) -> Merge {
+    let owners = local.history().views.first().into_iter().flat_map(|p| p.ring_members());
+    let there = owners.filter(|m| *m != local.me && local.present().index_of(*m).is_some());
+    Merge::begin(local, now, Purpose::Copy, there.collect())
+}
+
+fn sync(local: &Local, now: Now) -> Merge {
+    Merge::begin(local, now, Purpose::Sync, everyone(local))
+}
+
+fn ring_of(view: &View) -> Vec<(Machine, u32)> {
+    view.members().iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.weight)).collect()
+}
+
+/// M1: the ring of the view in which all that is announced is done.
+fn next_ring_of(view: &View) -> Vec<(Machine, u32)> {
+    let stays = view.members().iter().filter(|m| m.state != MemberState::Leaving);
+    stays.map(|m| (m.machine, m.next_weight)).collect()
+}
+
+/// S2: whoever owned slots in views before the present one. A machine that owns some for the first time has nothing to
+/// tell (S4), and nobody waits for its disk.
 fn everyone(local: &Local) -> Vec<Machine> {
-    let all: BTreeSet<Machine> = local.history().views.iter().flat_map(|p| p.ring_members()).collect();
+    let views = local.history().views;
+    let earlier = &views[..(views.len() - 1).max(1)];
+    let all: BTreeSet<Machine> = earlier.iter().flat_map(|p| p.ring_members()).collect();
     all.into_iter().filter(|m| *m != local.me).collect()
 }
 
@@ -367,6 +412,6 @@ fn is_for_nothing(local: &Local, key: &Key) -> bool {
     let mine =
         |owners: &crate::placement::Owners| present.me.map_or(SlotSet::EMPTY, |me| owners.slots_of(me));
     let now = owners.last().map_or(SlotSet::EMPTY, mine);
-    let next = present.next.as_ref().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
+    let next = present.view.next_ring().map_or(SlotSet::EMPTY, |ring| mine(&ring.owners(&chain)));
     !history.ever_voted(&track, &owners) && now.is_empty() && next.is_empty()
 }

@@ -7,7 +7,9 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::mem;
 
+use crate::digest::Checking;
 use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::history::Concern;
 use crate::key::Key;
@@ -41,9 +43,8 @@ const ENTRY: usize = 40;
 /// See the module's caption.
 #[derive(Debug, Default)]
 pub(crate) struct Tellings {
-    epoch: Epoch,
-    /// The views that the chunks' owners are computed for: T2 forgets earlier ones.
-    settled: Epoch,
+    /// The first and the last of the views that the chunks' owners are computed for: T2 forgets earlier ones.
+    views: (Epoch, Epoch),
     /// Newest first.
     chunks: VecDeque<Rc<Chunk>>,
     scans: Vec<Asked>,
@@ -81,6 +82,14 @@ struct Told {
     loaded: Loaded,
 }
 
+impl Chunk {
+    /// True if the key after this one is in here, or is known to be none.
+    fn goes_on_from(&self, upto: Option<&Key>) -> bool {
+        let last = self.keys.last().map(|told| &told.key);
+        self.after.as_ref() <= upto && (self.end || last > upto)
+    }
+}
+
 impl Told {
     fn bytes(&self) -> usize {
         let state = match &self.loaded {
@@ -96,12 +105,13 @@ struct Making {
     to: Machine,
     ask: Ask,
     request: Box<TellRequest>,
+    checking: Checking,
     entries: Vec<Entry>,
     bytes: usize,
     looked: u32,
     chunks: u32,
     synced: bool,
-    /// The next chunk is the one after this key.
+    /// Told, or looked at, up to this key.
     upto: Option<Key>,
     /// No chunk made before this will do.
     since: Mono,
@@ -115,14 +125,11 @@ impl Tellings {
         now: Now,
         to: Machine,
         ask: Ask,
-        request: Box<TellRequest>,
+        mut request: Box<TellRequest>,
         effects: &mut Vec<Effect>,
     ) {
         self.chunks.retain(|chunk| chunk.made.plus(KEPT_FOR) > now.mono);
-        if (self.epoch, self.settled) != (local.epoch(), local.account.settled) {
-            self.forget();
-            (self.epoch, self.settled) = (local.epoch(), local.account.settled);
-        }
+        self.see_views(local);
         // Asked again: the page is in the making.
         if self.makings.iter().any(|m| m.to == to && m.ask == ask) {
             return;
@@ -132,11 +139,13 @@ impl Tellings {
             return;
         }
         let upto = request.after.clone();
+        let claims = mem::take(&mut request.claims);
         let old = if request.purpose == Purpose::Check { ALIKE_FOR } else { KEPT_FOR };
         let since = Mono(now.mono.0.saturating_sub(old));
         self.makings.push(Making {
             to,
             ask,
+            checking: Checking::new(request.salt, claims, local.rules),
             request,
             entries: Vec::new(),
             bytes: 0,
@@ -160,12 +169,13 @@ impl Tellings {
     ) -> bool {
         let Some(at) = self.scans.iter().position(|asked| asked.scan == scan) else { return false };
         let Asked { after, synced, .. } = self.scans.swap_remove(at);
+        self.see_views(local);
         let told = |(key, loaded): (Key, Loaded)| {
             let chain = local.present().chain(&key);
             let owners = local.history().owners(&chain);
             Told { key, chain, owners, loaded }
         };
-        let keys: Vec<Told> = core::mem::take(found).into_iter().map(told).collect();
+        let keys: Vec<Told> = mem::take(found).into_iter().map(told).collect();
         let bytes = keys.iter().map(Told::bytes).sum();
         self.chunks.push_front(Rc::new(Chunk { after, keys, end, total, made: now.mono, synced, bytes }));
         let mut bytes = 0;
@@ -183,9 +193,8 @@ impl Tellings {
     fn go_on(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
         let mut at = 0;
         while let Some(making) = self.makings.get_mut(at) {
-            let Some(chunk) =
-                self.chunks.iter().find(|c| c.made >= making.since && c.after == making.upto).cloned()
-            else {
+            let fits = |c: &&Rc<Chunk>| c.made >= making.since && c.goes_on_from(making.upto.as_ref());
+            let Some(chunk) = self.chunks.iter().find(fits).cloned() else {
                 if !self.scans.iter().any(|asked| asked.after == making.upto) {
                     let scan = Scan(local.number().0);
                     let after = making.upto.clone();
@@ -196,10 +205,19 @@ impl Tellings {
                 continue;
             };
             making.add(local, &chunk);
-            if chunk.end || making.bytes >= PAGE || making.chunks >= LOOKED {
+            let full = making.bytes >= PAGE || making.chunks >= LOOKED;
+            if chunk.end || full || making.checking.is_over() {
                 let making = self.makings.swap_remove(at);
                 making.send(local, &chunk, effects);
             }
+        }
+    }
+
+    /// Owners that were computed for other views are no use.
+    fn see_views(&mut self, local: &Local) {
+        let views = (local.account.settled, local.epoch());
+        if mem::replace(&mut self.views, views) != views {
+            self.chunks.clear();
         }
     }
 
@@ -221,23 +239,36 @@ impl Making {
             track: &track,
         };
         let history = local.history();
-        for Told { key, chain, owners, loaded } in &chunk.keys {
-            if history.is_told(&concern, chain, owners, local.me)
-                && let Some(held) = held(loaded, request.whole)
+        let places = local.places_of(local.me);
+        let listed = self.entries.len();
+        let from = chunk.keys.partition_point(|told| Some(&told.key) <= self.upto.as_ref());
+        for Told { key, chain, owners, loaded } in &chunk.keys[from..] {
+            self.checking.come_to(key, &mut self.entries);
+            if self.checking.is_over() {
+                break;
+            }
+            self.looked += 1;
+            if history.is_told(&concern, chain, owners, (local.me, &places))
+                && let Some(held) = held(loaded, self.checking.is_whole())
             {
-                self.bytes += ENTRY + key.as_bytes().len() + state_bytes(&held);
-                self.entries.push(Entry { key: key.clone(), held });
+                let covered = history.digested(request.purpose, owners, &places);
+                let entry = Entry { key: key.clone(), held };
+                self.checking.add(entry, covered, &mut self.entries);
             }
         }
         self.synced &= chunk.synced;
-        self.looked += chunk.keys.len() as u32;
         self.chunks += 1;
-        if let Some(told) = chunk.keys.last() {
-            self.upto = Some(told.key.clone());
-        }
+        self.upto = match chunk.keys.last() {
+            _ if self.checking.is_over() => self.checking.upto().cloned(),
+            Some(told) => Some(told.key.clone()),
+            None => self.upto.take(),
+        };
+        self.bytes += self.entries[listed..].iter().map(Entry::bytes).sum::<usize>();
     }
 
-    fn send(self, local: &mut Local, last: &Chunk, effects: &mut Vec<Effect>) {
+    fn send(mut self, local: &mut Local, last: &Chunk, effects: &mut Vec<Effect>) {
+        let end = last.end && !self.checking.is_over();
+        self.checking.break_off(self.upto.as_ref().filter(|_| !end), &mut self.entries);
         let mut account = local.account.clone();
         if !self.synced && !local.rules.broken(Mutant::S3Late) {
             let present = local.epoch();
@@ -247,8 +278,9 @@ impl Making {
             account,
             promised: local.highest_promised(),
             bound: local.limits.bound,
+            agreed: self.checking.agreed,
             entries: self.entries,
-            upto: if last.end { None } else { self.upto },
+            upto: self.upto.filter(|_| !end),
             looked: self.looked,
             total: last.total,
         };
@@ -272,10 +304,14 @@ fn held(loaded: &Loaded, whole: bool) -> Option<Held> {
     }
 }
 
-fn state_bytes(held: &Held) -> usize {
-    match held {
-        Held::Record { state: Some(state), .. } => record_bytes(state),
-        _ => 0,
+impl Entry {
+    /// Bytes that it takes in a page, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = match &self.held {
+            Held::Record { state: Some(state), .. } => record_bytes(state),
+            _ => 0,
+        };
+        ENTRY + self.key.as_bytes().len() + state
     }
 }
 

@@ -140,6 +140,13 @@ impl Round {
         owners.machines().all(|m| self.heard.contains(&m))
     }
 
+    /// True if it is not worth waiting for more: all have answered, or five slots' owners and everybody who is well.
+    pub(crate) fn heard_enough(&self, turn: &Turn<'_>) -> bool {
+        let heard = |m: &u32| self.heard.contains(m);
+        turn.owners.machines().all(|m| heard(&m) || !turn.local.is_well(m))
+            && (self.heard_all(turn.owners) || turn.is_quorum(heard))
+    }
+
     /// True if some refused and the others have not made five by the time they are asked again. They may never:
     /// the dead answer nothing, and who refused this ballot does so for ever. A higher one may have five.
     pub(crate) fn is_stuck(&self, now: Now) -> bool {
@@ -164,8 +171,13 @@ impl Turn<'_> {
 
     /// True if the owners believed alive make a quorum.
     pub(crate) fn has_quorum_alive(&self) -> bool {
+        self.is_quorum(|m| self.local.is_alive(*m))
+    }
+
+    /// True if these owners own a quorum of the slots.
+    fn is_quorum(&self, of: impl Fn(&u32) -> bool) -> bool {
         let mut tally = self.local.tally();
-        for member in self.owners.machines().filter(|m| self.local.is_alive(*m)) {
+        for member in self.owners.machines().filter(of) {
             tally.add(self.local.epoch(), self.owners.slots_of(member));
         }
         tally.reached(self.owners.slots())
@@ -182,12 +194,20 @@ impl Turn<'_> {
         self.local.counts.queue.note(nanos);
     }
 
+    /// Who should coordinate in this machine's place: nobody while it is well, or where no other owner is.
+    pub(crate) fn heir(&self) -> Option<u32> {
+        let me = self.local.present().me;
+        let mut owners = self.owners.machines().filter(|m| Some(*m) != me);
+        if self.local.is_unwell { owners.find(|m| self.local.is_well(*m)) } else { None }
+    }
+
     /// Asks every owner that the round has not heard.
     pub(crate) fn ask_owners(&mut self, round: &Round, message: &Message, after: Option<Ticket>) {
         let owners = *self.owners;
         self.local.counts.asked_again += u64::from(round.begun != self.now.mono);
         for member in owners.machines() {
             if !round.has_heard(member) {
+                self.local.answers.asked(self.now.mono, member, message, self.held);
                 self.local.send_to(member, message.clone(), after, self.effects);
             }
         }
@@ -198,6 +218,9 @@ impl Turn<'_> {
     /// C4: of a write that was sent once, nobody may say any more that it changed nothing; not even another
     /// coordinator, who knows only of his own try.
     pub(crate) fn answer(&mut self, waiting: &Waiting, outcome: Outcome) {
+        if matches!(outcome, Outcome::Overloaded { .. }) {
+            self.local.turned_away += 1;
+        }
         let sent = waiting.sent && !self.local.rules.broken(Mutant::C4Denied);
         let outcome = match (outcome, &waiting.op) {
             (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if sent => {

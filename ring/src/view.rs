@@ -11,6 +11,7 @@ use bincode::de::Decoder;
 use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
+use crate::placement::{Ring, Rings};
 use crate::quorum::MAX_SLOTS;
 
 /// The UDP port a machine listens on where its name has none.
@@ -271,8 +272,10 @@ pub struct View {
     slots: u8,
     members: Vec<Member>,
     forced_out: Vec<Incarnation>,
-    /// The view that it follows, where that is of another generation (F2).
-    parent: Option<Epoch>,
+    /// Of each generation before its own, the last view: the one after which the next generation was forced (F2).
+    roots: Vec<Epoch>,
+    /// Computed from the above.
+    rings: Rings,
 }
 
 /// Why some members make no view.
@@ -292,6 +295,8 @@ pub enum ViewError {
     TooHeavy(u64),
     /// An incarnation that was forced out (F2) is a member.
     ForcedOut(Machine),
+    /// Its epoch is none that a view can come to after the views that it names as its past (F2).
+    Past(Epoch),
 }
 
 impl fmt::Display for ViewError {
@@ -306,6 +311,9 @@ impl fmt::Display for ViewError {
             Self::Weight(m, v) => write!(f, "{m} has {v} virtual peers; a machine has 1 to {MAX_WEIGHT}"),
             Self::TooHeavy(n) => write!(f, "{n} virtual peers in all; a ring has at most {MAX_POSITIONS}"),
             Self::ForcedOut(m) => write!(f, "{m:?} was forced out and may not return under this incarnation"),
+            Self::Past(epoch) => {
+                write!(f, "no view of epoch {epoch} can follow those that it names as its past")
+            }
         }
     }
 }
@@ -313,7 +321,7 @@ impl fmt::Display for ViewError {
 impl core::error::Error for ViewError {}
 
 impl View {
-    /// A view of these members, in any order.
+    /// A view of the first generation with these members, in any order. Later generations are [forced](Self::forced).
     ///
     /// # Errors
     /// Whatever would make placement ambiguous or impossible: see [`ViewError`].
@@ -321,9 +329,23 @@ impl View {
         cluster: ClusterId,
         epoch: Epoch,
         slots: u8,
-        mut members: Vec<Member>,
+        members: Vec<Member>,
         forced_out: Vec<Incarnation>,
     ) -> Result<Self, ViewError> {
+        Self::with_past(cluster, epoch, slots, members, forced_out, Vec::new())
+    }
+
+    fn with_past(
+        cluster: ClusterId,
+        epoch: Epoch,
+        slots: u8,
+        mut members: Vec<Member>,
+        forced_out: Vec<Incarnation>,
+        roots: Vec<Epoch>,
+    ) -> Result<Self, ViewError> {
+        if !is_past_of(&roots, epoch) {
+            return Err(ViewError::Past(epoch));
+        }
         if slots.is_multiple_of(2) || slots as usize > MAX_SLOTS {
             return Err(ViewError::Slots(slots));
         }
@@ -359,7 +381,7 @@ impl View {
         if let Some(pair) = members.windows(2).find(|p| p[0].machine.name == p[1].machine.name) {
             return Err(ViewError::Twice(pair[1].machine));
         }
-        Ok(Self { cluster, epoch, slots, members, forced_out, parent: None })
+        Ok(Self { cluster, epoch, slots, members, forced_out, roots, rings: Rings::default() })
     }
 
     /// The view after this one, with these members.
@@ -369,7 +391,7 @@ impl View {
     pub fn successor(&self, members: Vec<Member>, forced_out: Vec<Incarnation>) -> Result<Self, ViewError> {
         let number = self.epoch.number.checked_add(1).ok_or(ViewError::Empty)?;
         let epoch = Epoch { number, ..self.epoch };
-        Self::new(self.cluster, epoch, self.slots, members, forced_out)
+        Self::with_past(self.cluster, epoch, self.slots, members, forced_out, self.roots.clone())
     }
 
     /// F2: the view that an operator forces after this one where its wardens are lost: it opens a generation, whose
@@ -386,21 +408,64 @@ impl View {
         let next = |n: u32| n.checked_add(1).ok_or(ViewError::Empty);
         let (generation, number) = (next(self.epoch.generation)?, next(self.epoch.number)?);
         let epoch = Epoch { generation, fork, number };
-        let view = Self::new(self.cluster, epoch, self.slots, members, forced_out)?;
-        Ok(Self { parent: Some(self.epoch), ..view })
+        let roots = self.roots.iter().copied().chain([self.epoch]).collect();
+        Self::with_past(self.cluster, epoch, self.slots, members, forced_out, roots)
     }
 
     /// True if `other` can be the view after this one: of the same cluster, with the next number, and decided (V2), or
     /// forced after exactly this one (F2).
     pub fn is_before(&self, other: &Self) -> bool {
         let (a, b) = (self.epoch, other.epoch);
-        self.cluster == other.cluster
-            && self.slots == other.slots
-            && a.number.checked_add(1) == Some(b.number)
-            && match other.parent {
-                None => a.is_beside(b),
-                Some(parent) => parent == a && a.generation.checked_add(1) == Some(b.generation),
+        self.slots == other.slots && a.number.checked_add(1) == Some(b.number) && self.is_in_past_of(other)
+    }
+
+    /// True if `other` comes after this view, however many are between the two: in the same generation, or in one forced
+    /// after a view that is not before this one. Only then may a machine of this view ever come to that one (F2).
+    pub fn is_in_past_of(&self, other: &Self) -> bool {
+        let own = self.epoch;
+        let past = self.cluster == other.cluster && other.roots.starts_with(&self.roots);
+        past && match other.roots.get(self.roots.len()) {
+            None => own.is_beside(other.epoch) && own.number < other.epoch.number,
+            Some(root) => own.is_beside(*root) && own.number <= root.number,
+        }
+    }
+
+    /// F2: true if two operators forced, each without the other's view: nobody but an operator can say which of the two
+    /// goes on.
+    pub fn is_apart_from(&self, other: &Self) -> bool {
+        let forks = |view: &Self| -> Vec<u32> {
+            view.roots.iter().chain([&view.epoch]).map(|epoch| epoch.fork).collect()
+        };
+        self.cluster == other.cluster && forks(self).iter().zip(&forks(other)).any(|(a, b)| a != b)
+    }
+
+    /// True if a decree or an operator can make `next` of this view: nobody forced out comes back (F2), nobody owns a slot
+    /// who was not announced (M1), no weight comes from nowhere, and a forced view takes away and changes nothing else.
+    pub fn may_become(&self, next: &Self) -> bool {
+        let opens = next.epoch.generation != self.epoch.generation;
+        let lawful = |member: &Member| {
+            let before = self.index_of(member.machine.name).map(|i| &self.members[i]);
+            match before.filter(|b| b.machine == member.machine) {
+                None => member.state == MemberState::Joining && !opens,
+                Some(before) if opens => member == before,
+                Some(before) => {
+                    (member.state != MemberState::Joining || before.state == MemberState::Joining)
+                        && (member.weight == before.weight || member.weight == before.next_weight)
+                }
             }
+        };
+        self.is_before(next)
+            && next.forced_out.starts_with(&self.forced_out)
+            && next.members.iter().all(lawful)
+    }
+
+    /// What it would be with these members: nobody's view, but a plan's.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_members(&self, members: Vec<Member>) -> Result<Self, ViewError> {
+        let roots = self.roots.clone();
+        Self::with_past(self.cluster, self.epoch, self.slots, members, Vec::new(), roots)
     }
 
     /// True if the rings of the two are the same: nobody gains a slot between them.
@@ -443,7 +508,17 @@ impl View {
 
     /// The view that it follows, where it opens a generation (F2).
     pub fn parent(&self) -> Option<Epoch> {
-        self.parent
+        self.roots.last().copied().filter(|root| root.number.checked_add(1) == Some(self.epoch.number))
+    }
+
+    /// Which machine owns which slot: its up and leaving members with their present weights.
+    pub fn ring(&self) -> &Ring {
+        self.rings.now(self)
+    }
+
+    /// The ring towards which data is copied ahead, where it is another (M1).
+    pub fn next_ring(&self) -> Option<&Ring> {
+        self.rings.next(self)
     }
 
     /// The place of the machine of this name in [`members`](Self::members).
@@ -457,6 +532,15 @@ impl View {
     }
 }
 
+/// True if a view of this epoch can follow these, each the last of its generation (F2): numbers go on from one generation
+/// to the next, and every generation but the first has a random id.
+fn is_past_of(roots: &[Epoch], epoch: Epoch) -> bool {
+    let all = || roots.iter().chain([&epoch]);
+    roots.len() == epoch.generation as usize
+        && all().zip(0u32..).all(|(e, n)| e.generation == n && (e.fork == 0) == (n == 0))
+        && all().zip(all().skip(1)).all(|(before, after)| before.number < after.number)
+}
+
 /// A view of the first generation is written as it was before there were others.
 impl Encode for View {
     fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
@@ -467,7 +551,7 @@ impl Encode for View {
         self.forced_out.encode(encoder)?;
         match self.epoch.generation {
             0 => Ok(()),
-            _ => self.parent.encode(encoder),
+            _ => self.roots.encode(encoder),
         }
     }
 }
@@ -480,10 +564,9 @@ impl<Context> Decode<Context> for View {
         let slots = Decode::decode(decoder)?;
         let members = Decode::decode(decoder)?;
         let forced_out = Decode::decode(decoder)?;
-        let parent = if epoch.generation == 0 { None } else { Decode::decode(decoder)? };
-        let view = Self::new(cluster, epoch, slots, members, forced_out)
-            .map_err(|e| DecodeError::OtherString(e.to_string()))?;
-        Ok(Self { parent, ..view })
+        let roots = if epoch.generation == 0 { Vec::new() } else { Decode::decode(decoder)? };
+        Self::with_past(cluster, epoch, slots, members, forced_out, roots)
+            .map_err(|e| DecodeError::OtherString(e.to_string()))
     }
 }
 bincode::impl_borrow_decode!(View);

@@ -15,11 +15,15 @@ use crate::history::Present;
 use crate::local::Local;
 use crate::membership::{self, Situation};
 use crate::message::{Addr, Ask, Message, Wish};
-use crate::view::{Machine, Member, MemberState, View};
+use crate::placement::Owners;
+use crate::view::{Epoch, Machine, Member, MemberState, View};
 
 const MS: u64 = 1_000_000;
-/// How often a member says how far it is, and a warden looks whether there is something to do.
+/// How often a warden looks whether there is something to do.
 const TICK: u64 = 100 * MS;
+/// How soon a member says again how far it is, where that has not changed; doubles each time, up to the second. All
+/// members say so to all wardens: what is said ten times a second by nine is too much from a thousand.
+const SAY_AGAIN: (u64, u64) = (100 * MS, 3_200 * MS);
 /// How long a wish is kept unless it is said again.
 const KEEP_WISH: u64 = 10_000 * MS;
 /// How long a wish waits for others, so that one view serves them all.
@@ -36,9 +40,14 @@ const MAX_WISHES: usize = 1_000;
 pub(crate) struct Warden {
     pub(crate) decrees: Decrees,
     wishes: BTreeMap<Wish, Heard>,
-    /// Who has said what of the present view: synced, warm.
-    words: BTreeMap<Machine, (bool, bool)>,
+    words: Words,
+    /// The wardens of the present view, once they were looked up.
+    seats: Option<(Epoch, Owners)>,
     tick: Mono,
+    /// What this machine has said of itself in the present view, and when it says so again.
+    said: Option<Standing>,
+    say_at: Mono,
+    say_gap: u64,
     /// Since when a change is due that nobody has made.
     due_since: Option<Mono>,
 }
@@ -49,11 +58,39 @@ struct Heard {
     last: Mono,
 }
 
-/// What this machine is to others in the present view.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Who has said what of the present view, by their places in it; and how many of its ring that they are synced.
+#[derive(Debug, Default)]
+struct Words {
+    of: Vec<Standing>,
+    synced: usize,
+    ring: usize,
+}
+
+/// What a machine is to others in the present view.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Standing {
     pub(crate) synced: bool,
     pub(crate) warm: bool,
+}
+
+impl Words {
+    /// True if with this word all of the ring are synced.
+    fn hear(&mut self, view: &View, member: u32, word: Standing) -> bool {
+        if self.of.is_empty() {
+            self.of.resize(view.members().len(), Standing::default());
+            self.ring = view.members().iter().filter(|m| m.in_ring()).count();
+        }
+        let member = member as usize;
+        let before = core::mem::replace(&mut self.of[member], word);
+        if view.members()[member].in_ring() {
+            self.synced = self.synced + usize::from(word.synced) - usize::from(before.synced);
+        }
+        self.synced == self.ring
+    }
+
+    fn is_warm(&self, member: usize) -> bool {
+        self.of.get(member).is_some_and(|word| word.warm)
+    }
 }
 
 impl Warden {
@@ -61,8 +98,12 @@ impl Warden {
         Self {
             decrees: Decrees::new(decree),
             wishes: BTreeMap::new(),
-            words: BTreeMap::new(),
+            words: Words::default(),
+            seats: None,
             tick: now.mono,
+            said: None,
+            say_at: now.mono,
+            say_gap: SAY_AGAIN.0,
             due_since: None,
         }
     }
@@ -70,21 +111,26 @@ impl Warden {
     /// A view has been adopted.
     pub(crate) fn begin_anew(&mut self, local: &Local, now: Now) {
         self.decrees.begin_anew();
-        self.words.clear();
+        self.words = Words::default();
         self.due_since = None;
         self.tick = now.mono;
+        (self.said, self.say_at, self.say_gap) = (None, now.mono, SAY_AGAIN.0);
         let view = &local.present().view;
         self.wishes.retain(|wish, _| !is_fulfilled(view, wish));
     }
 
-    pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
+    pub(crate) fn wake_at(&self, local: &Local, standing: Standing) -> Option<Mono> {
         let present = local.newest()?;
-        let busy = !local.is_settled()
-            || present.next.is_some()
-            || !self.wishes.is_empty()
-            || !local.doubted.is_empty();
-        let tick = (busy && present.me.is_some()).then_some(self.tick);
-        [tick, self.decrees.wake_at()].into_iter().flatten().min()
+        present.me?;
+        let tells = !local.is_settled() || present.view.next_ring().is_some();
+        let say =
+            tells.then(|| if self.said == Some(standing) { self.say_at.max(self.tick) } else { self.tick });
+        let busy = tells || !self.wishes.is_empty() || !local.doubted.is_empty();
+        let seat = self.seats.is_none_or(|(epoch, seats)| {
+            epoch != present.epoch() || present.me.is_some_and(|me| !seats.slots_of(me).is_empty())
+        });
+        let tick = (busy && seat).then_some(self.tick);
+        [say, tick, self.decrees.wake_at()].into_iter().flatten().min()
     }
 
     // -- wishes --------------------------------------------------------------------------------------
@@ -161,20 +207,14 @@ impl Warden {
     pub(crate) fn on_word(
         &mut self,
         local: &mut Local,
-        from: Machine,
-        synced: bool,
-        warm: bool,
+        from: u32,
+        word: Standing,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let present = local.present();
-        if present.index_of(from).is_none() {
-            return false;
-        }
-        self.words.insert(from, (synced, warm));
-        let all = present.ring_members().all(|m| self.words.get(&m).is_some_and(|(synced, _)| *synced));
+        let all = self.words.hear(&local.present().view, from, word);
         if local.is_settled() {
             let epoch = local.epoch();
-            local.send(Addr::Machine(from), Message::Settled { epoch }, None, effects);
+            local.send_to(from, Message::Settled { epoch }, None, effects);
         }
         all && !local.is_settled()
     }
@@ -198,7 +238,7 @@ impl Warden {
         local: &mut Local,
         now: Now,
         standing: Standing,
-        dead: &[Machine],
+        dead: impl FnOnce(&Local) -> Vec<Machine>,
         effects: &mut Vec<Effect>,
     ) {
         self.decrees.on_time(local, now, effects);
@@ -208,29 +248,56 @@ impl Warden {
         self.tick = now.mono.plus(TICK);
         self.wishes.retain(|_, heard| heard.last.plus(KEEP_WISH) > now.mono);
         let Some(me) = local.present().me else { return };
-        let wardens = wardens(local);
-        if !local.is_settled() || local.present().next.is_some() {
-            let Standing { synced, warm } = standing;
-            for member in wardens.machines() {
-                // To itself too: it comes back as a message.
-                local.send_to(member, Message::Word { synced, warm }, None, effects);
-            }
-        }
+        let seats = self.seats(local);
+        self.say(local, now, standing, &seats, effects);
         // Who acts: the first warden believed alive; each further one waits longer.
-        let alive = wardens.machines().filter(|m| *m == me || local.is_alive(*m));
+        let alive = seats.machines().filter(|m| *m == me || local.is_alive(*m));
         let Some(rank) = alive.into_iter().position(|m| m == me) else { return };
-        let Some(view) = self.wanted(local, now, dead) else {
+        let silent = silent(local);
+        let Some(view) = self.wanted(local, now, dead(local), silent.clone()) else {
             self.due_since = None;
             return;
         };
         let since = *self.due_since.get_or_insert(now.mono);
-        if since.plus(STAND_BY * rank as u64) <= now.mono && self.decrees.is_free(now) {
+        let turn = since.plus(STAND_BY * rank as u64) <= now.mono && self.decrees.is_free(now);
+        if turn && is_heard(local, &view, &silent) {
             self.decrees.propose(local, now, view, effects);
         }
     }
 
-    /// The view that should come next, if its wardens can be heard (V7).
-    fn wanted(&self, local: &Local, now: Now, dead: &[Machine]) -> Option<Arc<View>> {
+    fn seats(&mut self, local: &Local) -> Owners {
+        match self.seats {
+            Some((epoch, seats)) if epoch == local.epoch() => seats,
+            _ => self.seats.insert((local.epoch(), wardens(local))).1,
+        }
+    }
+
+    /// T1, M2: at once what is new, and again until the view is settled and nothing moves.
+    fn say(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        standing: Standing,
+        seats: &Owners,
+        effects: &mut Vec<Effect>,
+    ) {
+        let new = self.said != Some(standing);
+        let tells = !local.is_settled() || local.present().view.next_ring().is_some();
+        if !tells || !new && self.say_at > now.mono {
+            return;
+        }
+        self.said = Some(standing);
+        self.say_gap = if new { SAY_AGAIN.0 } else { (self.say_gap * 2).min(SAY_AGAIN.1) };
+        self.say_at = now.mono.plus(self.say_gap);
+        let Standing { synced, warm } = standing;
+        for member in seats.machines() {
+            // To itself too: it comes back as a message.
+            local.send_to(member, Message::Word { synced, warm }, None, effects);
+        }
+    }
+
+    /// The view that should come next.
+    fn wanted(&self, local: &Local, now: Now, dead: Vec<Machine>, silent: Vec<Machine>) -> Option<Arc<View>> {
         let present = local.present();
         let members = present.view.members();
         let alone = members.iter().filter(|m| m.in_ring()).count() == 1;
@@ -240,41 +307,47 @@ impl Warden {
             self.wishes.iter().map(|(wish, heard)| (heard.first, *wish)).collect();
         wishes.sort();
         let ripe = wishes.first().is_some_and(|(first, _)| first.plus(gather) <= now.mono);
-        let silent: Vec<Machine> = (0..members.len())
-            .filter(|m| Some(*m as u32) != present.me && !local.is_alive(*m as u32))
-            .map(|m| members[m].machine)
-            .collect();
         // Who said that it is warm and died since is no owner to wait for: it is dropped first.
         let comes = |m: &Member| m.state != MemberState::Joining || !silent.contains(&m.machine);
         let situation = Situation {
             settled: local.is_settled(),
-            warm: present.next.is_some() && members.iter().filter(stays).all(|m| self.is_warm(m) && comes(m)),
+            warm: present.view.next_ring().is_some()
+                && (0..members.len())
+                    .all(|i| !stays(&members[i]) || self.words.is_warm(i) && comes(&members[i])),
             wishes: if ripe { wishes.into_iter().map(|(_, wish)| wish).collect() } else { Vec::new() },
-            dead: dead.to_vec(),
+            dead,
             silent,
         };
         let (members, forced_out) = membership::next(&present.view, &situation)?;
         let view = present.view.successor(members, forced_out).ok()?;
-        let next = Present::new(Arc::new(view), local.me);
-        // V7: not without five of its own warden slots.
-        let owners = next.owners(&warden_key());
-        let mut tally = local.tally();
-        for member in owners.machines() {
-            let machine = next.machine(member);
-            if machine == local.me || !situation.silent.contains(&machine) {
-                tally.add(next.epoch(), owners.slots_of(member));
-            }
-        }
-        tally.reached(owners.slots()).then_some(next.view)
-    }
-
-    fn is_warm(&self, member: &Member) -> bool {
-        self.words.get(&member.machine).is_some_and(|(_, warm)| *warm)
+        Some(Arc::new(view))
     }
 }
 
+/// Members that are not believed alive.
+fn silent(local: &Local) -> Vec<Machine> {
+    let present = local.present();
+    let members = present.view.members().iter().map(|m| m.machine);
+    // Nobody doubts himself.
+    members.filter(|m| *m != local.me && local.doubted.contains(&m.name)).collect()
+}
+
+/// V7: no view is proposed without five of its own warden slots.
+fn is_heard(local: &Local, view: &Arc<View>, silent: &[Machine]) -> bool {
+    let next = Present::new(view.clone(), local.me);
+    let owners = next.owners(&warden_key());
+    let mut tally = local.tally();
+    for member in owners.machines() {
+        let machine = next.machine(member);
+        if machine == local.me || !silent.contains(&machine) {
+            tally.add(next.epoch(), owners.slots_of(member));
+        }
+    }
+    tally.reached(owners.slots())
+}
+
 /// In the next ring.
-fn stays(member: &&Member) -> bool {
+fn stays(member: &Member) -> bool {
     member.state != MemberState::Leaving
 }
 

@@ -1,192 +1,18 @@
 //! Bytes and back: what is written is read, and no bytes from outside make anything but an error.
 
-use std::sync::Arc;
+#[path = "any/mod.rs"]
+mod any_message;
 
-use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Condition, Copied, Envelope, Found, Message, Op, Outcome, Write,
-};
-use ennead_ring::stamp::{Applied, Came};
+use any_message::{account, bound, decree, envelope, hlc, record, view};
+use ennead_ring::message::{Bound, Envelope};
 use ennead_ring::{
-    Ballot, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, MemberState, Name, Record,
-    RequestId, SlotSet, Stamp, State, View,
+    Account, ClusterId, Decree, Epoch, Incarnation, Key, Limits, Machine, Member, MemberState, Name, Record,
+    Stamp, State, View,
 };
 use proptest::prelude::*;
 
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<{ 16 << 20 }>()
-}
-
-fn hlc() -> impl Strategy<Value = Hlc> {
-    any::<u64>().prop_map(Hlc::from_nanos)
-}
-
-fn ballot() -> impl Strategy<Value = Ballot> {
-    (hlc(), any::<u64>()).prop_map(|(time, by)| Ballot { time, by: Incarnation::new(by) })
-}
-
-fn stamp() -> impl Strategy<Value = Stamp> {
-    (ballot(), any::<u32>()).prop_map(|(ballot, n)| Stamp { ballot, n })
-}
-
-fn votes() -> impl Strategy<Value = SlotSet> {
-    proptest::collection::vec(1u8..=15, 0..9).prop_map(SlotSet::from_iter)
-}
-
-fn value() -> impl Strategy<Value = Arc<[u8]>> {
-    proptest::collection::vec(any::<u8>(), 0..100).prop_map(Arc::from)
-}
-
-fn id() -> impl Strategy<Value = RequestId> {
-    (hlc(), any::<u64>()).prop_map(|(time, random)| RequestId { time, random })
-}
-
-fn state() -> impl Strategy<Value = State> {
-    let came = prop_oneof![
-        any::<u64>().prop_map(Came::Version),
-        any::<Option<u64>>().prop_map(Came::Mismatch),
-        Just(Came::Absent),
-    ];
-    let applied = (id(), came).prop_map(|(id, came)| Applied { id, came });
-    let recent = proptest::collection::vec(applied, 0..20);
-    (any::<u64>(), proptest::option::of(value()), proptest::option::of(hlc()), recent, hlc()).prop_map(
-        |(version, value, expires, recent, horizon)| State { version, value, expires, recent, horizon },
-    )
-}
-
-fn record() -> impl Strategy<Value = Record> {
-    (stamp(), state(), votes()).prop_map(|(stamp, state, votes)| Record {
-        stamp,
-        state: Arc::new(state),
-        votes,
-    })
-}
-
-fn bound() -> impl Strategy<Value = Bound> {
-    (hlc(), any::<u64>()).prop_map(|(time, version)| Bound { time, version })
-}
-
-fn key() -> impl Strategy<Value = Key> {
-    proptest::collection::vec(any::<u8>(), 1..40).prop_map(|bytes| Key::new(bytes).expect("a key"))
-}
-
-fn name() -> impl Strategy<Value = Name> {
-    let v4 = (any::<[u8; 4]>(), 1u16..).prop_map(|(ip, port)| Name::new((ip, port).into()));
-    let v6 = (any::<[u8; 16]>(), 1u16..).prop_map(|(ip, port)| Name::new((ip, port).into()));
-    prop_oneof![v4, v6]
-}
-
-fn epoch() -> impl Strategy<Value = Epoch> {
-    any::<(u32, u32, u32)>().prop_map(|(generation, fork, number)| Epoch { generation, fork, number })
-}
-
-fn view() -> impl Strategy<Value = View> {
-    let one = (any::<u64>(), 1u32..500, 1u32..500, 0u8..3);
-    let members = proptest::collection::btree_map(name(), one, 1..12);
-    (any::<u64>(), epoch(), prop::sample::select(vec![1u8, 3, 9, 15]), members).prop_filter_map(
-        "no view",
-        |(cluster, epoch, slots, members)| {
-            let member = |(name, (id, weight, next_weight, state))| Member {
-                machine: Machine { name, incarnation: Incarnation::new(id) },
-                weight,
-                next_weight,
-                state: [MemberState::Up, MemberState::Leaving, MemberState::Joining][usize::from(state)],
-            };
-            View::new(
-                ClusterId::new(cluster),
-                epoch,
-                slots,
-                members.into_iter().map(member).collect(),
-                vec![],
-            )
-            .ok()
-        },
-    )
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let condition = prop_oneof![
-        Just(Condition::Any),
-        Just(Condition::Absent),
-        any::<u64>().prop_map(Condition::Version),
-    ];
-    let change = prop_oneof![
-        (value(), any::<Option<u64>>()).prop_map(|(value, ttl)| Change::Put { value, ttl }),
-        Just(Change::Delete),
-    ];
-    let write = (id(), any::<bool>(), condition, change)
-        .prop_map(|(id, again, condition, change)| Op::Write(Write { id, again, condition, change }));
-    prop_oneof![Just(Op::Read), write]
-}
-
-fn outcome() -> impl Strategy<Value = Outcome> {
-    let found = (value(), any::<u64>(), proptest::option::of(hlc()))
-        .prop_map(|(value, version, expires)| Found { value, version, expires });
-    let silent = || proptest::collection::vec(name(), 0..5);
-    prop_oneof![
-        any::<(u64, u8)>().prop_map(|(version, votes)| Outcome::Done { version, votes }),
-        proptest::option::of(found).prop_map(Outcome::Value),
-        any::<Option<u64>>().prop_map(|version| Outcome::Mismatch { version }),
-        Just(Outcome::Absent),
-        hlc().prop_map(|horizon| Outcome::TooLate { horizon }),
-        (any::<(u8, u8)>(), silent()).prop_map(|((votes, needed), silent)| Outcome::NoQuorum {
-            votes,
-            needed,
-            silent
-        }),
-        (any::<(u8, u8)>(), silent()).prop_map(|((votes, needed), silent)| Outcome::Unknown {
-            votes,
-            needed,
-            silent
-        }),
-        any::<u32>().prop_map(|retry_after| Outcome::Overloaded { retry_after }),
-        ".{0,40}".prop_map(|s| Outcome::Refused(s.into_boxed_str())),
-    ]
-}
-
-fn answer() -> impl Strategy<Value = Answer> {
-    let summary = (stamp(), any::<(u64, u64)>(), proptest::option::of(hlc()), votes()).prop_map(
-        |(stamp, (version, bytes), expires, votes)| Copied::Summary { stamp, version, bytes, expires, votes },
-    );
-    let copied = prop_oneof![Just(Copied::None), record().prop_map(Copied::Whole), summary];
-    prop_oneof![
-        (ballot(), proptest::option::of(record()), bound())
-            .prop_map(|(ballot, record, bound)| Answer::Promised { ballot, record, bound }),
-        stamp().prop_map(|stamp| Answer::Held { stamp }),
-        ballot().prop_map(|beat| Answer::Refused { beat }),
-        copied.prop_map(Answer::Copy),
-        Just(Answer::Mute),
-    ]
-}
-
-fn message() -> impl Strategy<Value = Message> {
-    let ask = || any::<u64>().prop_map(Ask);
-    prop_oneof![
-        (ask(), key(), ballot()).prop_map(|(ask, key, ballot)| Message::Prepare { ask, key, ballot }),
-        (ask(), key(), stamp(), state()).prop_map(|(ask, key, stamp, state)| Message::Accept {
-            ask,
-            key,
-            stamp,
-            state: Arc::new(state)
-        }),
-        (ask(), key(), any::<u32>()).prop_map(|(ask, key, inline)| Message::Read { ask, key, inline }),
-        (ask(), votes(), answer()).prop_map(|(ask, votes, answer)| Message::Answer { ask, votes, answer }),
-        (ask(), key(), op(), any::<(u32, bool)>())
-            .prop_map(|(ask, key, op, (within, handed))| Message::Request { ask, key, op, within, handed }),
-        (ask(), outcome()).prop_map(|(ask, outcome)| Message::Outcome { ask, outcome }),
-        (any::<u32>(), any::<bool>()).prop_map(|(weight, gathers)| Message::Blank { weight, gathers }),
-        view().prop_map(|view| Message::Birth { view: Arc::new(view) }),
-        ".{0,40}".prop_map(|reason| Message::NotTaken { reason }),
-        ask().prop_map(|ask| Message::ViewAsk { ask }),
-        (ask(), view()).prop_map(|(ask, view)| Message::ViewTold { ask, view: Arc::new(view) }),
-    ]
-}
-
-fn envelope() -> impl Strategy<Value = Envelope> {
-    (any::<Option<u64>>(), epoch(), message()).prop_map(|(cluster, epoch, message)| Envelope {
-        cluster: cluster.map(ClusterId::new),
-        epoch,
-        message,
-    })
 }
 
 fn read<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<(T, usize)> {
@@ -209,11 +35,14 @@ proptest! {
     #[test]
     fn what_is_kept_is_found(
         record in record(), view in view(), ceiling in hlc(), floor in hlc(), bound in bound(),
+        account in account(), decree in decree(),
     ) {
         let limits = Limits { ceiling, floor, bound };
         prop_assert_eq!(read::<Limits>(&written(&limits)).map(|(l, _)| l), Some(limits));
         prop_assert_eq!(read::<Record>(&written(&record)).map(|(r, _)| r), Some(record));
         prop_assert_eq!(read::<View>(&written(&view)).map(|(v, _)| v), Some(view));
+        prop_assert_eq!(read::<Account>(&written(&account)).map(|(a, _)| a), Some(account));
+        prop_assert_eq!(read::<Decree>(&written(&decree)).map(|(d, _)| d), Some(decree));
     }
 
     /// One byte changed, or the end lost: an error or another message, never a panic.
@@ -256,12 +85,54 @@ fn a_forced_view_keeps_what_it_follows_and_others_are_written_as_ever() {
     for view in [&view, &forced, &after] {
         assert_eq!(read::<View>(&written(view)).map(|(v, _)| v).as_ref(), Some(view));
     }
-    assert_eq!(forced.parent(), Some(Epoch::FIRST));
+    assert_eq!((forced.parent(), after.parent()), (Some(Epoch::FIRST), None));
     assert!(view.is_before(&forced) && forced.is_before(&after) && !view.is_before(&after));
     let elsewhere = view.forced(vec![member], vec![], 6).expect("a view");
     assert!(!elsewhere.is_before(&after) && !forced.is_before(&elsewhere));
+    // However many views are between two, each knows whether the other is in its past.
+    let twice =
+        after.forced(vec![member], vec![], 7).expect("a view").successor(vec![member], vec![]).unwrap();
+    let beyond = after.successor(vec![member], vec![]).expect("a view");
+    for past in [&view, &forced, &after] {
+        assert!(past.is_in_past_of(&twice) && !past.is_apart_from(&twice) && !twice.is_in_past_of(past));
+    }
+    assert!(!beyond.is_in_past_of(&twice) && !beyond.is_apart_from(&twice), "left behind, by one view");
+    for view in [&forced, &after, &beyond, &twice] {
+        assert!(view.is_apart_from(&elsewhere) && elsewhere.is_apart_from(view), "{view:?}");
+        assert!(!view.is_in_past_of(&elsewhere) && !elsewhere.is_in_past_of(view));
+    }
     // Cluster, epoch, slots, one member, nobody forced out, and no more.
     let bytes = written(&view);
     assert_eq!(bytes.last(), Some(&0));
-    assert_eq!(written(&after).len(), written(&forced).len() - written(&Epoch::FIRST).len());
+    assert_eq!(written(&after).len(), written(&forced).len());
+}
+
+#[test]
+fn f2_a_view_whose_past_does_not_lead_to_its_epoch_is_no_view() {
+    let member = Member {
+        machine: Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) },
+        weight: 1,
+        next_weight: 1,
+        state: MemberState::Up,
+    };
+    let epoch = |generation, fork, number| Epoch { generation, fork, number };
+    let bytes = |epoch: Epoch, past: &[Epoch]| {
+        let mut bytes = written(&ClusterId::new(1));
+        bytes.extend(written(&(epoch, 9u8, vec![member], Vec::<Incarnation>::new())));
+        if epoch.generation > 0 {
+            bytes.extend(written(&past.to_vec()));
+        }
+        bytes
+    };
+    let is_view = |epoch, past: &[Epoch]| read::<View>(&bytes(epoch, past)).is_some();
+    assert!(is_view(epoch(0, 0, 5), &[]));
+    assert!(is_view(epoch(2, 8, 9), &[epoch(0, 0, 5), epoch(1, 3, 7)]));
+    // A generation that nobody forced; one without its random id; numbers that fall; too much or too little of a past.
+    assert!(!is_view(epoch(0, 4, 5), &[]));
+    assert!(!is_view(epoch(1, 0, 6), &[epoch(0, 0, 5)]));
+    assert!(!is_view(epoch(1, 3, 5), &[epoch(0, 0, 5)]));
+    assert!(!is_view(epoch(1, 3, 6), &[]));
+    assert!(!is_view(epoch(1, 3, 9), &[epoch(0, 0, 5), epoch(1, 3, 7)]));
+    assert!(!is_view(epoch(2, 8, 9), &[epoch(0, 0, 7), epoch(1, 3, 7)]));
+    assert!(!is_view(epoch(2, 8, 9), &[epoch(1, 3, 5), epoch(0, 0, 7)]));
 }

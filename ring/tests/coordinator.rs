@@ -248,6 +248,7 @@ fn memory_is_bounded_by_bytes_too() {
     }
     let overloaded = s.outcomes().iter().filter(|(_, o)| matches!(o, Outcome::Overloaded { .. })).count();
     assert!((44..60).contains(&overloaded), "{overloaded} of 300 were refused");
+    assert_eq!(s.node.turned_away(), overloaded as u64);
     s.wait(2_100 * MS);
     assert_eq!(s.outcomes().len(), 300);
     s.request(900, Op::Write(put(5_000, Condition::Any)));

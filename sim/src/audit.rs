@@ -13,6 +13,8 @@ use crate::{MS, SEC};
 
 /// How long it may take until membership is as wanted and settled, besides the patience of the machines.
 const REST: u64 = 60 * SEC;
+/// The same where an operator has to force, who is refused while a machine that he names is believed alive.
+const FORCED: u64 = 600 * SEC;
 /// How long it may take until all copies are alike.
 const EVEN: u64 = 60 * SEC;
 
@@ -21,7 +23,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note(|| "healed".to_string());
         self.faulty = false;
-        self.uncut();
+        self.cuts.clear();
         let stay = self.profile.stay_down && self.born() && !self.profile.moves();
         let away: Vec<usize> = if stay { self.may_be_missing() } else { Vec::new() };
         for m in 0..self.computers.len() {
@@ -49,9 +51,11 @@ impl World {
     /// Views change until every machine that is wanted is a member, and nobody else; and the last one is settled.
     pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         let begun = self.now;
-        let within = REST + 20 * self.profile.tuning.patience;
+        // Who is left alone, and has known slow links, takes its time to believe that all others are gone.
+        let forced = if self.profile.disaster_every > 0 { FORCED } else { 0 };
+        let within = REST + 20 * self.profile.tuning.patience + forced;
         while let Some(missing) = self.unsettled() {
-            if self.views.overdrawn() {
+            if self.disaster.named.is_empty() && self.views.overdrawn() {
                 self.met("more lost than promised");
                 return Ok(());
             }
@@ -72,6 +76,10 @@ impl World {
             return Ok(());
         }
         let begun = self.now;
+        let look = if self.profile.born { SEC } else { 200 * MS };
+        if self.profile.born && self.uneven().is_some() {
+            self.compare_copies();
+        }
         while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
             if self.now > begun + EVEN {
                 return Err(format!(
@@ -79,10 +87,17 @@ impl World {
                     EVEN / SEC
                 ));
             }
-            self.run_while(200 * MS, |_| true)?;
+            self.run_while(look, |_| true)?;
         }
         self.counts.even = self.counts.even.max(self.now - begun);
         Ok(())
+    }
+
+    /// As `kvctl check` does: by itself it happens every ten minutes.
+    fn compare_copies(&mut self) {
+        for m in 0..self.computers.len() {
+            self.at_node(m, |node, now, effects| node.start_check(now, effects));
+        }
     }
 
     fn queue_without_restart(&mut self, m: usize) {
@@ -123,7 +138,7 @@ impl World {
             // ceiling of each restart, and the bound of what was collected with them.
             let Profile { client_skew, skew, tick, .. } = self.profile;
             let ahead = (client_skew + skew + tick + 3_600 * SEC) as i64;
-            let mut client = Client::new(0, ahead, self.keys.len());
+            let mut client = Client::new(0, ahead);
             client.scripted = true;
             let script = [
                 Script::Get,

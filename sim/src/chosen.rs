@@ -94,7 +94,8 @@ impl World {
         }
         let computer = &self.computers[m];
         let mut missed = None;
-        for (k, key) in self.keys.iter().enumerate() {
+        for k in seen.keys_of(computer.me) {
+            let key = self.keys.get(k);
             let owned = seen.owned(computer.me, k);
             for (&epoch, (ballot, slots)) in
                 self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev()
@@ -121,14 +122,14 @@ impl World {
         }
     }
 
-    /// Claim 2, at a moment at which somebody began to vote, or forgot something.
-    pub(super) fn nothing_is_forgotten(&mut self) {
+    /// Claim 2, at a moment at which somebody began to vote for these keys, or forgot something.
+    pub(super) fn nothing_is_forgotten(&mut self, keys: impl IntoIterator<Item = usize>) {
         let Some(newest) = self.views.newest.clone() else { return };
         let mut lost = None;
-        for (k, key) in self.keys.iter().enumerate() {
-            let Some(chosen) = self.chosen[k].stamp else { continue };
+        for k in keys {
+            let (key, Some(chosen)) = (self.keys.get(k), self.chosen[k].stamp) else { continue };
             let mut lacking = SlotSet::EMPTY;
-            for machine in newest.ring() {
+            for machine in newest.owners_once(k) {
                 let computer = &self.computers[self.by_name[&machine.name]];
                 if computer.me != machine || self.views.is_lost(machine) || computer.disk.is_rotten(key) {
                     continue;

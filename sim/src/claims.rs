@@ -19,14 +19,14 @@ impl World {
             Change::View(view) => self.follows(m, view),
             Change::Record { key, record } => {
                 let me = self.computers[m].me;
-                let key = self.keys.iter().position(|k| k == key);
+                let key = self.keys.place(key);
                 let Some(newest) = self.views.get(self.computers[m].stands) else { return };
                 let Some(key) = key else { return };
                 let owned = newest.owned(me, key);
                 if !owned.is_subset(record.votes) {
                     self.met("hearsay taken");
                 } else if !owned.is_empty()
-                    && let Some(former) = self.computers[m].disk.durable_record(&self.keys[key])
+                    && let Some(former) = self.computers[m].disk.durable_record(self.keys.get(key))
                     && former.stamp == record.stamp
                     && !owned.is_subset(former.votes)
                 {
@@ -42,7 +42,7 @@ impl World {
         let computer = &mut self.computers[m];
         let (me, before, next) = (computer.me, computer.stands, view.epoch());
         computer.stands = next;
-        let one_on = next.generation == before.generation && next.number == before.number + 1;
+        let one_on = self.views.get(before).is_some_and(|seen| seen.view.is_before(view));
         if before == Epoch::ZERO && next == Epoch::FIRST || before != Epoch::ZERO && one_on {
             return;
         }
@@ -70,6 +70,15 @@ impl World {
             match note {
                 Change::View(view) => {
                     let before = self.views.newest.clone();
+                    let out = before.as_ref().map_or(0, |seen| seen.view.forced_out().len());
+                    if self.views.get(view.epoch()).is_none() && view.forced_out().len() > out {
+                        self.met(if view.parent().is_some() {
+                            "forced by all who stay"
+                        } else {
+                            "forced by decree"
+                        });
+                        self.charge();
+                    }
                     match self.views.adopted(&view, &self.keys) {
                         Err(what) => self.fail(what),
                         Ok(None) => {}
@@ -77,13 +86,18 @@ impl World {
                             self.note(|| format!("a new view, first at s{}: {}", m + 1, brief(&seen.view)));
                             if let Some(before) = before {
                                 self.compare(&before.view, &seen.view);
+                                self.weigh(&before, &seen);
                             }
-                            self.nothing_is_forgotten();
+                            self.nothing_is_forgotten(0..self.keys.len());
                         }
                     }
                 }
                 Change::Account(account) => self.accounts(m, &account),
-                Change::Forget { .. } => self.nothing_is_forgotten(),
+                Change::Forget { key } => {
+                    if let Some(key) = self.keys.place(&key) {
+                        self.nothing_is_forgotten([key]);
+                    }
+                }
                 Change::Decree(decree) => {
                     if let Some((_, view)) = &decree.accepted {
                         self.views.proposed(view);
@@ -96,17 +110,18 @@ impl World {
 
     fn accounts(&mut self, m: usize, account: &Account) {
         let me = self.computers[m].me;
-        for &epoch in &account.synced {
+        for &epoch in account.synced.iter().filter(|epoch| self.views.remembers(**epoch)).collect::<Vec<_>>()
+        {
             let Some(seen) = self.views.get(epoch).cloned() else {
                 return self.fail(format!("S7: s{} is synced in e{epoch}, which nobody adopted", m + 1));
             };
-            if seen.ring().all(|one| one != me) {
+            if !seen.in_ring(me) {
                 // Nothing to be synced for; the claim is empty.
                 continue;
             }
             if self.views.synced(me.incarnation, epoch) {
                 self.note(|| format!("s{} is synced in e{epoch}", m + 1));
-                self.nothing_is_forgotten();
+                self.nothing_is_forgotten(seen.keys_of(me));
                 if epoch == self.computers[m].stands {
                     self.knows_promises(m, &seen);
                 }
@@ -166,8 +181,8 @@ impl World {
         }
         match &envelope.message {
             Message::Answer { ask, votes, answer } if !votes.is_empty() => {
-                let Some(&key) = self.asked.get(&ask.0) else { return };
-                let may = self.views.may_vote(me, epoch, usize::from(key));
+                let Some(key) = self.asked.get(ask.0).filter(|_| self.views.remembers(epoch)) else { return };
+                let may = self.views.may_vote(me, epoch, key);
                 if !votes.is_subset(may) {
                     let what = format!(
                         "Q1: s{} votes for slots {votes:?} of key {key} in e{epoch}, and may vote for {may:?}",
@@ -175,7 +190,7 @@ impl World {
                     );
                     return self.fail(what);
                 }
-                self.voted(usize::from(key), epoch, *votes, answer);
+                self.voted(key, epoch, *votes, answer);
                 if matches!(answer, Answer::Held { .. }) && !self.views.is_synced(me.incarnation, epoch) {
                     self.met("voted before all was synced");
                 }
@@ -186,13 +201,13 @@ impl World {
             Message::Prepare { ask, key, .. }
             | Message::Accept { ask, key, .. }
             | Message::Read { ask, key, .. } => {
-                if let Some(key) = self.keys.iter().position(|k| k == key) {
-                    self.asked.insert(ask.0, key as u8);
+                if let Some(key) = self.keys.place(key) {
+                    self.asked.insert(ask.0, key);
                 }
             }
             Message::Word { synced: true, .. } if !self.views.is_synced(me.incarnation, epoch) => {
                 // One who owns nothing is synced for all of that.
-                let in_ring = self.views.get(epoch).is_some_and(|seen| seen.ring().any(|one| one == me));
+                let in_ring = self.views.get(epoch).is_some_and(|seen| seen.in_ring(me));
                 if in_ring {
                     self.fail(format!(
                         "T1: s{} says that it is synced in e{epoch}; its disk does not",
@@ -206,6 +221,7 @@ impl World {
             Message::Tell { request, .. } => {
                 let what = match request.purpose {
                     Purpose::Ahead => "copies ahead",
+                    Purpose::Copy => "copies first",
                     Purpose::Check => "checks",
                     Purpose::Sync if !request.without.is_empty() => "sync by recovery",
                     Purpose::Sync if request.handoff => "sync by handoff",

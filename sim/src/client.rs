@@ -3,7 +3,7 @@
 //! Like the real one (`src/client/`) it computes owners by the newest view that it knows, and asks for a newer one when
 //! an answer bears a higher epoch or two tries fail (section 12).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(crate) struct Client {
     token: u64,
     doing: Option<Doing>,
     /// The last version it was told of each key: what it compares with.
-    versions: Vec<u64>,
+    versions: HashMap<usize, u64, foldhash::fast::FixedState>,
     /// The newest view it knows.
     known: Option<Rc<Seen>>,
     /// It asked for a newer one then.
@@ -58,6 +58,7 @@ struct Doing {
     call: Call,
     /// Its place in the order of events.
     start: u64,
+    begun: u64,
     deadline: u64,
     id: RequestId,
     ttl: Option<u64>,
@@ -82,7 +83,7 @@ struct Direct {
 }
 
 impl Client {
-    pub(crate) fn new(left: u32, skew: i64, keys: usize) -> Self {
+    pub(crate) fn new(left: u32, skew: i64) -> Self {
         Self {
             left,
             script: VecDeque::new(),
@@ -91,7 +92,7 @@ impl Client {
             last_time: Hlc::ZERO,
             token: 0,
             doing: None,
-            versions: vec![0; keys],
+            versions: HashMap::default(),
             known: None,
             refreshing: None,
         }
@@ -102,8 +103,15 @@ impl Client {
     }
 }
 
+/// A number tells a value from all others; the rest makes it as long as values are.
+fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
+    let mut bytes = vec![0; size.max(8)];
+    bytes[..8].copy_from_slice(&value.to_be_bytes());
+    bytes.into()
+}
+
 fn value_of(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes.try_into().expect("clients store eight bytes"))
+    u64::from_be_bytes(*bytes.first_chunk().expect("clients store eight bytes or more"))
 }
 
 impl World {
@@ -215,9 +223,9 @@ impl World {
                 Script::Delete => Call::Delete(If::Any),
             };
         } else if self.clients[c].left > 0 {
-            self.clients[c].left -= 1;
-            key = self.rng.random_range(0..self.profile.keys);
-            let known = self.clients[c].versions[key];
+            self.clients[c].left -= u32::from(!self.profile.endless);
+            key = self.popular_key();
+            let known = self.clients[c].versions.get(&key).copied().unwrap_or(0);
             let condition = if !self.rng.random_bool(f64::from(self.profile.compares) / 100.0) {
                 If::Any
             } else if known == 0 || self.rng.random_bool(0.3) {
@@ -254,6 +262,7 @@ impl World {
             key,
             call,
             start,
+            begun: self.now,
             deadline: self.now + patience,
             id,
             ttl: None,
@@ -268,7 +277,7 @@ impl World {
             && !self.clients[c].scripted
             && self.rng.random_bool(self.profile.ttl);
         if expires && let Some(doing) = &mut self.clients[c].doing {
-            doing.ttl = Some(log_uniform(&mut self.rng, 1, 3_000));
+            doing.ttl = Some(log_uniform(&mut self.rng, 1, self.profile.longest_ttl));
         }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
         if direct {
@@ -288,8 +297,15 @@ impl World {
         }
     }
 
+    /// A key, the first ones more often than the others where the profile says so.
+    fn popular_key(&mut self) -> usize {
+        let Some(&all) = self.popularity.last() else { return self.rng.random_range(0..self.profile.keys) };
+        let dice = self.rng.random_range(0.0..all);
+        self.popularity.partition_point(|&upto| upto <= dice).min(self.profile.keys - 1)
+    }
+
     fn direct_ask(&mut self, c: usize, key: usize, owner: usize, ask: Ask) {
-        let message = Message::Read { ask, key: self.keys[key].clone(), inline: 1 << 20 };
+        let message = Message::Read { ask, key: self.keys.get(key).clone(), inline: 1 << 20 };
         self.client_sends(c, owner, message);
     }
 
@@ -321,7 +337,7 @@ impl World {
                 id: doing.id,
                 again,
                 condition: condition_of(condition),
-                change: Change::Put { value: Arc::from(value.to_be_bytes().as_slice()), ttl: doing.ttl },
+                change: Change::Put { value: bytes_of(value, self.profile.value_size), ttl: doing.ttl },
             }),
             Call::Delete(condition) => Wish::Write(Write {
                 id: doing.id,
@@ -338,7 +354,8 @@ impl World {
             if stray { self.rng.random_range(0..self.profile.machines) } else { owners[slot % owners.len()] };
         // An auditor measures the cluster, not its own luck in finding who is up.
         let to = if self.clients[c].scripted { self.someone_up(to) } else { to };
-        let message = Message::Request { ask, key: self.keys[key].clone(), op: wish, within, handed: false };
+        let message =
+            Message::Request { ask, key: self.keys.get(key).clone(), op: wish, within, handed: false };
         self.client_sends(c, to, message);
         self.client_timer(c, patience);
     }
@@ -364,6 +381,7 @@ impl World {
             format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
         });
         let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        self.took.push((self.now, self.now - doing.begun));
         if self.clients[c].scripted {
             self.counts.slowest = self.counts.slowest.max(self.now + 10 * SEC - doing.deadline);
         }
@@ -384,6 +402,12 @@ impl World {
             }
             _ => history.push(op),
         }
+        if !self.clients[c].scripted {
+            match reply {
+                Reply::Unknown | Reply::Never => self.metrics.failed += 1,
+                _ => self.metrics.ok += 1,
+            }
+        }
         match reply {
             Reply::Unknown => self.counts.unknown += 1,
             Reply::Never => self.counts.never += 1,
@@ -394,7 +418,7 @@ impl World {
             _ => None,
         };
         if let Some(version) = told {
-            self.clients[c].versions[doing.key] = version;
+            self.clients[c].versions.insert(doing.key, version);
         }
         self.client_start(c);
     }

@@ -45,6 +45,8 @@ pub(crate) struct Computer {
     /// How far its wall clock is off.
     pub(super) skew: i64,
     pub(super) paused_until: u64,
+    /// Until then what it has sent is on its way out.
+    pub(super) sending_until: u64,
     /// The wake-up under way.
     pub(super) wake: Option<u64>,
     /// Wake-ups in a row that left it as due as before.
@@ -104,9 +106,9 @@ impl World {
                 continue;
             }
             let held = self.slots_where(key, |w, i| {
-                i != m && w.computers[i].role != Role::Dead && !w.computers[i].disk.is_rotten(&w.keys[key])
+                i != m && w.computers[i].role != Role::Dead && !w.computers[i].disk.is_rotten(w.keys.get(key))
             });
-            if held > self.profile.slots / 2 && self.computers[m].disk.rot(&self.keys[key].clone()) {
+            if held > self.profile.slots / 2 && self.computers[m].disk.rot(&self.keys.get(key).clone()) {
                 rotten += 1;
                 self.counts.rotten += 1;
             }
@@ -115,9 +117,11 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, m: usize) {
+        self.add_moved(m);
         if self.computers[m].node.take().is_none() {
             return;
         }
+        self.watch(m);
         let computer = &mut self.computers[m];
         computer.life += 1;
         computer.waiting.clear();
@@ -152,8 +156,7 @@ impl World {
             };
             self.note(|| line);
         }
-        let computer = &self.computers[m];
-        let now = Now { mono: Mono(computer.mono + self.now), wall: self.wall(computer.skew) };
+        let now = self.clock_of(m);
         let mut effects = std::mem::take(&mut self.effects);
         let collecting = matches!(&input, Input::Message { envelope, .. }
             if matches!(envelope.message, Message::Collect { .. }));
@@ -163,7 +166,12 @@ impl World {
         {
             self.met("tombstone collected");
         }
-        node.check();
+        if self.profile.check {
+            node.check();
+        }
+        if self.profile.hang.is_some() {
+            self.probe_late(m, &node);
+        }
         self.computers[m].node = Some(node);
         let dies = self.faulty
             && self.profile.crash_in_handle > 0.0
@@ -179,6 +187,23 @@ impl World {
         } else {
             self.set_wake(m);
         }
+    }
+
+    /// Somebody at the machine itself asks its node for something.
+    pub(super) fn at_node(&mut self, m: usize, ask: impl FnOnce(&mut Node, Now, &mut Vec<Effect>)) {
+        let now = self.clock_of(m);
+        let Some(node) = &mut self.computers[m].node else { return };
+        let mut effects = Vec::new();
+        ask(node, now, &mut effects);
+        for effect in effects {
+            self.carry_out(m, effect);
+        }
+        self.set_wake(m);
+    }
+
+    fn clock_of(&self, m: usize) -> Now {
+        let computer = &self.computers[m];
+        Now { mono: Mono(computer.mono + self.now), wall: self.wall(computer.skew) }
     }
 
     fn carry_out(&mut self, m: usize, effect: Effect) {
@@ -221,7 +246,12 @@ impl World {
     fn start_sync(&mut self, m: usize) {
         let slow = self.faulty && self.rng.random_bool(self.profile.slow_sync);
         let most = if slow { self.profile.slow_sync_for } else { self.profile.sync };
-        let after = log_uniform(&mut self.rng, 10 * US, most);
+        let mut after = log_uniform(&mut self.rng, 10 * US, most);
+        if let Some((_, from, until)) = self.profile.hang.filter(|(hangs, ..)| *hangs == m)
+            && (from..until).contains(&self.now)
+        {
+            after = until - self.now;
+        }
         let life = self.computers[m].life;
         self.schedule(after, Event::Synced { machine: m, life });
     }
@@ -288,6 +318,10 @@ impl World {
     }
 
     pub(super) fn tell_reachable(&mut self, about: usize, reachable: bool) {
+        // A thousand machines have no connection to most others: only probes tell.
+        if self.profile.hints == 0.0 && self.profile.born {
+            return;
+        }
         let name = self.computers[about].me.name;
         for m in 0..self.computers.len() {
             if m == about || self.computers[m].node.is_none() {

@@ -155,6 +155,11 @@ impl Disk {
         }
     }
 
+    /// The keys of which a crash would not lose the record.
+    pub(crate) fn durable_keys(&self) -> impl Iterator<Item = &Key> {
+        self.durable.keys()
+    }
+
     /// What a crash would not lose.
     pub(crate) fn durable_record(&self, key: &Key) -> Option<&Record> {
         self.durable.get(key).map(|kept| &kept.record)

@@ -38,6 +38,8 @@ pub(crate) enum Event {
     },
     /// The operator looks after the cluster.
     Operator,
+    /// Has anybody seen who died?
+    Look,
     Fault(Fault),
 }
 
@@ -57,6 +59,8 @@ pub(crate) enum Fault {
     Leave,
     /// One never runs again.
     Die,
+    /// More are lost for good than any key bears.
+    Disaster,
     /// One loses its disk.
     Wipe,
     /// It begins anew.
@@ -67,6 +71,10 @@ pub(crate) enum Fault {
     Freeze,
     /// Some are cut off for longer than that.
     Split,
+    /// The next change of a steady flow.
+    Churn,
+    /// One of a few that are often slow stands still.
+    Stall,
 }
 
 pub(super) struct Scheduled {

@@ -3,8 +3,8 @@
 
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::Tuning;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::{MS, SEC, US};
 
@@ -26,6 +26,12 @@ pub struct Profile {
 
     /// That clients use.
     pub keys: usize,
+    /// How much more often the first keys are used than the last (Zipf); 0: all alike.
+    pub zipf: f64,
+    /// Bytes of each value, at least eight.
+    pub value_size: usize,
+    /// Clients go on for as long as the faults do.
+    pub endless: bool,
     /// Each makes one call at a time.
     pub clients: usize,
     /// Calls of each client.
@@ -53,9 +59,17 @@ pub struct Profile {
 
     /// How often a put has an expiry.
     pub ttl: f64,
+    /// The longest one, in milliseconds.
+    pub longest_ttl: u64,
 
     /// Longest that a message usually takes.
     pub delay: u64,
+    /// Machines are spread over so many zones, which are further from each other by this.
+    pub zones: usize,
+    /// See `zones`.
+    pub zone_delay: u64,
+    /// Bytes a second that one machine can send; 0: any number.
+    pub bandwidth: u64,
     /// How often one takes up to `tail_delay`.
     pub tail: f64,
     /// See `tail`.
@@ -75,6 +89,8 @@ pub struct Profile {
 
     /// Mean time between faults of a kind; 0: never.
     pub cut_every: u64,
+    /// Only single machines are cut off; else also camps, and links at random.
+    pub cut_single: bool,
     /// Longest time that links stay cut.
     pub cut_for: u64,
     /// Processes die.
@@ -104,12 +120,18 @@ pub struct Profile {
     pub slow_sync: f64,
     /// See `slow_sync`.
     pub slow_sync_for: u64,
+    /// The fsyncs of this machine hang, from this time on and until that one; it answers whatever needs none.
+    pub hang: Option<(usize, u64, u64)>,
     /// Longest that reading a record takes.
     pub load: u64,
     /// How often a crash leaves a part of the unsynced changes on disk.
     pub survive: f64,
     /// How often a restart finds a key's record unreadable.
     pub rot: f64,
+    /// The founders begin as members of view 1; else it is born first.
+    pub born: bool,
+    /// Every node looks at its whole state after every input.
+    pub check: bool,
     /// Faults during birth too.
     pub dirty_birth: bool,
     /// Clocks so far off that nothing can be promised about progress.
@@ -139,6 +161,12 @@ pub struct Profile {
     pub freeze_every: u64,
     /// See `freeze_every`.
     pub split_every: u64,
+    /// More machines than may be lost are, and an operator forces the others on (F2).
+    pub disaster_every: u64,
+    /// Machines join, leave, die and are wiped, all in all.
+    pub churn_every: u64,
+    /// One of a tenth of the machines stands still for up to half a minute.
+    pub stall_every: u64,
     /// More machines are lost for good than claim 4 allows: then only safety is promised.
     pub overdraw: bool,
 }
@@ -163,6 +191,9 @@ impl Profile {
             tuning: Tuning::default(),
             rules: Rules::default(),
             keys: 2,
+            zipf: 0.0,
+            value_size: 8,
+            endless: false,
             clients: 4,
             calls: 40,
             think: 20 * MS,
@@ -176,7 +207,11 @@ impl Profile {
             client_skew: 0,
             gives_up: 0.0,
             ttl: 0.0,
+            longest_ttl: 3_000,
             delay: MS,
+            zones: 1,
+            zone_delay: 0,
+            bandwidth: 0,
             tail: 0.0,
             tail_delay: 100 * MS,
             drop: 0.0,
@@ -185,6 +220,7 @@ impl Profile {
             replay_delay: 10 * SEC,
             forge: 0.0,
             cut_every: 0,
+            cut_single: false,
             cut_for: SEC,
             crash_every: 0,
             down_for: SEC,
@@ -199,9 +235,12 @@ impl Profile {
             sync: MS,
             slow_sync: 0.0,
             slow_sync_for: 200 * MS,
+            hang: None,
             load: 200 * US,
             survive: 0.5,
             rot: 0.0,
+            born: false,
+            check: true,
             dirty_birth: false,
             doomed: false,
             stay_down: false,
@@ -216,6 +255,9 @@ impl Profile {
             restore: 0.0,
             freeze_every: 0,
             split_every: 0,
+            disaster_every: 0,
+            churn_every: 0,
+            stall_every: 0,
             overdraw: false,
         }
     }
@@ -397,6 +439,11 @@ impl Profile {
         p.together = [0.1, 0.5, 1.0][rng.random_range(0..3)];
         p.remove = [0.0, 0.3, 1.0][rng.random_range(0..3)];
         p.overdraw = rng.random_bool(0.03);
+        // Drawn beside the others, so that they are what they were.
+        let mut beside = StdRng::seed_from_u64(p.span ^ p.think.rotate_left(32));
+        if !p.overdraw && beside.random_bool(0.12) {
+            p.disaster_every = log_uniform(&mut beside, 3 * SEC, 15 * SEC);
+        }
         p
     }
 }

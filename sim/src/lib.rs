@@ -2,35 +2,47 @@
 //!
 //! | module | one idea |
 //! |---|---|
+//! | `scenario`, `menu` | what `kvctl sim` is asked for; faults by name |
 //! | `world` | all that is below, one event at a time |
 //! | `events` | what can happen next, and in which order |
 //! | `computer` | a node's process, and the disk that outlives it |
 //! | `disk` | what survives a crash |
 //! | `network` | what becomes of a message on its way |
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
-//! | `strike` | faults as they strike |
-//! | `members` | machines that come, go, die and come back |
+//! | `strike`, `cuts` | faults as they strike; links that are cut |
+//! | `members`, `churn` | machines that come, go, die and come back; as a steady flow |
+//! | `disaster` | more are lost than may be, an operator forces the rest on, and the loss is charged |
 //! | `views` | the views there were, which are settled, who is lost |
-//! | `claims` | what must be true at every moment |
+//! | `claims`, `asked` | what must be true at every moment |
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker` | was the key one register? |
-//! | `report` | what a run tells |
+//! | `report`, `measure` | what a run tells; its figures |
+//! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
+mod asked;
 mod audit;
 pub mod checker;
 mod chosen;
+mod churn;
 mod claims;
 mod client;
 mod computer;
+mod cuts;
+mod disaster;
 mod disk;
 mod events;
 mod faults;
+mod measure;
 mod members;
+mod menu;
 mod network;
 mod report;
+mod scenario;
 mod strike;
+mod summary;
+pub mod timeline;
 mod views;
 mod world;
 
@@ -38,8 +50,12 @@ mod world;
 mod tests;
 
 pub use faults::Profile;
+pub use measure::{Metrics, Sample};
+pub use menu::Kind;
 pub use report::{Counts, Failure, Report};
-pub use world::run;
+pub use scenario::{Disk, Faults, Network, Scenario, Set, Workload};
+pub use summary::{Quantiles, Summary};
+pub use world::{run, run_telling};
 
 /// A microsecond, in nanoseconds.
 pub const US: u64 = 1_000;

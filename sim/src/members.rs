@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn join(&mut self, m: usize) {
+    pub(super) fn join(&mut self, m: usize) {
         self.computers[m].role = Role::In;
         self.computers[m].birth = Birth::Join(self.seeds(m, 3));
         // It left, and does not come back by itself: somebody says that it should.
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Another disk, another incarnation.
-    fn renew(&mut self, m: usize, disk: Disk) {
+    pub(super) fn renew(&mut self, m: usize, disk: Disk) {
         let id = self.rng.random_range(1..u64::MAX);
         let computer = &mut self.computers[m];
         computer.me.incarnation = Incarnation::new(id);
@@ -111,8 +111,9 @@ impl World {
         })
     }
 
-    fn lose(&mut self, m: usize) {
+    pub(super) fn lose(&mut self, m: usize) {
         self.views.lose(self.computers[m].me);
+        self.metrics.lost += 1;
         self.computers[m].role = Role::Dead;
         self.crash(m);
     }
@@ -165,6 +166,11 @@ impl World {
     /// Once a second: repeats what is not done yet, and switches off who is not needed any more.
     pub(super) fn operate(&mut self) {
         self.schedule(SEC, Event::Operator);
+        self.force();
+        self.begin_anew();
+        if self.profile.churn_every > 0 {
+            self.replace_the_dead();
+        }
         let Some(newest) = self.views.newest.clone() else { return };
         for m in 0..self.computers.len() {
             let machine = self.computers[m].me;
@@ -277,18 +283,14 @@ impl World {
         let newest = self.views.newest.as_ref()?;
         for (k, key) in self.keys.iter().enumerate() {
             let mut first: Option<Option<ennead_ring::Stamp>> = None;
-            for (m, c) in self.computers.iter().enumerate() {
-                if c.role != Role::In || !newest.view.has(c.me) {
+            for machine in newest.owners_once(k) {
+                let m = self.by_name[&machine.name];
+                let c = &self.computers[m];
+                if c.role != Role::In || c.me != machine {
                     continue;
                 }
                 let owned = newest.owned(c.me, k);
                 let record = c.disk.durable_record(key);
-                if owned.is_empty() {
-                    if record.is_some() {
-                        return Some(format!("s{} holds key {k}, of which it owns nothing", m + 1));
-                    }
-                    continue;
-                }
                 if let Some(record) = record.filter(|r| !owned.is_subset(r.votes)) {
                     let votes = record.votes;
                     return Some(format!(
@@ -305,6 +307,14 @@ impl World {
                 if *first.get_or_insert(stamp) != stamp {
                     return Some(format!("copies of key {k} differ: {:?} and {stamp:?} (s{})", first, m + 1));
                 }
+            }
+        }
+        for (m, c) in self.computers.iter().enumerate().filter(|(_, c)| c.role == Role::In) {
+            let held = c.disk.durable_keys().filter_map(|key| self.keys.place(key));
+            if let Some(k) = held.into_iter().find(|&k| newest.owned(c.me, k).is_empty())
+                && newest.view.has(c.me)
+            {
+                return Some(format!("s{} holds key {k}, of which it owns nothing", m + 1));
             }
         }
         None

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ennead_ring::effect::Input;
-use ennead_ring::message::{Addr, Answer, Copied, Envelope, Message, Outcome};
-use ennead_ring::{ClusterId, Incarnation, Machine, SlotSet, State};
+use ennead_ring::message::{Addr, Answer, Copied, Entry, Envelope, Held, Message, Outcome};
+use ennead_ring::{ClusterId, Incarnation, Machine, Record, SlotSet, State};
 use rand::RngExt;
 
 use crate::events::Event;
@@ -67,15 +67,36 @@ impl World {
             let after = self.delay();
             self.schedule(after, forged);
         }
-        if self.cut[from][to] || self.rng.random_bool(self.profile.drop) {
+        if self.is_cut(from, to) || self.rng.random_bool(self.profile.drop) {
             return;
         }
         if !once && self.rng.random_bool(self.profile.duplicate) {
             let after = self.delay();
             self.schedule(after, copy(&event));
         }
-        let after = self.delay();
+        let after = self.delay() + self.distance(from, to) + self.queueing(from, &event);
         self.schedule(after, event);
+    }
+
+    /// What the way between two zones adds. Clients are spread over them, too.
+    fn distance(&self, from: usize, to: usize) -> u64 {
+        let apart = from % self.profile.zones != to % self.profile.zones;
+        if apart { self.profile.zone_delay } else { 0 }
+    }
+
+    /// A machine sends one thing after the other.
+    fn queueing(&mut self, from: usize, event: &Event) -> u64 {
+        let (Some(computer), Event::Deliver { envelope, .. } | Event::Tell { envelope, .. }) =
+            (self.computers.get_mut(from), event)
+        else {
+            return 0;
+        };
+        if self.profile.bandwidth == 0 {
+            return 0;
+        }
+        let took = size_of(envelope) * SEC / self.profile.bandwidth;
+        computer.sending_until = computer.sending_until.max(self.now) + took;
+        computer.sending_until - self.now
     }
 
     /// The same message with another content, from somebody who has no right to it.
@@ -123,6 +144,27 @@ impl World {
         } else {
             self.rng.random_range(self.profile.delay / 2..=self.profile.delay)
         }
+    }
+}
+
+/// Bytes of a message, roughly: its values, and what else it is made of.
+fn size_of(envelope: &Envelope) -> u64 {
+    let value = |state: &State| state.value.as_ref().map_or(0, |v| v.len()) as u64 + 64;
+    let record = |record: &Record| value(&record.state);
+    100 + match &envelope.message {
+        Message::Accept { state, .. } => value(state),
+        Message::Answer { answer: Answer::Promised { record: Some(r), .. }, .. }
+        | Message::Answer { answer: Answer::Copy(Copied::Whole(r)), .. } => record(r),
+        Message::Told { page, .. } => {
+            let held = |entry: &Entry| match &entry.held {
+                Held::Record { state: Some(state), .. } => value(state),
+                _ => 64,
+            };
+            page.entries.iter().map(held).sum()
+        }
+        Message::Fetched { records, .. } => records.iter().filter_map(|(_, r)| r.as_ref()).map(record).sum(),
+        Message::ViewsTold { views, .. } => views.iter().map(|v| 24 * v.members().len() as u64).sum(),
+        _ => 0,
     }
 }
 

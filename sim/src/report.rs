@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ennead_ring::effect::{Change, Input};
 use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome};
-use ennead_ring::{Loaded, View};
+use ennead_ring::{Loaded, Node, View};
 
 use crate::checker::Op;
+use crate::measure::Metrics;
 use crate::views::brief;
 use crate::world::World;
 use crate::{MS, SEC};
@@ -49,12 +50,16 @@ pub struct Report {
     pub virtual_time: u64,
     /// How many of what.
     pub counts: Counts,
+    /// Its figures.
+    pub metrics: Metrics,
     /// How often each kind of thing was said.
     pub probes: BTreeMap<&'static str, u64>,
     /// What happened, line by line, where it was wanted.
     pub trace: Vec<String>,
     /// Of each key, what its callers saw.
     pub histories: Vec<Vec<Op>>,
+    /// When each call ended, and how long it took, in nanoseconds.
+    pub took: Vec<(u64, u64)>,
 }
 
 /// A run that did not.
@@ -72,6 +77,8 @@ pub struct Failure {
     pub what: String,
     /// What happened, line by line, where it was wanted.
     pub trace: Vec<String>,
+    /// Its figures until then.
+    pub metrics: Box<Metrics>,
 }
 
 impl std::fmt::Display for Failure {
@@ -88,6 +95,24 @@ impl World {
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>12.6} {:>6} {}", self.now as f64 / 1e9, self.steps, line()));
+        }
+    }
+
+    /// Whose answers do not come, as a machine sees it.
+    pub(super) fn probe_late(&mut self, m: usize, node: &Node) {
+        let Some((hangs, ..)) = self.profile.hang else { return };
+        let name = self.computers[hangs].me.name;
+        for (late, by) in node.late() {
+            self.met(if late != name {
+                "called late, and is not"
+            } else if by.len() >= 3 {
+                "called late by three"
+            } else {
+                "called late"
+            });
+        }
+        if node.is_unwell() {
+            self.met(if m == hangs { "knows that it is late" } else { "called late, and is not" });
         }
     }
 
@@ -228,9 +253,9 @@ pub(super) fn describe(envelope: &Envelope) -> String {
         Message::Tell { request, .. } => {
             let after = request.after.as_ref().map(|key| key.digest());
             format!(
-                " for {:?} after {after:?}{}, since {:?}{}, without {:?}",
+                " for {:?} after {after:?}, {} claims, since {:?}{}, without {:?}",
                 request.purpose,
-                if request.whole { " whole" } else { "" },
+                request.claims.len(),
                 request.since,
                 if request.handoff { ", handoff" } else { "" },
                 request.without
@@ -250,10 +275,11 @@ pub(super) fn describe(envelope: &Envelope) -> String {
                 .collect();
             let account = &page.account;
             format!(
-                ", settled e{}, synced {:?}, bound {}: {}{}",
+                ", settled e{}, synced {:?}, bound {}, agreed {:b}: {}{}",
                 account.settled,
                 account.synced,
                 page.bound.time,
+                page.agreed,
                 entries.join("; "),
                 if page.upto.is_none() { "; the end" } else { "" }
             )

@@ -20,10 +20,13 @@ impl World {
             Fault::Join,
             Fault::Leave,
             Fault::Die,
+            Fault::Disaster,
             Fault::Wipe,
             Fault::BackUp,
             Fault::Freeze,
             Fault::Split,
+            Fault::Churn,
+            Fault::Stall,
         ] {
             self.next_fault(fault);
         }
@@ -42,10 +45,13 @@ impl World {
             Fault::Join => self.profile.join_every,
             Fault::Leave => self.profile.leave_every,
             Fault::Die => self.profile.die_every,
+            Fault::Disaster => self.profile.disaster_every,
             Fault::Wipe => self.profile.wipe_every,
             Fault::BackUp if self.profile.restore > 0.0 => self.profile.wipe_every / 4,
             Fault::Freeze => self.profile.freeze_every,
             Fault::Split => self.profile.split_every,
+            Fault::Churn => self.profile.churn_every,
+            Fault::Stall => self.profile.stall_every,
             Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
         };
         if every > 0 {
@@ -71,7 +77,7 @@ impl World {
             }
             Fault::Uncut => {
                 self.note(|| "all links mended".to_string());
-                self.uncut();
+                self.cuts.clear();
             }
             Fault::Crash => {
                 if self.rng.random_bool(self.profile.power_cut) {
@@ -91,9 +97,12 @@ impl World {
             Fault::Join => self.let_in(),
             Fault::Leave => self.let_go(),
             Fault::Die => self.let_die(),
+            Fault::Disaster => self.lose_many(),
             Fault::Wipe => self.wipe(),
             Fault::Reborn(m) => self.reborn(m),
             Fault::BackUp => self.back_up(m),
+            Fault::Churn => self.churn(),
+            Fault::Stall => self.stall(),
             Fault::Freeze => {
                 let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);
@@ -120,39 +129,6 @@ impl World {
                     self.schedule(0, Event::Inside { machine: m, life, input });
                 }
             }
-        }
-    }
-
-    /// Cuts some links, for up to so long.
-    fn sever(&mut self, m: usize, longest: u64) {
-        self.counts.cuts += 1;
-        let ends = self.cut.len();
-        let kind = self.rng.random_range(0..5);
-        let odds = self.rng.random_range(0.05..0.6);
-        let side: Vec<bool> = (0..ends).map(|_| self.rng.random_bool(0.5)).collect();
-        for from in 0..ends {
-            for to in 0..ends {
-                let cut = match kind {
-                    // One machine, from everybody; or only what it says, or only what it hears.
-                    0 => from == m || to == m,
-                    1 => from == m,
-                    2 => to == m,
-                    // Two camps.
-                    3 => side[from] != side[to],
-                    // Any links.
-                    _ => self.rng.random_bool(odds),
-                };
-                self.cut[from][to] |= cut && from != to;
-            }
-        }
-        let after = log_uniform(&mut self.rng, 10 * MS, longest);
-        self.note(|| format!("cut: kind {kind}, s{}, for {} ms", m + 1, after / MS));
-        self.schedule(after, Event::Fault(Fault::Uncut));
-    }
-
-    pub(super) fn uncut(&mut self) {
-        for row in &mut self.cut {
-            row.fill(false);
         }
     }
 }

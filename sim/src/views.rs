@@ -1,31 +1,78 @@
 //! The views there ever were, as somebody sees them who sees every disk: which are settled, who is lost for good, and
 //! whether another loss can be borne.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ennead_ring::placement::Ring;
-use ennead_ring::{Chain, Epoch, Incarnation, Key, Machine, MemberState, Name, SlotSet, View, quorum_of};
+use ennead_ring::{
+    Chain, Epoch, Incarnation, Key, Machine, MemberState, Name, Owners, SlotSet, View, quorum_of,
+};
+
+/// The keys that clients use, and where their slots are: no view changes that.
+pub(crate) struct Keys {
+    all: Vec<Key>,
+    chains: Vec<Chain>,
+    places: HashMap<Key, u32, foldhash::fast::FixedState>,
+}
+
+impl Keys {
+    pub(crate) fn new(count: usize, slots: u8) -> Self {
+        let all: Vec<Key> = (0..count).map(|i| Key::new(format!("key-{i}")).expect("a key")).collect();
+        let chains = all.iter().map(|key| Chain::of(key.as_bytes(), slots)).collect();
+        let places = all.iter().cloned().zip(0..).collect();
+        Self { all, chains, places }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn get(&self, key: usize) -> &Key {
+        &self.all[key]
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Key> + '_ {
+        self.all.iter()
+    }
+
+    /// The number of a key, if clients use it.
+    pub(crate) fn place(&self, key: &Key) -> Option<usize> {
+        self.places.get(key).map(|&k| k as usize)
+    }
+}
 
 /// A view that was decided, and what follows from it.
 pub(crate) struct Seen {
     pub(crate) view: Arc<View>,
-    /// Of each key, the members (by their places) that own its slots: one entry a slot.
-    owners: Vec<Vec<usize>>,
-    /// By member, then by key.
-    owned: Vec<Vec<SlotSet>>,
+    /// Of each key.
+    owners: Vec<Owners>,
+    /// By member, one after the other: the keys of which it owns a slot. `starts[m]` is where those of `m` begin.
+    keys: Vec<u32>,
+    starts: Vec<u32>,
 }
 
 impl Seen {
-    fn new(view: Arc<View>, keys: &[Key]) -> Self {
-        let ring = Ring::of(&view);
-        let all: Vec<_> =
-            keys.iter().map(|key| ring.owners(&Chain::of(key.as_bytes(), view.slots()))).collect();
-        let owners = all.iter().map(|o| (1..=view.slots()).map(|s| o.owner(s) as usize).collect()).collect();
-        let members = 0..view.members().len() as u32;
-        let owned = members.map(|m| all.iter().map(|o| o.slots_of(m)).collect()).collect();
-        Self { owners, owned, view }
+    fn new(view: Arc<View>, keys: &Keys) -> Self {
+        let ring = view.ring();
+        let owners: Vec<Owners> = keys.chains.iter().map(|chain| ring.owners(chain)).collect();
+        // Count, then place.
+        let mut starts = vec![0u32; view.members().len() + 1];
+        for m in owners.iter().flat_map(Owners::machines) {
+            starts[m as usize + 1] += 1;
+        }
+        for m in 1..starts.len() {
+            starts[m] += starts[m - 1];
+        }
+        let (mut next, mut all) = (starts.clone(), vec![0; starts[starts.len() - 1] as usize]);
+        for (k, owners) in (0..).zip(&owners) {
+            for m in owners.machines() {
+                all[next[m as usize] as usize] = k;
+                next[m as usize] += 1;
+            }
+        }
+        Self { owners, keys: all, starts, view }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -34,20 +81,55 @@ impl Seen {
 
     /// Who owns the slots of a key, by lowest slot: one entry a slot, so that a machine with two is there twice.
     pub(crate) fn owners(&self, key: usize) -> impl ExactSizeIterator<Item = Machine> + '_ {
-        self.owners[key].iter().map(|&m| self.view.members()[m].machine)
+        let owners = &self.owners[key];
+        (0..usize::from(owners.slots()))
+            .map(|slot| self.view.members()[owners.owner(slot as u8 + 1) as usize].machine)
+    }
+
+    /// The same, each once.
+    pub(crate) fn owners_once(&self, key: usize) -> impl Iterator<Item = Machine> + '_ {
+        self.owners[key].machines().map(|m| self.view.members()[m as usize].machine)
+    }
+
+    fn place(&self, machine: Machine) -> Option<usize> {
+        self.view.index_of(machine.name).filter(|&i| self.view.members()[i].machine == machine)
     }
 
     /// The slots of a key that a machine owns.
     pub(crate) fn owned(&self, machine: Machine, key: usize) -> SlotSet {
-        match self.view.index_of(machine.name) {
-            Some(i) if self.view.members()[i].machine == machine => self.owned[i][key],
-            _ => SlotSet::EMPTY,
-        }
+        self.place(machine).map_or(SlotSet::EMPTY, |i| self.owners[key].slots_of(i as u32))
     }
 
     /// The slots of a key that the member of this name owns.
     pub(crate) fn owned_by(&self, name: Name, key: usize) -> SlotSet {
-        self.view.index_of(name).map_or(SlotSet::EMPTY, |i| self.owned[i][key])
+        self.view.index_of(name).map_or(SlotSet::EMPTY, |i| self.owners[key].slots_of(i as u32))
+    }
+
+    /// The keys of which a machine owns slots.
+    pub(crate) fn keys_of(&self, machine: Machine) -> impl Iterator<Item = usize> + '_ {
+        let all = self.place(machine).map_or(0..0, |i| self.starts[i] as usize..self.starts[i + 1] as usize);
+        self.keys[all].iter().map(|&k| k as usize)
+    }
+
+    /// Copies that a change from another view to this one makes necessary, of each key: machines that own a slot now and
+    /// owned none before.
+    pub(crate) fn new_owners<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (usize, Machine)> + 'a {
+        (0..self.owners.len()).flat_map(move |k| {
+            let new = self.owners_once(k).filter(move |m| before.owners_once(k).all(|former| former != *m));
+            new.map(move |m| (k, m))
+        })
+    }
+
+    /// The owners of `\0view`, by lowest slot.
+    pub(crate) fn wardens(&self) -> impl Iterator<Item = Machine> + '_ {
+        let chain = Chain::of(b"\0view", self.view.slots());
+        let owners = self.view.ring().owners(&chain);
+        let all: Vec<u32> = owners.machines().collect();
+        all.into_iter().map(|m| self.view.members()[m as usize].machine)
+    }
+
+    pub(crate) fn in_ring(&self, machine: Machine) -> bool {
+        self.place(machine).is_some_and(|i| self.view.members()[i].in_ring())
     }
 
     pub(crate) fn ring(&self) -> impl Iterator<Item = Machine> + '_ {
@@ -73,10 +155,16 @@ pub(crate) fn bears(machines: usize, slots: u8) -> usize {
     (0..=machines).take_while(|&lost| slots - taken(lost) >= quorum).last().unwrap_or(0)
 }
 
+/// Views of which all is kept: a day has thousands.
+const KEPT: usize = 64;
+
 /// See the module's caption.
 #[derive(Default)]
 pub(crate) struct Views {
+    /// The last [`KEPT`], and all since the last settled one.
     seen: BTreeMap<Epoch, Rc<Seen>>,
+    /// What every earlier one was, in short.
+    past: BTreeMap<Epoch, u64>,
     pub(crate) newest: Option<Rc<Seen>>,
     /// The newest view that somebody notes as settled.
     pub(crate) settled: Epoch,
@@ -96,16 +184,28 @@ impl Views {
         }
     }
 
+    /// True if all is known that bears on who may vote in this view.
+    pub(crate) fn remembers(&self, epoch: Epoch) -> bool {
+        self.past.is_empty() || epoch >= self.settled
+    }
+
     pub(crate) fn count(&self) -> u64 {
-        self.seen.len() as u64
+        (self.seen.len() + self.past.len()) as u64
     }
 
     /// A view is on somebody's disk. It, if it is new.
     ///
     /// # Errors
     /// V2: it is another one than somebody else has under this epoch.
-    pub(crate) fn adopted(&mut self, view: &Arc<View>, keys: &[Key]) -> Result<Option<Rc<Seen>>, String> {
+    pub(crate) fn adopted(&mut self, view: &Arc<View>, keys: &Keys) -> Result<Option<Rc<Seen>>, String> {
         let epoch = view.epoch();
+        if let Some(&was) = self.past.get(&epoch) {
+            return if was == short(view) {
+                Ok(None)
+            } else {
+                Err(format!("V2: two views e{epoch}: one of them {}", brief(view)))
+            };
+        }
         if let Some(seen) = self.seen.get(&epoch) {
             return if seen.view == *view {
                 Ok(None)
@@ -118,6 +218,11 @@ impl Views {
         {
             return Err("F1: machines of one birth belong to two clusters".to_string());
         }
+        if let Some(newest) = &self.newest
+            && newest.view.is_apart_from(view)
+        {
+            return Err(format!("F2: {} and {} went apart", brief(&newest.view), brief(view)));
+        }
         let seen = Rc::new(Seen::new(view.clone(), keys));
         self.seen.insert(epoch, seen.clone());
         if self.newest.is_none() {
@@ -125,16 +230,18 @@ impl Views {
             self.settled = epoch;
             self.synced.extend(seen.ring().map(|m| (m.incarnation, epoch)));
         }
-        self.proposed.retain(|v| v.epoch() > epoch);
         if self.newest.as_ref().is_none_or(|n| n.epoch() < epoch) {
             self.newest = Some(seen.clone());
+        }
+        if let Some(newest) = &self.newest {
+            self.proposed.retain(|v| newest.view.is_in_past_of(v));
         }
         Ok(Some(seen))
     }
 
     /// A warden has accepted this as the next view.
     pub(crate) fn proposed(&mut self, view: &Arc<View>) {
-        let decided = self.newest.as_ref().is_some_and(|n| n.epoch() >= view.epoch());
+        let decided = self.newest.as_ref().is_some_and(|n| !n.view.is_in_past_of(view));
         if !decided && !self.proposed.contains(view) {
             self.proposed.push(view.clone());
         }
@@ -164,6 +271,13 @@ impl Views {
             return Err(format!("T1: e{epoch} is noted as settled, and {one} was never synced in it"));
         }
         self.settled = epoch;
+        while self.seen.len() > KEPT
+            && let Some(oldest) = self.seen.first_entry().filter(|oldest| *oldest.key() < epoch)
+        {
+            let (oldest, seen) = oldest.remove_entry();
+            self.past.insert(oldest, short(&seen.view));
+            self.synced.retain(|(_, epoch)| *epoch > oldest);
+        }
         Ok(true)
     }
 
@@ -235,13 +349,45 @@ impl Views {
     pub(crate) fn overdrawn(&self) -> bool {
         self.unsettled().any(|view| {
             let ring: Vec<Machine> = ring_of(view).collect();
-            ring.iter().filter(|m| self.lost.contains(m)).count() > bears(ring.len(), view.slots())
+            // F2: what went with those that were forced out is charged.
+            let missed = |m: &&Machine| self.lost.contains(*m) && !self.is_forced_out(**m);
+            ring.iter().filter(missed).count() > bears(ring.len(), view.slots())
+        })
+    }
+
+    fn is_forced_out(&self, machine: Machine) -> bool {
+        self.newest.as_ref().is_some_and(|n| n.view.has_forced_out(machine.incarnation))
+    }
+
+    /// F2: lost for good, and still missed in some view that is not settled.
+    pub(crate) fn missed(&self) -> Vec<Machine> {
+        let missed = |m: &&Machine| !self.is_forced_out(**m) && self.unsettled().any(|view| view.has(**m));
+        self.lost.iter().filter(missed).copied().collect()
+    }
+
+    /// F2: true if five slots of this key are lost for good in some view that is not settled.
+    pub(crate) fn may_have_lost(&self, key: &Key) -> bool {
+        self.unsettled().any(|view| {
+            let owners = view.ring().owners(&Chain::of(key.as_bytes(), view.slots()));
+            let owner = |slot| view.members()[owners.owner(slot) as usize].machine;
+            let lost = (1..=view.slots()).filter(|slot| self.lost.contains(&owner(*slot))).count();
+            lost >= usize::from(quorum_of(view.slots()))
         })
     }
 
     pub(crate) fn is_lost(&self, machine: Machine) -> bool {
         self.lost.contains(&machine)
     }
+}
+
+/// A number by which views are told apart.
+fn short(view: &View) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for member in view.members() {
+        (member.machine, member.weight, member.next_weight, member.state as u8).hash(&mut hasher);
+    }
+    view.forced_out().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A view in a line: `e5{1 2 3- 4+}`, where 3 is leaving and 4 is joining. Machines by the last part of their address.

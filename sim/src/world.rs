@@ -2,29 +2,39 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ennead_ring::effect::{Effect, Input};
 use ennead_ring::node::Birth;
-use ennead_ring::{Epoch, Incarnation, Key, Machine, Name};
+use ennead_ring::view::DEFAULT_PORT;
+use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::SEC;
+use crate::asked::Asked;
 use crate::checker::{self, Op};
 use crate::chosen::Chosen;
 use crate::client::Client;
 use crate::computer::{Computer, Role};
+use crate::cuts::Cut;
+use crate::disaster::{self, Disaster};
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Scheduled};
 use crate::faults::Profile;
+use crate::measure::{Metrics, Watched};
 use crate::report::{Counts, Failure, Report};
-use crate::views::Views;
+use crate::views::{Keys, Views};
+use crate::{MS, SEC};
 
 /// November 2026: where the wall clocks start.
 const BIRTH: i128 = 1_795_000_000_000_000_000;
 /// However slow, a run's faults end by then.
 const LONGEST: u64 = 60 * SEC;
+/// Moments of a long run at which it is noted how things stand.
+const SAMPLES: u64 = 600;
 
 /// Everything.
 pub(crate) struct World {
@@ -32,9 +42,10 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) now: u64,
     pub(crate) clients: Vec<Client>,
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Keys,
     pub(crate) views: Views,
     pub(super) chosen: Vec<Chosen>,
+    pub(super) disaster: Disaster,
     /// The founders are members all.
     founded: bool,
     /// Machines that were members once and then were not.
@@ -42,8 +53,9 @@ pub(crate) struct World {
     /// Dead machines that the operator wants removed.
     pub(super) removals: Vec<Machine>,
     /// The key of each question that a machine asked another.
-    pub(super) asked: HashMap<u64, u8, foldhash::fast::FixedState>,
+    pub(super) asked: Asked,
     pub(crate) histories: Vec<Vec<Op>>,
+    pub(super) took: Vec<(u64, u64)>,
     /// Puts with an expiry: key, value, start.
     pub(crate) expiring: Vec<(usize, u64, u64)>,
     pub(crate) last_ask: u64,
@@ -57,8 +69,11 @@ pub(crate) struct World {
     values: u64,
     pub(super) steps: u64,
     pub(super) digest: u64,
-    /// `cut[from][to]`; clients come after the machines.
-    pub(super) cut: Vec<Vec<bool>>,
+    pub(super) cuts: Vec<Cut>,
+    /// How often keys are used, added up; empty: all alike.
+    pub(super) popularity: Vec<f64>,
+    pub(super) metrics: Metrics,
+    pub(super) watched: Vec<Watched>,
     pub(super) faulty: bool,
     failure: Option<String>,
     pub(super) effects: Vec<Effect>,
@@ -75,16 +90,32 @@ thread_local! {
 /// # Errors
 /// A claim did not hold, or something panicked.
 pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool) -> Result<Report, Failure> {
+    run_telling(seed, profile, trace, &mut |_| {})
+}
+
+/// The same, and tells now and then how far it is.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_telling(
+    seed: u64,
+    profile: impl FnOnce(&mut StdRng) -> Profile,
+    trace: bool,
+    told: &mut dyn FnMut(&Metrics),
+) -> Result<Report, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
     let moving = profile.moves();
-    let lines = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let kept = lines.clone();
+    let left = std::rc::Rc::new(std::cell::RefCell::new((Vec::new(), Metrics::default())));
+    let kept = left.clone();
     PROGRESS.set((0, 0));
     let result = catch_unwind(AssertUnwindSafe(move || {
         let mut world = World::new(rng, profile, trace);
-        let result = world.live();
-        *kept.borrow_mut() = world.trace.take().unwrap_or_default();
+        let result = world.live(told);
+        for m in 0..world.computers.len() {
+            world.add_moved(m);
+        }
+        *kept.borrow_mut() = (world.trace.take().unwrap_or_default(), std::mem::take(&mut world.metrics));
         result.map(|()| Report {
             digest: world.digest,
             steps: world.steps,
@@ -92,12 +123,14 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
             counts: Counts { views: world.views.count().saturating_sub(1), ..world.counts },
             probes: std::mem::take(&mut world.probes),
             trace: Vec::new(),
+            metrics: Metrics::default(),
             histories: std::mem::take(&mut world.histories),
+            took: std::mem::take(&mut world.took),
         })
     }));
-    let trace = lines.take();
+    let (trace, metrics) = left.take();
     let what = match result {
-        Ok(Ok(report)) => return Ok(Report { trace, ..report }),
+        Ok(Ok(report)) => return Ok(Report { trace, metrics, ..report }),
         Ok(Err(what)) => what,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -106,7 +139,22 @@ pub fn run(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile, trace: bool)
         }
     };
     let (step, at) = PROGRESS.get();
-    Err(Failure { seed, moving, step, at, what, trace })
+    Err(Failure { seed, moving, step, at, what, trace, metrics: Box::new(metrics) })
+}
+
+/// How often so many keys are used, added up: the n-th as often as n^-s.
+fn popularity(keys: usize, s: f64) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut add = |n: usize| {
+        sum += (n as f64).powf(-s);
+        sum
+    };
+    if s == 0.0 { Vec::new() } else { (1..=keys).map(&mut add).collect() }
+}
+
+/// 10.0.0.1 is the first.
+fn address(i: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(10 << 24 | i as u32)
 }
 
 impl World {
@@ -115,7 +163,7 @@ impl World {
             profile.founders = profile.machines;
         }
         let names: Vec<Name> =
-            (1..=profile.machines).map(|i| format!("10.0.0.{i}").parse().expect("a name")).collect();
+            (1..=profile.machines).map(|i| Name::new((address(i), DEFAULT_PORT).into())).collect();
         let skew = |rng: &mut StdRng, most: u64| {
             if most == 0 { 0 } else { rng.random_range(-(most as i64)..=most as i64) }
         };
@@ -138,28 +186,28 @@ impl World {
                 mono: 0,
                 skew: skew(&mut rng, profile.skew),
                 paused_until: 0,
+                sending_until: 0,
                 wake: None,
                 restless: 0,
                 waiting: Vec::new(),
             })
             .collect();
         let clients: Vec<Client> = (0..profile.clients)
-            .map(|_| Client::new(profile.calls, skew(&mut rng, profile.client_skew), profile.keys))
+            .map(|_| Client::new(profile.calls, skew(&mut rng, profile.client_skew)))
             .collect();
-        let keys: Vec<Key> =
-            (0..profile.keys).map(|i| Key::new(format!("key-{i}")).expect("a key")).collect();
-        // An auditor for each key joins when all is healed.
-        let ends = profile.machines + profile.clients + profile.keys;
+        let keys = Keys::new(profile.keys, profile.slots);
         Self {
             now: 0,
             clients,
             views: Views::default(),
             chosen: keys.iter().map(|_| Chosen::default()).collect(),
+            disaster: Disaster { charged: vec![Vec::new(); keys.len()], ..Disaster::default() },
             founded: false,
             ever: HashSet::new(),
             removals: Vec::new(),
-            asked: HashMap::default(),
+            asked: Asked::default(),
             histories: vec![Vec::new(); keys.len()],
+            took: Vec::new(),
             keys,
             expiring: Vec::new(),
             last_ask: 0,
@@ -173,7 +221,10 @@ impl World {
             values: 0,
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,
-            cut: vec![vec![false; ends]; ends],
+            cuts: Vec::new(),
+            popularity: popularity(profile.keys, profile.zipf),
+            metrics: Metrics::default(),
+            watched: Vec::new(),
             faulty: profile.dirty_birth,
             failure: None,
             effects: Vec::new(),
@@ -184,7 +235,10 @@ impl World {
     }
 
     /// One life of the world: birth, load and faults, healing, audit, judgement.
-    fn live(&mut self) -> Result<(), String> {
+    fn live(&mut self, told: &mut dyn FnMut(&Metrics)) -> Result<(), String> {
+        if self.profile.born {
+            self.give_birth()?;
+        }
         for m in 0..self.profile.founders {
             self.start(m);
         }
@@ -203,7 +257,16 @@ impl World {
             self.client_start(c);
         }
         let span = self.now + self.profile.span;
-        self.run_while(LONGEST, |w| w.now < span || !w.clients.iter().all(Client::idle))?;
+        if self.profile.endless {
+            let between = (self.profile.span / SAMPLES).max(100 * MS);
+            while self.now < span {
+                self.run_while(between.min(span - self.now), |_| true)?;
+                self.sample();
+                told(&self.metrics);
+            }
+        } else {
+            self.run_while(LONGEST, |w| w.now < span || !w.clients.iter().all(Client::idle))?;
+        }
         self.heal();
         // Whoever had not finished may do so now; then the audit.
         for client in &mut self.clients {
@@ -235,9 +298,30 @@ impl World {
         self.expire();
         for (key, history) in self.histories.iter_mut().enumerate() {
             history.sort_by_key(|op| op.start);
-            if let Err(fault) = checker::judge(history) {
-                return Err(format!("claim 1: key {key}: {fault}"));
+            for part in disaster::parts(history, &self.disaster.charged[key]) {
+                if let Err(fault) = checker::judge(&part) {
+                    return Err(format!("claim 1: key {key}: {fault}"));
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// The founders begin with view 1 on their disks, as after a birth and a power cut: a thousand would take long to
+    /// be born.
+    fn give_birth(&mut self) -> Result<(), String> {
+        let weight = self.profile.weight;
+        let member =
+            |c: &Computer| Member { machine: c.me, weight, next_weight: weight, state: MemberState::Up };
+        let members = self.computers[..self.profile.founders].iter().map(member).collect();
+        let cluster = ClusterId::new(self.rng.random());
+        let view = View::new(cluster, Epoch::FIRST, self.profile.slots, members, Vec::new());
+        let view = Arc::new(view.map_err(|error| error.to_string())?);
+        self.views.adopted(&view, &self.keys)?;
+        for computer in &mut self.computers[..self.profile.founders] {
+            computer.disk.views = vec![view.clone()];
+            let account = &mut computer.disk.account;
+            (account.settled, account.synced) = (Epoch::FIRST, vec![Epoch::FIRST]);
         }
         Ok(())
     }
@@ -344,6 +428,7 @@ impl World {
             Event::Wake { machine, life } => self.wake(machine, life),
             Event::Client { client, token } => self.client_wakes(client, token),
             Event::Operator => self.operate(),
+            Event::Look => self.look(),
             Event::Fault(fault) => {
                 if self.faulty || matches!(fault, Fault::Restart(_)) {
                     self.strike(fault);

@@ -7,6 +7,11 @@
 
 #[path = "mutants/directed.rs"]
 mod directed;
+#[path = "mutants/forced.rs"]
+mod forced;
+#[path = "../../ring/tests/forced/world.rs"]
+mod forced_world;
+
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Epoch, SlotSet, Tally};
 use ennead_sim::{MS, Profile, SEC, run};
@@ -32,6 +37,8 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5OwnVoid
             | M::S3Late
             | M::S5HoldsAll
+            | M::S3AnyClaim
+            | M::S3ClaimVotes
             | M::S6CopyIsVote
             | M::S7Early
             | M::G2Five
@@ -181,12 +188,20 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
 
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 5] = [
+const DIRECTED: [Directed; 13] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
     (Mutant::S3Late, directed::a_page_is_worth_the_account_it_was_read_under),
     (Mutant::S5HoldsAll, directed::who_is_not_told_holds_nothing),
+    (Mutant::F2Late, forced::what_was_asked_for_before_is_refused),
+    (Mutant::F2Returns, forced::who_was_named_falls_silent),
+    (Mutant::F2Alone, forced::all_who_stay_agree),
+    (Mutant::F2Blind, forced::a_forced_view_that_may_be_out_there_is_finished_first),
+    (Mutant::F2Waits, forced::nobody_waits_for_the_named),
+    (Mutant::F2Covers, forced::the_named_make_up_for_nobody),
+    (Mutant::R2Stale, forced::who_forgot_a_settled_view_takes_no_part),
+    (Mutant::V3Unlawful, forced::no_view_is_adopted_that_cannot_be),
 ];
 
 #[test]

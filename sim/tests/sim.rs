@@ -155,11 +155,15 @@ const PROBES: &[&str] = &[
 /// What a few hundred seeds with changing membership must have met.
 const MOVING_PROBES: &[&str] = &[
     "answered without a vote",
+    "charged to a forced recovery",
     "checks",
     "copies ahead",
     "decree contention",
     "died for good",
     "dropped",
+    "five owners lost",
+    "forced by all who stay",
+    "forced by decree",
     "hearsay made a vote",
     "hearsay taken",
     "joined",
@@ -170,6 +174,7 @@ const MOVING_PROBES: &[&str] = &[
     "restored from a backup",
     "scanned",
     "skipped to a settled view",
+    "spared by a forced recovery",
     "sync by handoff",
     "sync by recovery",
     "sync over several views",

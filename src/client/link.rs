@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
 use ennead_ring::stamp::{Hlc, RequestId};
 use ennead_ring::view::{Epoch, Name, View};
 use ennead_ring::{Key, Owners, Position, Ring};
+use rand::seq::IteratorRandom;
 use tokio::sync::mpsc;
 
+use super::health::{Health, Standing};
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
+use crate::clock::unix_ns;
 use crate::status::{CheckStatus, MachineStatus};
 use crate::transport::{Config, Event, To, Transport};
 use crate::verdict::Testimony;
@@ -25,8 +28,10 @@ const PING_AFTER: Duration = Duration::from_millis(12);
 const SUSPECT_AFTER: Duration = Duration::from_millis(30);
 /// How long a handshake may take before another machine is tried.
 const REACH_WITHIN: Duration = Duration::from_millis(200);
-/// How long a suspect is asked last, unless something is heard from it.
-const SUSPECT_FOR: Duration = Duration::from_secs(2);
+/// How often some machine is asked who is better asked last, while there is anything to ask at all.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
+/// Answers that carry more than this are not measured.
+const LONG: usize = 4 << 10;
 
 /// A view and its ring.
 #[derive(Debug)]
@@ -110,27 +115,8 @@ struct State {
     refreshing: bool,
     /// When all were last asked whether they live.
     swept: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Health {
-    /// There is a connection, as far as is known.
-    up: bool,
-    /// Why there is none.
-    why: Option<String>,
-    heard: Option<Instant>,
-    /// When it was last found silent; `None` once it was heard again.
-    suspected: Option<Instant>,
-    /// Smoothed time to answer a read, in microseconds.
-    answer_us: f64,
-}
-
-impl Health {
-    fn alive(&mut self) {
-        self.up = true;
-        self.heard = Some(Instant::now());
-        self.suspected = None;
-    }
+    /// When one was last asked who is not well.
+    asked_health: Option<Instant>,
 }
 
 const BUDGET: f64 = 500.0;
@@ -188,15 +174,20 @@ impl Link {
     }
 
     pub(super) fn send(&self, to: Name, message: Message) {
-        let (cluster, epoch) = match &self.state().known {
+        let mut state = self.state();
+        if let Message::Read { ask, .. } = &message {
+            state.health.entry(to).or_default().ask(Instant::now(), ask.0);
+        }
+        let (cluster, epoch) = match &state.known {
             Some(known) => (Some(known.view.cluster()), known.view.epoch()),
             None => (None, Epoch::ZERO),
         };
+        drop(state);
         self.transport.send(To::Machine(to), Frame::Ring(Box::new(Envelope { cluster, epoch, message })));
     }
 
     pub(super) fn request_id(&self, after: Hlc) -> RequestId {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let wall = unix_ns();
         let mut state = self.state();
         state.clock = wall.max(state.clock + 1).max(after.nanos().saturating_add(1));
         RequestId { time: Hlc::from_nanos(state.clock), random: rand::random() }
@@ -211,7 +202,10 @@ impl Link {
     /// The view in hand, or the newest that any of the machines we know of has.
     pub(super) async fn view(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Known>, Error> {
         match self.known() {
-            Some(known) => Ok(known),
+            Some(known) => {
+                self.ask_health();
+                Ok(known)
+            }
             None => self.fetch_view(deadline).await,
         }
     }
@@ -227,7 +221,7 @@ impl Link {
         let mut why: BTreeMap<Name, String> = asked.iter().map(|n| (*n, "no answer".to_owned())).collect();
         let (mut open, mut until) = (asked.len(), deadline);
         let mut again = Instant::now();
-        let mut newest: Option<Arc<View>> = None;
+        let mut newest: Option<(Name, Arc<View>)> = None;
         while open > 0 {
             if newest.is_none() && Instant::now() >= again {
                 for name in &asked {
@@ -248,8 +242,12 @@ impl Link {
                         open -= 1;
                         // One answer is enough to go on; others that are as quick may know more.
                         until = until.min(Instant::now() + Duration::from_millis(3));
-                        if newest.as_ref().is_none_or(|n| view.epoch() > n.epoch()) {
-                            newest = Some(view);
+                        if let Some((other, found)) = newest.as_ref().filter(|(_, n)| n.is_apart_from(&view))
+                        {
+                            return Err(apart(&format!("{other} follows"), found, name, &view));
+                        }
+                        if newest.as_ref().is_none_or(|(_, n)| view.epoch() > n.epoch()) {
+                            newest = Some((name, view));
                         }
                     }
                     Message::Outcome { outcome: Outcome::Refused(reason), .. } => {
@@ -267,19 +265,23 @@ impl Link {
             }
         }
         match newest {
-            Some(view) => Ok(self.learn(view)),
+            Some((name, view)) => self.learn(name, view),
             None => Err(Error::Unreachable { tried: why.into_iter().collect() }),
         }
     }
 
-    fn learn(&self, view: Arc<View>) -> Arc<Known> {
+    fn learn(&self, from: Name, view: Arc<View>) -> Result<Arc<Known>, Error> {
         let mut state = self.state();
         match &state.known {
-            Some(known) if known.view.epoch() >= view.epoch() => known.clone(),
+            // F2: what this client has read and written is in the one it knows.
+            Some(known) if known.view.is_apart_from(&view) => {
+                Err(apart("this client has followed", &known.view, from, &view))
+            }
+            Some(known) if known.view.epoch() >= view.epoch() => Ok(known.clone()),
             _ => {
                 let known = Arc::new(Known { ring: Ring::of(&view), view });
                 state.known = Some(known.clone());
-                known
+                Ok(known)
             }
         }
     }
@@ -303,9 +305,53 @@ impl Link {
 
     // -- who answers ---------------------------------------------------------------------------------
 
-    pub(super) fn is_suspect(&self, name: Name) -> bool {
-        let now = Instant::now();
-        self.state().health.get(&name).is_some_and(|h| h.suspected.is_some_and(|at| at + SUSPECT_FOR > now))
+    /// The owners of a key's slots in the order in which they are best asked to read: those that are well and fast first.
+    pub(super) fn ranked(&self, known: &Known, owners: &Owners) -> Vec<(Name, u32)> {
+        let (now, state) = (Instant::now(), self.state());
+        let mut ranked: Vec<_> = owners
+            .machines()
+            .map(|member| {
+                let name = known.name(member);
+                let health = state.health.get(&name);
+                let standing = health.map_or(Standing::Well, |h| h.standing(now));
+                (standing, health.map_or(Duration::ZERO, |h| h.answer_time(now)), member, name)
+            })
+            .collect();
+        drop(state);
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, member, name)| (name, member)).collect()
+    }
+
+    /// One of these that nobody has asked for some time, if there is any.
+    pub(super) fn stale(&self, of: &[Name]) -> Option<Name> {
+        let (now, state) = (Instant::now(), self.state());
+        of.iter().copied().find(|name| state.health.get(name).is_some_and(|h| h.is_stale(now)))
+    }
+
+    pub(super) fn standing(&self, name: Name) -> Standing {
+        self.state().health.get(&name).map_or(Standing::Well, |h| h.standing(Instant::now()))
+    }
+
+    /// The place of the one to ask next: the first of those that stand best.
+    pub(super) fn best(&self, names: &[Name]) -> usize {
+        let best = names.iter().enumerate().min_by_key(|(_, name)| self.standing(**name));
+        best.map_or(0, |(at, _)| at)
+    }
+
+    /// Asks some machine that is well who is not, if that was long ago.
+    fn ask_health(&self) {
+        let (now, mut state) = (Instant::now(), self.state());
+        if state.asked_health.is_some_and(|at| at + HEALTH_EVERY > now) {
+            return;
+        }
+        state.asked_health = Some(now);
+        let well = |(_, h): &(&Name, &Health)| h.up && h.standing(now) == Standing::Well;
+        let some = state.health.iter().filter(well).choose(&mut rand::rng());
+        let some = some.map(|(name, _)| *name);
+        drop(state);
+        if let Some(name) = some {
+            self.transport.send(To::Machine(name), Frame::HealthAsk);
+        }
     }
 
     fn suspect(&self, name: Name) {
@@ -402,18 +448,6 @@ impl Link {
         });
     }
 
-    /// Time to answer a read, as measured; a machine never asked counts as fast, so that it is tried.
-    pub(super) fn answer_time(&self, name: Name) -> f64 {
-        self.state().health.get(&name).map_or(0.0, |h| h.answer_us)
-    }
-
-    pub(super) fn measured(&self, name: Name, took: Duration) {
-        let mut state = self.state();
-        let health = state.health.entry(name).or_default();
-        let took = took.as_micros() as f64;
-        health.answer_us = if health.answer_us == 0.0 { took } else { health.answer_us * 0.9 + took * 0.1 };
-    }
-
     /// After how long a read asks the rest: four deviations above the usual.
     pub(super) fn hedge_after(&self) -> Duration {
         let (mean, deviation) = self.state().read_us;
@@ -447,6 +481,17 @@ impl Link {
     }
 }
 
+/// F2: two forced recoveries went apart: one client does not use both.
+fn apart(ours: &str, one: &View, name: Name, other: &View) -> Error {
+    Error::Refused(format!(
+        "two forced recoveries of cluster {} went apart: {ours} epoch {}, and {name} follows epoch {}. Each takes writes \
+         that the other does not know; name machines of one of them only, and end the other",
+        one.cluster(),
+        one.epoch(),
+        other.epoch()
+    ))
+}
+
 /// Where a key's slots are.
 pub(super) fn positions(key: &Key, slots: u8) -> Vec<Position> {
     ennead_ring::Chain::of(key.as_bytes(), slots).positions().to_vec()
@@ -459,10 +504,13 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
         let mut state = link.state();
         match event {
             Event::Frame { from: Addr::Machine(machine), frame } => {
-                let health = state.health.entry(machine.name).or_default();
-                health.alive();
+                let (now, health) = (Instant::now(), state.health.entry(machine.name).or_default());
+                health.alive(now);
                 let (ask, reply) = match frame {
                     Frame::Ring(envelope) => {
+                        if let Message::Answer { ask, .. } = &envelope.message {
+                            health.answers(now, ask.0, envelope.message.value_bytes() > LONG);
+                        }
                         let ask = match &envelope.message {
                             Message::Answer { ask, .. }
                             | Message::Outcome { ask, .. }
@@ -475,6 +523,12 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                     Frame::StatusTold { ask, status } => (ask, Reply::Status(status)),
                     Frame::CheckTold { ask, before, refused } => (ask, Reply::Check { before, refused }),
                     Frame::WhyTold { ask, testimony } => (ask, Reply::Why(testimony)),
+                    Frame::HealthTold { shunned } => {
+                        for (name, health) in &mut state.health {
+                            health.told(now, shunned.contains(name));
+                        }
+                        continue;
+                    }
                     _ => continue,
                 };
                 if let Some(waiting) = state.pending.get(&ask) {
@@ -482,21 +536,18 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                 }
             }
             Event::Up { machine, .. } => {
-                state.health.entry(machine.name).or_default().alive();
+                state.health.entry(machine.name).or_default().alive(Instant::now());
                 drop(state);
                 link.changed.notify_waiters();
             }
             Event::Down { name, reason, .. } => {
-                let health = state.health.entry(name).or_default();
-                health.up = false;
-                health.why = Some(reason.clone());
-                health.suspected = Some(Instant::now());
+                state.health.entry(name).or_default().lost(Instant::now(), reason.clone());
                 link.changed.notify_waiters();
                 for waiting in state.pending.values() {
                     let _ = waiting.send((name, Reply::Down(reason.clone())));
                 }
             }
-            Event::Frame { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
+            Event::Frame { .. } | Event::Impostor { .. } | Event::ClientGone(_) | Event::Failed(_) => {}
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn wish(link: &Arc<Link>, wish: Wish, deadline: Instant) -> Res
     let known = link.view(deadline).await?;
     let machine = wish.machine();
     let mut names: Vec<Name> = known.view.members().iter().map(|m| m.machine.name).collect();
-    names.sort_by_key(|name| (*name == machine.name, link.is_suspect(*name)));
+    names.sort_by_key(|name| (*name == machine.name, link.standing(*name)));
     let mut tried = BTreeMap::new();
     for name in names {
         if Instant::now() >= deadline {

@@ -10,6 +10,7 @@ use ennead_ring::{Key, Owners, Reader, SlotSet, quorum_of};
 
 use super::link::{Known, Link, Replies, Reply};
 use super::{CopyAnswer, CopyReport, Error, Record, record};
+use crate::clock;
 
 /// Values up to this long come with every answer; longer ones from one machine only. An answer of this size
 /// still fits one datagram.
@@ -49,7 +50,6 @@ impl Asking {
                 let took = sent.elapsed();
                 match envelope.message {
                     Message::Answer { votes, answer: Answer::Copy(copied), .. } => {
-                        link.measured(name, took);
                         // Nobody votes for slots that are not his, whatever he says.
                         let votes = match self.known.view.index_of(name) {
                             Some(i) if envelope.epoch == self.known.view.epoch() => {
@@ -86,18 +86,10 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
     let mut asking = Asking::new(link, known.clone(), owners);
     let begun = Instant::now();
 
-    // The five that answer fastest, suspects last.
-    let mut order: Vec<(bool, f64, u32, Name)> = owners
-        .machines()
-        .map(|m| {
-            let name = known.name(m);
-            (link.is_suspect(name), link.answer_time(name), m, name)
-        })
-        .collect();
-    order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    // The five that answer fastest; suspects, and who is not well, last.
     let mut covered = SlotSet::EMPTY;
     let mut rest = Vec::new();
-    for (_, _, member, name) in order {
+    for (name, member) in link.ranked(&known, &owners) {
         if covered.len() >= quorum_of(known.view.slots()) {
             rest.push(name);
             continue;
@@ -106,6 +98,12 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
         let inline = if covered.is_empty() { u32::MAX } else { INLINE };
         covered = covered.union(owners.slots_of(member));
         asking.ask(link, key, name, inline);
+    }
+
+    // A slow one is tried beside them now and then: nobody waits for it, and its answer is measured.
+    if let Some(name) = link.stale(&rest) {
+        let ask = asking.replies.another();
+        link.send(name, Message::Read { ask, key: key.clone(), inline: INLINE });
     }
 
     let hedge = begun + link.hedge_after();
@@ -241,9 +239,7 @@ pub(super) async fn one(
     let known = link.view(deadline).await?;
     let owners = known.owners(key);
     let mut asking = Asking::new(link, known.clone(), owners);
-    let mut order: Vec<Name> = owners.machines().map(|m| known.name(m)).collect();
-    order.sort_by_key(|name| link.is_suspect(*name));
-    let mut next = order.into_iter();
+    let mut next = link.ranked(&known, &owners).into_iter().map(|(name, _)| name);
     loop {
         let pause = match next.next() {
             Some(name) => {
@@ -333,6 +329,5 @@ pub(super) async fn copies(
 }
 
 fn wall() -> Hlc {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Hlc::from_nanos(now.map_or(0, |d| d.as_nanos() as u64))
+    Hlc::from_nanos(clock::unix_ns())
 }

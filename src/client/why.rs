@@ -8,7 +8,8 @@ use ennead_ring::view::Name;
 
 use super::link::Reply;
 use super::{Client, Error, read};
-use crate::crash::{self, Report, unix_ms};
+use crate::clock::unix_ms;
+use crate::crash::{self, Report};
 use crate::errands::{CRASHES, crash_key};
 use crate::transport::To;
 use crate::verdict::{Case, Testimony, Verdict, judge};

@@ -121,9 +121,8 @@ pub(super) async fn through_coordinators(
         let known = link.view(deadline).await?;
         let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
         while !untried.is_empty() {
-            // The owner of the lowest slot believed alive; beliefs change while we wait.
-            let at = untried.iter().position(|name| !link.is_suspect(*name)).unwrap_or(0);
-            let name = untried.remove(at);
+            // The owner of the lowest slot that is believed to be well; beliefs change while we wait.
+            let name = untried.remove(link.best(&untried));
             let retry = !tries.all.is_empty();
             let late =
                 deadline.saturating_duration_since(Instant::now()) < if retry { TOO_LATE } else { MOMENT };

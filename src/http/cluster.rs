@@ -146,6 +146,8 @@ mod tests {
             detected_by: Vec::new(),
             evidence: Vec::new(),
             report: None,
+            until_ms: None,
+            earlier: Vec::new(),
         }
     }
 

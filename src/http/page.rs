@@ -14,7 +14,7 @@ use super::routes::typed;
 use super::server::Answer;
 use crate::Name;
 use crate::arcs::{arcs, fraction};
-use crate::crash::unix_ms;
+use crate::clock::unix_ms;
 use crate::moving::Accounts;
 use crate::plan;
 use crate::status::MachineStatus;

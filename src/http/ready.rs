@@ -87,6 +87,7 @@ mod tests {
             state: PeerState::Up,
             silent_ms: 0,
             by: Vec::new(),
+            late_by: Vec::new(),
         };
         let status = MachineStatus {
             machine: machine(1),
@@ -104,6 +105,7 @@ mod tests {
             moves: Vec::new(),
             check: CheckStatus::default(),
             taken_bytes: 0,
+            objections: Vec::new(),
             figures: Figures::default(),
         };
         Snapshot {

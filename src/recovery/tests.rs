@@ -23,6 +23,7 @@ fn config(data: &Path, birth: Birth) -> NodeConfig {
         birth,
         virtual_peers: 64,
         max_value: 8 << 20,
+        request_memory: 256 << 20,
         patience: Duration::from_secs(30),
         move_rate: 32 << 20,
         check_every: Duration::ZERO,
@@ -115,7 +116,7 @@ fn a_damaged_machine_that_knows_no_other_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     lived(dir.path(), 0);
     flip(dir.path());
-    for birth in [Birth::None, Birth::Join(vec![name(1)]), Birth::Init { with: vec![name(2)], slots: 9 }] {
+    for birth in [Birth::None, Birth::Join(vec![name(1)]), Birth::Init { with: vec![], slots: 9 }] {
         let Err(refused) = open(&config(dir.path(), birth)) else { panic!("opened") };
         assert!(refused.is_damage(), "{refused}");
         assert!(refused.to_string().contains("started with --join and the name of another"), "{refused}");
@@ -125,6 +126,18 @@ fn a_damaged_machine_that_knows_no_other_is_left_as_it_is() {
     let (storage, restored, _) = open(&config).unwrap();
     assert!(restored.fresh);
     assert_eq!(joins(birth(&config, &restored)), [name(9)]);
+    storage.close();
+}
+
+#[test]
+fn a_damaged_machine_that_was_told_to_initialise_with_others_asks_them() {
+    let dir = tempfile::tempdir().unwrap();
+    lived(dir.path(), 0);
+    flip(dir.path());
+    let config = config(dir.path(), Birth::Init { with: vec![name(2)], slots: 9 });
+    let (storage, restored, _) = open(&config).unwrap();
+    assert!(restored.fresh);
+    assert_eq!(birth(&config, &restored).unwrap(), config.birth);
     storage.close();
 }
 

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ennead_ring::counts::OUTCOMES;
+use ennead_ring::view::Name;
 use ennead_ring::{MemberState, Standing, Suspect};
 
 use super::{Core, now};
-use crate::progress;
+use crate::clock::unix_ms;
 use crate::snapshot::{Place, Snapshot};
 use crate::status::{Figures, MachineStatus, PeerState, PeerStatus};
 use crate::storage::StorageStats;
 use crate::transport::TransportStats;
+use crate::{program, progress};
 
 /// Between two publications.
 const EVERY: Duration = Duration::from_secs(1);
@@ -91,13 +93,18 @@ impl Core<'_> {
     }
 
     pub(super) fn status(&self) -> MachineStatus {
-        let peers = self.parts.peers.borrow();
+        let peers_of = self.parts.peers.borrow();
+        let peers = &*peers_of;
         let view = self.node.view();
         let members = view.map(|v| v.members()).unwrap_or_default();
         let own = members.iter().find(|m| m.machine == self.parts.me);
         let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
         let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
         let (mono, mut suspects) = (now(self.parts.started).mono, self.node.suspects());
+        let mut late: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for (name, by) in self.node.late() {
+            late.insert(name, by.into_iter().map(|(by, _)| by).collect());
+        }
         let peers = others.map(|name| {
             let peer = peers.of.get(&name);
             let suspect = suspects.iter().position(|s| s.name == name).map(|at| suspects.swap_remove(at));
@@ -119,6 +126,7 @@ impl Core<'_> {
                 state,
                 silent_ms,
                 by,
+                late_by: late.remove(&name).unwrap_or_default(),
             }
         });
         let (transport, storage) = (self.parts.transport.stats(), self.parts.storage.stats());
@@ -127,7 +135,7 @@ impl Core<'_> {
             cluster: view.map(|v| v.cluster()),
             epoch: view.map(|v| v.epoch()).unwrap_or_default(),
             settled: self.node.account().settled,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: program::version().to_owned(),
             uptime_ms: self.parts.started.elapsed().as_millis() as u64,
             slots,
             synced_slots: if self.node.is_synced() { slots } else { 0 },
@@ -140,6 +148,7 @@ impl Core<'_> {
             taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
+            objections: peers_of.objections(),
             figures: self.figures(&transport, &storage),
         }
     }
@@ -151,9 +160,8 @@ impl Core<'_> {
             let outcomes = OUTCOMES.iter().zip(&counts.answered[kind]);
             outcomes.filter(|(outcome, _)| FAILED.contains(outcome)).map(|(_, n)| *n).sum()
         };
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Figures {
-            wall_ms: wall.map_or(0, |wall| wall.as_millis() as u64),
+            wall_ms: unix_ms(),
             writes: all(0),
             reads: all(1),
             copies: counts.copies,

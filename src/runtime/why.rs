@@ -8,18 +8,27 @@ use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
 use ennead_ring::view::{Epoch, Name};
 use ennead_ring::{Health, Standing, Suspect};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Core, now};
-use crate::crash::{self, Context, Report, unix_ms};
+use crate::clock::unix_ms;
+use crate::crash::{self, Context, Report};
+use crate::diary::{Diary, Troubles};
 use crate::errands::{Errand, Heard};
 use crate::evidence::{self, Evidence};
 use crate::health::Pulse;
+use crate::program;
 use crate::status::PeerState;
-use crate::verdict::{Before, Own, Testimony};
+use crate::units::show_duration;
+use crate::verdict::{Before, FAR_OFF, Happened, Own, Testimony, Word, millis};
 
 /// Between two readings of this machine's pulse.
 const BEAT: Duration = Duration::from_millis(250);
+/// A loop that comes this much too late, and has used next to no time of the processor since, stood still.
+const STOOD_STILL: Duration = Duration::from_secs(2);
+/// Beats after that in which what took long took so long because of it.
+const AWAKENING: u32 = 2;
 /// Numbers of errands have this bit, and the node's own questions never do.
 const ERRAND: u64 = 1 << 63;
 
@@ -30,6 +39,8 @@ pub(crate) struct Why {
     pub(crate) run: u64,
     /// The run before, as the data directory told.
     pub(crate) before: Option<Before>,
+    /// What happened to it and is over.
+    pub(crate) diary: Diary,
     pub(crate) crash: Option<Arc<Context>>,
     /// Others' last words, to be put into the ring.
     pub(crate) heard: mpsc::Sender<Heard>,
@@ -39,6 +50,13 @@ pub(crate) struct Why {
 pub(super) struct Beat {
     pub(super) next: Instant,
     pulse: Pulse,
+    /// Whose answers did not come at the last beat.
+    late: Vec<Name>,
+    troubles: Troubles,
+    /// Time of the processor that this thread has used, at the last beat.
+    worked: Duration,
+    /// Beats left of the [`AWAKENING`].
+    awakening: u32,
     errands: BTreeMap<u64, oneshot::Sender<Outcome>>,
     next_errand: u64,
 }
@@ -46,7 +64,16 @@ pub(super) struct Beat {
 impl Beat {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { next: now + BEAT, pulse: Pulse::new(now), errands: BTreeMap::new(), next_errand: ERRAND }
+        Self {
+            next: now + BEAT,
+            pulse: Pulse::new(now),
+            late: Vec::new(),
+            troubles: Troubles::default(),
+            worked: worked(),
+            awakening: 0,
+            errands: BTreeMap::new(),
+            next_errand: ERRAND,
+        }
     }
 }
 
@@ -55,6 +82,12 @@ impl Beat {
     pub(super) fn health(&self, now: Instant) -> Health {
         self.pulse.health(now).0
     }
+}
+
+/// Time of the processor that this thread has used so far.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Core<'_> {
@@ -67,8 +100,20 @@ impl Core<'_> {
         let late = time.duration_since(self.beat.next);
         self.beat.next = time + BEAT;
         let (fsyncs, running) = self.parts.storage.fsyncs();
+        let refused = self.node.turned_away();
+        if self.stood_still(late) {
+            self.beat.awakening = AWAKENING;
+        }
         let before = self.beat.pulse.health(time).0;
-        let health = self.beat.pulse.read(time, &fsyncs, running, late);
+        let health = match self.beat.awakening.checked_sub(1) {
+            Some(left) => {
+                self.beat.awakening = left;
+                self.beat.pulse.begin_anew(time, &fsyncs, refused)
+            }
+            None => self.beat.pulse.read(time, &fsyncs, running, late, refused),
+        };
+        self.note_troubles(time, health);
+        self.ask_a_clock();
         if health.is_unwell() != before.is_unwell() {
             match health.is_unwell() {
                 true => tracing::warn!(fsync_ms = health.stalled_ms, "the disk of this machine is stalled"),
@@ -78,8 +123,66 @@ impl Core<'_> {
         if let Some(crash) = &self.parts.why.crash {
             crash.set_restarts(self.parts.restarts.iter().sum());
         }
+        self.note_late();
         self.parts.why.evidence.silent(self.silent());
         self.input(Input::Health(health));
+    }
+
+    /// Says whose answers about keys do not come, and to whom, and when they come again.
+    fn note_late(&mut self) {
+        let late = self.node.late();
+        for (name, by) in late.iter().filter(|(name, _)| !self.beat.late.contains(name)) {
+            let by: Vec<String> = by.iter().map(|(by, ms)| format!("{by} for {ms} ms")).collect();
+            tracing::warn!(peer = %name, waits = by.join(", "), "its answers do not come: it is asked last");
+        }
+        let names: Vec<Name> = late.into_iter().map(|(name, _)| name).collect();
+        for name in self.beat.late.iter().filter(|name| !names.contains(name)) {
+            tracing::info!(peer = %name, "its answers come again");
+        }
+        self.beat.late = names;
+    }
+
+    /// True if this machine did nothing since the last beat though its clock went on: somebody stopped the process, or
+    /// the computer. It knows that afterwards, and for how long.
+    fn stood_still(&mut self, late: Duration) -> bool {
+        let worked = worked();
+        let busy = worked.saturating_sub(std::mem::replace(&mut self.beat.worked, worked));
+        if late < STOOD_STILL || busy > late / 4 {
+            return false;
+        }
+        let (time, until_ms) = (show_duration(late), unix_ms());
+        tracing::warn!(time, "this machine stood still: its process was stopped, or the computer");
+        self.parts.why.diary.note(Happened {
+            word: Word::Paused,
+            from_ms: until_ms.saturating_sub(late.as_millis() as u64),
+            until_ms,
+            run: self.parts.why.run,
+            what: format!("it stood still for {time}: its process was stopped, or the computer"),
+        });
+        true
+    }
+
+    /// Notes what was wrong with this machine and is over.
+    fn note_troubles(&mut self, time: Instant, health: Health) {
+        let Why { run, diary, evidence, .. } = self.parts.why;
+        let disk = (health.stalled_ms > 0).then_some(health.stalled_ms.into());
+        let load = (health.load >= 100).then(|| self.beat.pulse.refused());
+        let clock = evidence.own_clock().map(i64::unsigned_abs).filter(|off| *off >= FAR_OFF.unsigned_abs());
+        let over = [
+            self.beat.troubles.see(time, Word::DiskStalled, disk, *run, |time, worst| {
+                format!("its disk was stalled for {time}: an fsync took {}", millis(worst))
+            }),
+            self.beat.troubles.see(time, Word::Overloaded, load, *run, |time, worst| match worst {
+                0 => format!("it was asked for more than it could do for {time}: its loop came too late"),
+                n => format!(
+                    "it was asked for more than it could do for {time}: up to {n} requests refused in 3 s"
+                ),
+            }),
+            self.beat.troubles.see(time, Word::Clock, clock, *run, |time, worst| {
+                format!("its clock was {} off the others' for {time}", millis(worst))
+            }),
+        ];
+        over.into_iter().flatten().for_each(|happened| diary.note(happened));
     }
 
     /// Members that do not answer.
@@ -139,11 +242,13 @@ impl Core<'_> {
             Own {
                 run: why.run,
                 uptime_ms: self.parts.started.elapsed().as_millis() as u64,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version: program::version().to_owned(),
                 stalled_ms: health.stalled_ms,
                 load: health.load,
+                refused: self.beat.pulse.refused(),
                 unwell_ms: since.as_millis() as u64,
                 before: why.before.clone(),
+                past: why.diary.newest(),
             }
         });
         let seen = (!is_me).then(|| why.evidence.seen(of, self.heard_of(of)));

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+
+use crate::faults::OfDisk;
 
 /// A journal file, as its writer sees it.
 pub(super) trait Disk: Send {
@@ -26,34 +27,28 @@ impl FileDisk {
     pub(super) fn disks() -> Disks {
         Arc::new(|file, path| {
             // DATA/journal/FILE
-            let data = path.parent().and_then(Path::parent).filter(|_| SLOW.load(Relaxed));
-            match data.map(|data| data.join("slow-disk")) {
-                Some(how) => Box::new(SlowDisk(Self(file), how)),
+            match path.parent().and_then(Path::parent).and_then(OfDisk::of) {
+                Some(faults) => Box::new(FaultyDisk(Self(file), faults)),
                 None => Box::new(Self(file)),
             }
         })
     }
 }
 
-static SLOW: AtomicBool = AtomicBool::new(false);
+/// Test-only: a disk with the faults that files ask for.
+struct FaultyDisk(FileDisk, OfDisk);
 
-/// Test-only: from now on, each fsync of a journal first waits as many milliseconds as `DATA/slow-disk` says.
-#[doc(hidden)]
-pub fn slow_by_file() {
-    SLOW.store(true, Relaxed);
-}
-
-struct SlowDisk(FileDisk, PathBuf);
-
-impl Disk for SlowDisk {
+impl Disk for FaultyDisk {
     fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write(at, bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let wait = std::fs::read_to_string(&self.1).ok().and_then(|text| text.trim().parse().ok());
-        std::thread::sleep(Duration::from_millis(wait.unwrap_or(0)));
-        self.0.sync()
+        std::thread::sleep(Duration::from_millis(self.1.wait_ms()));
+        match self.1.fails() {
+            true => Err(io::Error::other("asked to fail by a test")),
+            false => self.0.sync(),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl Lane {
 
     fn of(frame: &Frame) -> Self {
         match frame {
-            Frame::Ping(_) | Frame::Pong(_) => Self::Prompt,
+            Frame::Ping(_) | Frame::Pong { .. } => Self::Prompt,
             frame if frame.value_bytes() > LARGE => Self::Large,
             _ => Self::Main,
         }

@@ -17,6 +17,7 @@ use super::counters::Counters;
 use super::lanes::{Lane, Lanes};
 use super::peers::Shared;
 use super::{Event, Name};
+use crate::clock::unix_ms;
 use crate::wire::{self, Frame, Hello, Inbox, MAX_HELLO, WireError};
 
 /// Frames taken from a queue at a time.
@@ -271,13 +272,13 @@ impl Link {
                     return Ok(false);
                 }
                 Frame::Ping(number) => {
-                    if !self.lanes.push(Frame::Pong(number)) {
+                    if !self.lanes.push(Frame::Pong { number, wall_ms: unix_ms() }) {
                         Counters::add(&shared.counters.dropped, 1);
                     }
                 }
                 // Never waits: a ping behind it would wait too.
-                Frame::Pong(_) if !*self.told_up.borrow() => Counters::add(&shared.counters.dropped, 1),
-                Frame::Pong(_) => match shared.events.try_send(Event::Frame { from: self.from, frame }) {
+                Frame::Pong { .. } if !*self.told_up.borrow() => Counters::add(&shared.counters.dropped, 1),
+                Frame::Pong { .. } => match shared.events.try_send(Event::Frame { from: self.from, frame }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => Counters::add(&shared.counters.dropped, 1),
                     Err(TrySendError::Closed(_)) => return Ok(false),

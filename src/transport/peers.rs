@@ -1,7 +1,7 @@
 //! Who is connected: which of several connections is used, who is dialled and when, and who may come in.
 //!
-//! The rule for several connections with one machine, by which both ends decide alike: a newer run of its process
-//! ends the older one's connections; of those left, one that is not silent, then one dialled by the lower name,
+//! The rule for several connections with one machine, by which both ends decide alike: a newer run of its process,
+//! once it is proven to be the one at the machine's address (`proof.rs`), ends the older one's connections; of those left, one that is not silent, then one dialled by the lower name,
 //! then the newest. The others are read until they have been idle for a moment, then closed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,8 +23,9 @@ use super::close::{CloseCode, End, Ended, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
-use super::{Config, Event, Name, Part, To, TransportStats};
+use super::{Config, Event, Name, Part, To, TransportStats, proof, versions};
 use crate::certs::{self, Who};
+use crate::program;
 use crate::supervisor::{self, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
@@ -243,7 +244,7 @@ impl Shared {
         Hello {
             role: self.config.role,
             cluster: self.cluster.get().copied(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: program::version().to_owned(),
             run: self.config.run,
         }
     }
@@ -383,6 +384,33 @@ impl Shared {
     }
 
     async fn dial(&self, name: Name) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
+        self.dial_as(name, self.hello()).await
+    }
+
+    /// Who answers at a machine's address: as a client asks, so that it is answered whoever we are to it.
+    pub(super) async fn who_is_at(&self, name: Name) -> Result<(Machine, u64), String> {
+        let hello = Hello { role: Role::Client, ..self.hello() };
+        let (connection, machine, hello, _) =
+            self.dial_as(name, hello).await.map_err(|refused| refused.reason)?;
+        connection.close(CloseCode::Replaced.number(), b"asked who is there");
+        Ok((machine, hello.run))
+    }
+
+    /// Which runs of a machine are connected: this one, others.
+    pub(super) fn connected(&self, machine: Machine, run: u64) -> (bool, bool) {
+        let table = self.lock();
+        let links = table.peers.get(&machine.name).map(|p| &p.links[..]).unwrap_or_default();
+        let alive = |l: &&Arc<Link>| l.connection.close_reason().is_none();
+        let is = |l: &Arc<Link>| (l.from, l.hello.run) == (Addr::Machine(machine), run);
+        let mut alive = links.iter().filter(alive).map(is);
+        (alive.clone().any(|own| own), alive.any(|own| !own))
+    }
+
+    async fn dial_as(
+        &self,
+        name: Name,
+        own: Hello,
+    ) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
         let text = name.ip().to_string();
         let connecting = self.endpoint.connect(name.address(), &text).map_err(|e| {
             let reason = format!("cannot be dialled from here: {e}");
@@ -395,6 +423,9 @@ impl Shared {
             Refused { code, reason: end.text, how: end.how }
         };
         let connection = connecting.await.map_err(|e| ended(&e))?;
+        if versions::differ(&connection) {
+            return Err(ended(&versions::say(&connection, &self.config.wire).await));
+        }
         let refuse = |code: CloseCode, reason: String| {
             connection.close(code.number(), cut(&reason).as_bytes());
             Refused::by_us(code, reason)
@@ -417,7 +448,7 @@ impl Shared {
             Err(why) => return Err(refuse(CloseCode::WrongName, format!("certificate: {why}"))),
         }
         let (mut send, mut recv) = connection.open_bi().await.map_err(|error| ended(&error))?;
-        say_hello(&mut send, self.hello()).await.map_err(lost)?;
+        say_hello(&mut send, own).await.map_err(lost)?;
         let (hello, mut inbox) = hear_hello(&mut recv).await.map_err(lost)?;
         let machine = match hello.role {
             Role::Machine(machine) if machine.name == name => machine,
@@ -531,6 +562,10 @@ impl Shared {
             connection.close(code.number(), cut(&reason).as_bytes());
             Refused::by_us(code, reason)
         };
+        if versions::differ(&connection) {
+            let why = versions::hear(&connection, &self.config.wire).await;
+            return Err(refuse(CloseCode::WrongVersion, why));
+        }
         let lost = |error: NoHello| match error {
             NoHello::Bad(code, why) => refuse(code, why),
             NoHello::Ended => match connection.close_reason() {
@@ -550,6 +585,7 @@ impl Shared {
                 Who::Peer(found) if found == name && Some(name) != self.me() => {}
                 Who::Peer(found) if found == name => {
                     let why = format!("{name} is my own name: two live machines must not share one");
+                    self.tell_impostor(name, &why);
                     return Err(refuse(CloseCode::NotAllowed, why));
                 }
                 Who::Peer(found) => {
@@ -565,10 +601,21 @@ impl Shared {
         if let Some(why) = self.other_cluster(hello.cluster) {
             return Err(refuse(CloseCode::AnotherCluster, why));
         }
+        if let Role::Machine(machine) = hello.role
+            && let Err(why) = proof::prove(self, connection.remote_address(), machine, hello.run).await
+        {
+            self.tell_impostor(machine.name, &why);
+            return Err(refuse(CloseCode::NotAllowed, why));
+        }
         say_hello(&mut send, self.hello()).await.map_err(lost)?;
         inbox.set_limit(self.config.max_frame());
         cut_off.keep();
         Ok((connection, hello, MainStream { send, recv, inbox }))
+    }
+
+    /// Where nobody has room for it, it is told at the next try: whoever is refused tries again.
+    fn tell_impostor(&self, name: Name, why: &str) {
+        let _ = self.events.try_send(Event::Impostor { name, why: why.to_owned() });
     }
 
     // ---- Connections in use

@@ -17,9 +17,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::versions::INTRODUCTION;
 use super::{Config, TransportError};
 use crate::certs::Identity;
-use crate::wire::ALPN;
+use crate::clock;
 
 /// The default receive buffer of the system drops packets at 1,024 requests outstanding.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -138,11 +139,11 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
     let provider = provider();
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots(&config.identity)?, provider.clone()).build()?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![config.identity.certificate().clone()], config.identity.key().clone_key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     // Every connection proves anew who it is: no tickets, and no data before the handshake.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
@@ -158,14 +159,14 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
 }
 
 fn client(config: &Config) -> Result<ClientConfig, TransportError> {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+    let mut tls = rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(&config.identity)?)
         .with_client_auth_cert(
             vec![config.identity.certificate().clone()],
             config.identity.key().clone_key(),
         )?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| TransportError::NoInitialCipher)?;

@@ -1,206 +1,35 @@
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use ennead_ring::gossip::{Gossip, Health, News, Said};
-use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Condition, Copied, Found, Message, Op, Outcome, Purpose, Write as Wanted,
-};
-use ennead_ring::stamp::{Applied, Ballot, Came, Hlc, Record, RequestId, Stamp, State};
-use ennead_ring::view::{Epoch, Incarnation, Member, MemberState, Name, View};
-use ennead_ring::{Key, SlotSet};
+use ennead_ring::SlotSet;
+use ennead_ring::gossip::Gossip;
+use ennead_ring::message::{Answer, Ask, Copied, Found, Message, Outcome};
+use ennead_ring::stamp::{Applied, Came, Hlc, Record, RequestId, Stamp, State};
+use ennead_ring::view::{Epoch, Incarnation, Name};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
 use crate::status::{CheckStatus, Figures, MoveStatus, PeerState, PeerStatus};
-use crate::verdict::{Before, EndKind, Ended, Ending, Knock, Knocked, Met, Own, Seen};
+use crate::verdict::{
+    Before, EndKind, Ended, Ending, Happened, Knock, Knocked, Met, Offset, Own, Seen, Silence, Word,
+};
+
+#[path = "../../ring/tests/any/mod.rs"]
+mod any_message;
+use any_message::{envelope, epoch, machine, name, purpose};
 
 // ---- Any frame there can be
-
-fn hlc() -> impl Strategy<Value = Hlc> {
-    any::<u64>().prop_map(Hlc::from_nanos)
-}
-
-fn ballot() -> impl Strategy<Value = Ballot> {
-    (hlc(), any::<u64>()).prop_map(|(time, by)| Ballot { time, by: Incarnation::new(by) })
-}
-
-fn stamp() -> impl Strategy<Value = Stamp> {
-    (ballot(), any::<u32>()).prop_map(|(ballot, n)| Stamp { ballot, n })
-}
-
-fn request() -> impl Strategy<Value = RequestId> {
-    (hlc(), any::<u64>()).prop_map(|(time, random)| RequestId { time, random })
-}
-
-fn slots() -> impl Strategy<Value = SlotSet> {
-    vec(1..=15u8, 0..9).prop_map(|s| s.into_iter().collect())
-}
-
-fn value() -> impl Strategy<Value = Arc<[u8]>> {
-    prop_oneof![9 => vec(any::<u8>(), 0..300), 1 => vec(any::<u8>(), 0..100_000)].prop_map(Arc::from)
-}
-
-fn key() -> impl Strategy<Value = Key> {
-    vec(any::<u8>(), 1..100).prop_map(|bytes| Key::new(bytes).unwrap())
-}
-
-fn state() -> impl Strategy<Value = State> {
-    let came = prop_oneof![
-        any::<u64>().prop_map(Came::Version),
-        any::<Option<u64>>().prop_map(Came::Mismatch),
-        Just(Came::Absent),
-    ];
-    let applied = (request(), came).prop_map(|(id, came)| Applied { id, came });
-    (any::<u64>(), option::of(value()), option::of(hlc()), vec(applied, 0..17), hlc()).prop_map(
-        |(version, value, expires, recent, horizon)| State { version, value, expires, recent, horizon },
-    )
-}
-
-fn record() -> impl Strategy<Value = Record> {
-    (stamp(), state(), slots()).prop_map(|(stamp, state, votes)| Record { stamp, state: state.into(), votes })
-}
-
-fn name() -> impl Strategy<Value = Name> {
-    let ip = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
-    (ip, 1..=u16::MAX).prop_map(|(ip, port)| Name::new((ip, port).into()))
-}
-
-fn machine() -> impl Strategy<Value = Machine> {
-    (name(), any::<u64>()).prop_map(|(name, id)| Machine { name, incarnation: Incarnation::new(id) })
-}
 
 fn cluster() -> impl Strategy<Value = Option<ClusterId>> {
     option::of(any::<u64>().prop_map(ClusterId::new))
 }
 
-fn epoch() -> impl Strategy<Value = Epoch> {
-    (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(generation, fork, number)| Epoch {
-        generation,
-        fork,
-        number,
-    })
-}
-
-fn view() -> impl Strategy<Value = View> {
-    (epoch(), 1..60u8).prop_map(|(epoch, n)| {
-        let member = |i: u8| Member {
-            machine: Machine {
-                name: Name::new(([10, 0, 0, i], 9595).into()),
-                incarnation: Incarnation::new(u64::from(i) + 1),
-            },
-            weight: 64,
-            next_weight: 1 + u32::from(i),
-            state: if i == 0 { MemberState::Up } else { MemberState::Joining },
-        };
-        let forced = vec![Incarnation::new(u64::MAX)];
-        View::new(ClusterId::new(9), epoch, 9, (0..n).map(member).collect(), forced).unwrap()
-    })
-}
-
-fn answer() -> impl Strategy<Value = Answer> {
-    let bound = (hlc(), any::<u64>()).prop_map(|(time, version)| Bound { time, version });
-    let summary = (stamp(), any::<u64>(), any::<u64>(), option::of(hlc()), slots()).prop_map(
-        |(stamp, version, bytes, expires, votes)| Copied::Summary { stamp, version, bytes, expires, votes },
-    );
-    prop_oneof![
-        (ballot(), option::of(record()), bound).prop_map(|(ballot, record, bound)| Answer::Promised {
-            ballot,
-            record,
-            bound
-        }),
-        stamp().prop_map(|stamp| Answer::Held { stamp }),
-        ballot().prop_map(|beat| Answer::Refused { beat }),
-        prop_oneof![Just(Copied::None), record().prop_map(Copied::Whole), summary].prop_map(Answer::Copy),
-        Just(Answer::Mute),
-    ]
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let condition =
-        prop_oneof![Just(Condition::Any), Just(Condition::Absent), any::<u64>().prop_map(Condition::Version)];
-    let change = prop_oneof![
-        (value(), option::of(any::<u64>())).prop_map(|(value, ttl)| Change::Put { value, ttl }),
-        Just(Change::Delete)
-    ];
-    let write = (request(), any::<bool>(), condition, change)
-        .prop_map(|(id, again, condition, change)| Wanted { id, again, condition, change });
-    prop_oneof![Just(Op::Read), write.prop_map(Op::Write)]
-}
-
-fn outcome() -> impl Strategy<Value = Outcome> {
-    let found = (value(), any::<u64>(), option::of(hlc())).prop_map(|(value, version, expires)| Found {
-        value,
-        version,
-        expires,
-    });
-    prop_oneof![
-        (any::<u64>(), any::<u8>()).prop_map(|(version, votes)| Outcome::Done { version, votes }),
-        option::of(found).prop_map(Outcome::Value),
-        option::of(any::<u64>()).prop_map(|version| Outcome::Mismatch { version }),
-        Just(Outcome::Absent),
-        hlc().prop_map(|horizon| Outcome::TooLate { horizon }),
-        (any::<u8>(), any::<u8>(), vec(name(), 0..9)).prop_map(|(votes, needed, silent)| Outcome::NoQuorum {
-            votes,
-            needed,
-            silent
-        }),
-        (any::<u8>(), any::<u8>(), vec(name(), 0..9)).prop_map(|(votes, needed, silent)| Outcome::Unknown {
-            votes,
-            needed,
-            silent
-        }),
-        any::<u32>().prop_map(|retry_after| Outcome::Overloaded { retry_after }),
-        ".{0,60}".prop_map(|text| Outcome::Refused(text.into())),
-    ]
-}
-
-fn gossip() -> impl Strategy<Value = Gossip> {
-    let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
-    let health =
-        (any::<u32>(), any::<u8>()).prop_map(|(stalled_ms, load)| Said::Health(Health { stalled_ms, load }));
-    let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health])
-        .prop_map(|(of, refuted, said)| News { of, refuted, said });
-    vec(news, 0..12).prop_map(Gossip::new)
-}
-
-fn message() -> impl Strategy<Value = Message> {
-    let ask = || any::<u64>().prop_map(Ask);
-    prop_oneof![
-        (ask(), key(), ballot()).prop_map(|(ask, key, ballot)| Message::Prepare { ask, key, ballot }),
-        (ask(), key(), stamp(), state()).prop_map(|(ask, key, stamp, state)| Message::Accept {
-            ask,
-            key,
-            stamp,
-            state: state.into()
-        }),
-        (ask(), key(), any::<u32>()).prop_map(|(ask, key, inline)| Message::Read { ask, key, inline }),
-        (ask(), slots(), answer()).prop_map(|(ask, votes, answer)| Message::Answer { ask, votes, answer }),
-        (ask(), key(), op(), any::<u32>(), any::<bool>())
-            .prop_map(|(ask, key, op, within, handed)| Message::Request { ask, key, op, within, handed }),
-        (ask(), outcome()).prop_map(|(ask, outcome)| Message::Outcome { ask, outcome }),
-        (any::<u32>(), any::<bool>()).prop_map(|(weight, gathers)| Message::Blank { weight, gathers }),
-        view().prop_map(|view| Message::Birth { view: view.into() }),
-        ".{0,60}".prop_map(|reason| Message::NotTaken { reason }),
-        ask().prop_map(|ask| Message::ViewAsk { ask }),
-        (ask(), view()).prop_map(|(ask, view)| Message::ViewTold { ask, view: view.into() }),
-        (ask(), gossip()).prop_map(|(ask, gossip)| Message::Probe { ask, gossip }),
-        (ask(), machine(), any::<u32>(), gossip())
-            .prop_map(|(ask, whom, within, gossip)| Message::ProbeFor { ask, whom, within, gossip }),
-        (ask(), any::<bool>(), gossip()).prop_map(|(ask, reached, gossip)| Message::Alive {
-            ask,
-            reached,
-            gossip
-        }),
-    ]
-}
-
 fn status() -> impl Strategy<Value = MachineStatus> {
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
-    let silence = (state, any::<u64>(), vec(name(), 0..9));
+    let silence = (state, any::<u64>(), vec(name(), 0..9), vec(name(), 0..9));
     let peer = (name(), any::<bool>(), any::<u64>(), option::of(".{0,60}"), silence).prop_map(
-        |(name, reachable, since_ms, reason, (state, silent_ms, by))| PeerStatus {
+        |(name, reachable, since_ms, reason, (state, silent_ms, by, late_by))| PeerStatus {
             name,
             reachable,
             since_ms,
@@ -208,13 +37,13 @@ fn status() -> impl Strategy<Value = MachineStatus> {
             state,
             silent_ms,
             by,
+            late_by,
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
-    let purpose = prop_oneof![Just(Purpose::Sync), Just(Purpose::Ahead), Just(Purpose::Check)];
     let names = || vec(name(), 0..4);
     let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    let one = (purpose, counts, names(), names()).prop_map(
+    let one = (purpose(), counts, names(), names()).prop_map(
         |(purpose, (keys, bytes, looked, total, since_ms), from, waits_for)| MoveStatus {
             purpose,
             keys,
@@ -246,6 +75,7 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 moves,
                 check,
                 taken_bytes: records,
+                objections: (0..records % 3).map(|n| format!("objection {n}")).collect(),
                 figures: Figures {
                     wall_ms: uptime_ms,
                     writes: records,
@@ -280,15 +110,34 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         version,
         ended,
     });
-    let own = (any::<u64>(), any::<u64>(), ".{0,20}", any::<u32>(), any::<u8>(), option::of(before))
-        .prop_map(|(run, ms, version, stalled_ms, load, before)| Own {
+    let words = [Word::Paused, Word::DiskStalled, Word::Killed, Word::Upgraded, Word::Left];
+    let happened = (0..5usize, any::<u64>(), any::<u64>(), any::<u64>(), ".{0,60}").prop_map(
+        move |(word, from_ms, until_ms, run, what)| Happened {
+            word: words[word],
+            from_ms,
+            until_ms,
+            run,
+            what,
+        },
+    );
+    let own = (
+        any::<u64>(),
+        any::<u64>(),
+        ".{0,20}",
+        any::<(u32, u8, u64)>(),
+        option::of(before),
+        vec(happened, 0..4),
+    )
+        .prop_map(|(run, ms, version, (stalled_ms, load, refused), before, past)| Own {
             run,
             uptime_ms: ms,
             version,
             stalled_ms,
             load,
+            refused,
             unwell_ms: ms,
             before,
+            past,
         });
     let ending = || {
         let kinds = [EndKind::Farewell, EndKind::Incompatible, EndKind::Silence, EndKind::Other];
@@ -305,15 +154,21 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         .prop_map(|(run, version, ago_ms, farewell)| Met { run, version, ago_ms, farewell });
     let state = prop_oneof![Just(PeerState::Up), Just(PeerState::Suspect), Just(PeerState::Down)];
     let heard = (state, any::<u64>(), vec(name(), 0..9), option::of(any::<u64>()));
+    let silence = (any::<u64>(), any::<u64>(), any::<u64>(), option::of(knock.clone()))
+        .prop_map(|(for_ms, ago_ms, run, knock)| Silence { for_ms, ago_ms, run, knock });
+    let clock = (any::<i64>(), any::<u64>(), option::of(any::<u64>()))
+        .prop_map(|(ms, ago_ms, far_ms)| Offset { ms, ago_ms, far_ms });
     let ends = (option::of(ending()), option::of(ending()), option::of(knock), vec(met, 0..3));
     let rest = (
         option::of((any::<u32>(), any::<u8>(), any::<u64>())),
         option::of(".{0,60}"),
         option::of((any::<bool>(), any::<u64>())),
         option::of(any::<u64>()),
+        option::of(silence),
+        option::of(clock),
     );
     let seen = (heard, ends, rest).prop_map(
-        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms))| {
+        |(heard, (end, farewell, knock, runs), (unwell, last_words, gone, lost_ms, silence, clock))| {
             let (state, silent_ms, by, heard_ms) = heard;
             Seen {
                 state,
@@ -325,6 +180,8 @@ fn testimony() -> impl Strategy<Value = Testimony> {
                 end,
                 farewell,
                 knock,
+                silence,
+                clock,
                 unwell,
                 last_words,
                 gone,
@@ -344,11 +201,12 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         1 => (role, cluster(), ".{0,20}", any::<u64>())
             .prop_map(|(role, cluster, version, run)| Frame::Hello(Hello { role, cluster, version, run })),
-        8 => (cluster(), epoch(), message())
-            .prop_map(|(cluster, epoch, message)| Frame::Ring(Box::new(Envelope { cluster, epoch, message }))),
+        8 => envelope().prop_map(|envelope| Frame::Ring(Box::new(envelope))),
         1 => any::<u64>().prop_map(Frame::Ping),
-        1 => any::<u64>().prop_map(Frame::Pong),
+        1 => any::<(u64, u64)>().prop_map(|(number, wall_ms)| Frame::Pong { number, wall_ms }),
         1 => any::<u64>().prop_map(|ask| Frame::StatusAsk { ask }),
+        1 => Just(Frame::HealthAsk),
+        1 => vec(name(), 0..9).prop_map(|shunned| Frame::HealthTold { shunned }),
         1 => ".{0,60}".prop_map(|report| Frame::LastWords { report }),
         1 => (any::<u64>(), name()).prop_map(|(ask, of)| Frame::WhyAsk { ask, of }),
         1 => (any::<u64>(), testimony())
@@ -445,7 +303,7 @@ fn the_bytes_of_version_two_stay_as_they_are() {
         [&[20, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1, 251, 0x7b, 0x25, 5, 1, 1, 5][..], b"0.1.0", &[9]].concat();
     assert_eq!(bytes_of(&[Frame::Hello(hello)]), expected);
     assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
-    assert_eq!(&bytes_of(&[Frame::Pong(3)])[..], [2, 0, 0, 0, 3, 3]);
+    assert_eq!(&bytes_of(&[Frame::Ping(3)])[..], [2, 0, 0, 0, 2, 3]);
     assert_eq!(&bytes_of(&[Frame::StatusAsk { ask: 3 }])[..], [2, 0, 0, 0, 4, 3]);
     let ask = Message::ViewAsk { ask: Ask(3) };
     let ring = Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::FIRST, message: ask }));

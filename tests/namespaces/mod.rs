@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use ennead::Name;
 use ennead::certs::{self, Who};
@@ -14,6 +15,8 @@ use ennead::certs::{self, Who};
 const INSIDE: &str = "ENNEAD_TEST_NAMESPACES";
 /// What else a test in a namespace is told.
 const FOLDER: &str = "ENNEAD_TEST_FOLDER";
+
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn ip(args: &str) -> Result<(), String> {
     let out = Command::new("ip").args(args.split(' ')).output().map_err(|e| format!("ip: {e}"))?;
@@ -37,7 +40,9 @@ impl Networks {
     pub(crate) fn make(peers: u8) -> Result<Self, String> {
         let iptables = Command::new("iptables").arg("--version").output();
         iptables.map_err(|e| format!("iptables: {e}"))?;
-        let networks = Self { prefix: format!("ennead-{}", std::process::id()), peers };
+        // Several tests of one program have networks beside each other.
+        let number = MADE.fetch_add(1, Relaxed);
+        let networks = Self { prefix: format!("ennead-{}-{number}", std::process::id()), peers };
         let hub = networks.hub();
         ip(&format!("netns add {hub}"))?;
         for line in [
@@ -98,6 +103,15 @@ impl Drop for Inside {
     }
 }
 
+impl Inside {
+    /// Sends the program a signal, such as `STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.0.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal} {id}");
+    }
+}
+
 /// Runs an ignored test of this program in a namespace, and tells it of a folder.
 pub(crate) fn run(prefix: &str, namespace: &str, test: &str, folder: &Path) {
     let status = Command::new("ip")
@@ -142,7 +156,15 @@ pub(crate) fn start(prefix: &str, dir: &Path, i: u8, peers: u8) -> Inside {
     };
     let log = std::fs::File::create(dir.join(format!("{i}.log"))).expect("a log");
     let child = Command::new("ip")
-        .args(["netns", "exec", &of(prefix, i), env!("CARGO_BIN_EXE_ennead"), "serve", "--die-with-parent"])
+        .args([
+            "netns",
+            "exec",
+            &of(prefix, i),
+            env!("CARGO_BIN_EXE_ennead"),
+            "serve",
+            "--die-with-parent",
+            "--test-faults",
+        ])
         .args(["--listen", &name(i).to_string()])
         .arg("--data")
         .arg(dir.join(i.to_string()))

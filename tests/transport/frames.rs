@@ -152,10 +152,10 @@ async fn pings_are_answered_though_the_core_takes_nothing() {
     }
     until(|| b.stats().frames_in > 0).await;
     a.transport.send(To::Machine(name), Frame::Ping(77));
-    assert_eq!(a.frame().await.1, Frame::Pong(77));
+    assert!(matches!(a.frame().await.1, Frame::Pong { number: 77, .. }));
     // Nor does it matter that not even the coming of a machine can be told.
     let mut late = End::peer(&authority, free_name(3));
     late.transport.send(To::Machine(name), Frame::Ping(78));
-    assert_eq!(late.frame().await.1, Frame::Pong(78));
+    assert!(matches!(late.frame().await.1, Frame::Pong { number: 78, .. }));
     drop(events);
 }

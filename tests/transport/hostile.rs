@@ -45,7 +45,7 @@ async fn a_truncated_frame_is_refused() {
 
 #[tokio::test]
 async fn garbage_is_refused() {
-    harmful(&framed(&[0xff; 50]), false, CloseCode::BadFrame, "not a frame of ennead/3").await;
+    harmful(&framed(&[0xff; 50]), false, CloseCode::BadFrame, "not a frame of this version").await;
     harmful(&framed(&[]), false, CloseCode::BadFrame, "it ends too early").await;
 }
 
@@ -162,6 +162,22 @@ async fn another_version_of_the_wire_parts_at_the_handshake() {
     assert!(error.contains("120") || error.to_lowercase().contains("protocol"), "{error}");
     peer.until_refused(CloseCode::WrongVersion, 1).await;
     talk(&End::client(&authority), &mut peer).await;
+}
+
+#[tokio::test]
+async fn two_versions_that_meet_tell_each_other_which_they_are() {
+    let authority = Authority::new();
+    let (old, new) = (free_name(1), free_name(2));
+    let mut new = End::start(Config { wire: b"ennead/99".to_vec(), ..peer_config(&authority, new) });
+    let mut old = End::start(Config { wire: b"ennead/98".to_vec(), ..peer_config(&authority, old) });
+    let (speaks_new, name) = (new.name(), old.name());
+    old.transport.send(To::Machine(speaks_new), Frame::Ping(1));
+    let reason = old.down().await;
+    let said = format!("{speaks_new} closed: wrong version: I speak ennead/99 (program ");
+    assert!(reason.starts_with(&said) && reason.contains("), you ennead/98 (program "), "{reason}");
+    new.until_refused(CloseCode::WrongVersion, 1).await;
+    new.transport.send(To::Machine(name), Frame::Ping(1));
+    assert!(new.down().await.contains("I speak ennead/98"), "and the other way round");
 }
 
 #[tokio::test]

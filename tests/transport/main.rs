@@ -17,6 +17,7 @@ mod frames;
 mod hostile;
 mod raw;
 mod restarts;
+mod twins;
 
 use std::net::UdpSocket;
 use std::path::Path;

@@ -179,11 +179,11 @@ proptest! {
         let stay = members.iter().filter(|m| m.state != MemberState::Leaving);
         let moved = make(stay.map(|m| Member { weight: m.next_weight, state: MemberState::Up, ..*m }).collect());
         let moves = members.iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight);
-        let next = Ring::next_of(&now);
+        let next = now.next_ring();
         prop_assert_eq!(next.is_some(), moves && moved.is_ok());
         let (Some(next), Ok(moved)) = (next, moved) else { return Ok(()) };
         let chain = Chain::of(format!("{key}").as_bytes(), 9);
-        let (ahead, after) = (next.owners(&chain), Ring::of(&moved).owners(&chain));
+        let (ahead, after) = (next.owners(&chain), moved.ring().owners(&chain));
         for slot in 1..=9 {
             let name = |view: &View, member: u32| view.members()[member as usize].machine;
             prop_assert_eq!(name(&now, ahead.owner(slot)), name(&moved, after.owner(slot)));
@@ -214,8 +214,11 @@ proptest! {
                 let before = owner(last - 1, *s);
                 !handoff || before == machine(n) || before == asker || without.contains(&before)
             };
-            let told = history.is_told(&concern, &chain, &owners, machine(n));
-            prop_assert_eq!(told, gained.iter().any(needed), "machine {}", n);
+            let places = history.track(machine(n), &Account::default());
+            let told = history.is_told(&concern, &chain, &owners, (machine(n), &places));
+            // S4: nobody needs him who owned no slot of the key in any earlier view.
+            let owned = (0..last).any(|v| (1..=9).any(|s| owner(v, s) == machine(n)));
+            prop_assert_eq!(told, owned && gained.iter().any(needed), "machine {}", n);
         }
     }
 }

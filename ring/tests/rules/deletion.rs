@@ -4,7 +4,7 @@ use ennead_ring::effect::Change;
 use ennead_ring::message::{Answer, Change as Wanted, Copied, Held, Message, Outcome};
 use ennead_ring::{Hlc, Key, Loaded, SlotSet};
 
-use super::stage::{BEGIN, SEC, Stage, epoch, key, record, slots_of, stamp, view};
+use super::stage::{BEGIN, SEC, Stage, epoch, find_key, key, record, slots_of, stamp, view};
 
 /// Three machines, and a tombstone of 100 s that these hold with their votes and those as hearsay.
 fn buried(voters: &[u64], hearsay: &[u64]) -> (Stage, Key) {
@@ -170,6 +170,20 @@ pub(crate) fn r3_tells_that_it_cannot_tell() {
         panic!("{told:?}")
     };
     assert_eq!(page.entries.iter().map(|e| (&e.key, &e.held)).collect::<Vec<_>>(), [(&k, &Held::Unreadable)]);
+}
+
+#[test]
+pub(crate) fn r3_the_comparison_mends_a_copy_that_only_its_asker_has_and_cannot_read() {
+    let first = view(1, "1 2 3");
+    let k = find_key(|k| slots_of(&first, k, 1).has(1));
+    let mut stage = Stage::born("1 2 3");
+    stage.at(1).records.insert(k.clone(), Loaded::Unreadable);
+    stage.start_all();
+    stage.check_all();
+    stage.wait(5 * SEC);
+    assert_ne!(stage.at(1).records.get(&k), Some(&Loaded::Unreadable), "still mute");
+    let ballot = stamp(BEGIN / SEC + 100, 2).ballot;
+    assert_ne!(answer(stage.prepare(2, 1, 1, &k, ballot)).1, Answer::Mute);
 }
 
 #[test]

@@ -355,13 +355,14 @@ impl Stage {
         let request = TellRequest {
             purpose: Purpose::Sync,
             after: None,
-            whole: true,
+            claims: Vec::new(),
+            salt: 0,
             since: None,
             handoff: false,
             without: Vec::new(),
         };
         let said = self.say_as(from, at, to, Message::Tell { ask, request: Box::new(request) });
-        said.into_iter().filter(|s| s.is(to, from)).collect()
+        said.into_iter().filter(|s| s.is(to, from) && s.kind() != "tell").collect()
     }
 
     /// A client's request at a machine; what came of it within so long.

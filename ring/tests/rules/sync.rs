@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ennead_ring::message::{Answer, Held, Message, Page, TellRequest};
+use ennead_ring::message::{Answer, Ask, Held, Message, Page, Purpose, TellRequest};
 use ennead_ring::{Account, Key, Record, SlotSet, View};
 
 use super::stage::{MS, SEC, Said, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
@@ -38,6 +38,13 @@ fn pages(said: &[Said]) -> Vec<Page> {
         _ => None,
     };
     said.iter().filter_map(page).collect()
+}
+
+fn ask_of(said: &Said) -> Option<Ask> {
+    match said.envelope.message {
+        Message::Tell { ask, .. } | Message::Told { ask, .. } => Some(ask),
+        _ => None,
+    }
 }
 
 fn requests(stage: &Stage, from: u64) -> Vec<(Said, TellRequest)> {
@@ -114,8 +121,10 @@ pub(crate) fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_
     let mut stage = Stage::new([5]);
     stage.place(5, &[view(1, "1 2 3 6+"), view(2, "1 2 4"), view(3, "2 4 5")], 1, &[]);
     stage.start_all();
-    stage.wait(MS);
-    let asked: BTreeSet<u64> = (1..=6).filter(|n| !stage.said(5, *n, "tell").is_empty()).collect();
+    // Nobody answers: nothing is copied first.
+    stage.wait(3 * SEC);
+    let asks = |n: &u64| requests(&stage, 5).iter().any(|(s, r)| s.is(5, *n) && r.purpose == Purpose::Sync);
+    let asked: BTreeSet<u64> = (1..=6).filter(asks).collect();
     assert_eq!(asked, BTreeSet::from([1, 2, 3, 4]));
 }
 
@@ -123,7 +132,7 @@ pub(crate) fn s2_asks_all_members_and_whoever_else_owned_slots_in_views_not_yet_
 
 #[test]
 pub(crate) fn s3_tells_only_once_it_has_adopted_the_askers_view() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     let said = stage.tell(4, 2, 1);
     assert!(pages(&said).is_empty() && said.iter().any(|s| s.kind() == "views_ask"), "{said:?}");
@@ -195,6 +204,72 @@ pub(crate) fn s3_what_it_held_before_it_was_synced_it_tells_as_never_voted() {
     assert!(now.iter().any(|p| p.account.synced.contains(&epoch(2))), "{now:?}");
 }
 
+/// Machines 1 to 3 are in view 1 and 2, machine 4 is new and has copied these keys ahead.
+fn copied_ahead(keys: &[Key]) -> Stage {
+    let (first, second) = (view(1, "1 2 3"), view(2, "1 2 3 4"));
+    let mut stage = moved("1 2 3", "1 2 3 4", &[1, 2, 3, 4]);
+    for k in keys {
+        for n in 1..=3 {
+            stage.put(n, k, record(stamp(100, 1), Some("v"), slots_of(&first, k, n)));
+        }
+        if !slots_of(&second, k, 4).is_empty() {
+            stage.put(4, k, record(stamp(100, 1), Some("v"), SlotSet::EMPTY));
+        }
+    }
+    stage
+}
+
+fn some_keys() -> Vec<Key> {
+    (0..300).map(|i| key(&format!("k{i:03}"))).collect()
+}
+
+#[test]
+pub(crate) fn s3_what_is_believed_and_right_is_told_by_its_digest_alone() {
+    let (keys, second) = (some_keys(), view(2, "1 2 3 4"));
+    let mut stage = copied_ahead(&keys);
+    stage.start_all();
+    stage.until(5 * SEC, |s| s.node(4).is_synced());
+    let listed: usize = pages(&stage.log).iter().map(|page| page.entries.len()).sum();
+    assert_eq!(listed, 0, "nothing has to be named");
+    for k in &keys {
+        let votes = stage.holds(4, k).map_or(SlotSet::EMPTY, |r| r.votes);
+        assert_eq!(votes, slots_of(&second, k, 4), "all that it owns was voted for: {k}");
+    }
+}
+
+#[test]
+pub(crate) fn s3_what_is_believed_and_wrong_is_told_as_it_is() {
+    let (keys, second) = (some_keys(), view(2, "1 2 3 4"));
+    let mut stage = copied_ahead(&keys);
+    let first = view(1, "1 2 3");
+    let gained = |k: &&Key| !slots_of(&second, k, 4).is_empty();
+    let changed: Vec<&Key> = keys.iter().filter(gained).step_by(40).collect();
+    for (i, k) in changed.iter().enumerate() {
+        for n in 1..=3 {
+            let votes = slots_of(&first, k, n);
+            match i % 3 {
+                // Written since it was copied.
+                0 => stage.put(n, k, record(stamp(200, 2), Some("w"), votes)),
+                // Held without votes.
+                1 => stage.put(n, k, record(stamp(100, 1), Some("v"), SlotSet::EMPTY)),
+                // Collected, with a bound that speaks of it.
+                _ => drop(stage.at(n).records.remove(*k)),
+            }
+        }
+    }
+    stage.start_all();
+    stage.until(5 * SEC, |s| s.node(4).is_synced());
+    for (i, k) in changed.iter().enumerate() {
+        let held = stage.holds(4, k);
+        let voted = held.as_ref().map_or(SlotSet::EMPTY, |r| r.votes);
+        match i % 3 {
+            0 => assert_eq!(held.map(|r| (r.stamp, r.votes)), Some((stamp(200, 2), slots_of(&second, k, 4)))),
+            1 => assert_eq!(voted, SlotSet::EMPTY, "a copy of hearsay is no vote"),
+            _ => assert_eq!(held, None, "what it held from before counts for nothing"),
+        }
+    }
+}
+
 // -- S4 ----------------------------------------------------------------------------------------------
 
 #[test]
@@ -210,8 +285,12 @@ pub(crate) fn s4_handoff_the_owner_before_alone_covers_everything() {
     stage.start_all();
     stage.until(5 * SEC, |s| s.node(4).is_synced());
     let requests = requests(&stage, 4);
-    assert!(!requests.is_empty() && requests.iter().all(|(_, r)| r.handoff));
-    for said in stage.log.iter().filter(|s| s.is(0, 4) && s.kind() == "told") {
+    let mut sync = requests.iter().filter(|(_, r)| r.purpose == Purpose::Sync).peekable();
+    assert!(sync.peek().is_some() && sync.all(|(_, r)| r.handoff));
+    let copies = requests.iter().filter(|(_, r)| r.purpose == Purpose::Copy);
+    let copies: Vec<Ask> = copies.filter_map(|(said, _)| ask_of(said)).collect();
+    let told = |s: &&Said| s.is(0, 4) && s.kind() == "told" && ask_of(s).is_none_or(|a| !copies.contains(&a));
+    for said in stage.log.iter().filter(told) {
         let teller = (1..=3).find(|n| said.is(*n, 4)).expect("a teller");
         for entry in pages(std::slice::from_ref(said)).iter().flat_map(|p| &p.entries) {
             let gained = slots_of(&second, &entry.key, 4);
@@ -515,7 +594,7 @@ pub(crate) fn t1_a_view_is_settled_once_every_member_of_its_ring_has_said_that_i
 
 #[test]
 pub(crate) fn t1_a_machine_notes_that_a_view_is_settled_once_it_has_adopted_it() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     stage.say_as(2, 1, 1, Message::Settled { epoch: epoch(2) });
     assert_eq!(stage.node(1).account().settled, epoch(1));

@@ -1,11 +1,12 @@
 //! Section 3: views.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ennead_ring::effect::Decree;
 use ennead_ring::message::{Answer, DecreeAnswer, Envelope, Message, Wish};
 use ennead_ring::node::Birth;
-use ennead_ring::{Ballot, Chain, ClusterId, Incarnation, Ring, SlotSet, View};
+use ennead_ring::{Ballot, Chain, ClusterId, Incarnation, Machine, Member, MemberState, Ring, SlotSet, View};
 
 use super::stage::{MS, SEC, Stage, epoch, key, machine, record, slots_of, stamp, view};
 
@@ -154,7 +155,7 @@ pub(crate) fn v3_views_are_adopted_one_by_one_and_in_order() {
 
 #[test]
 pub(crate) fn v3_a_view_is_durable_before_its_machine_speaks_at_the_new_epoch() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     stage.hold_disk(1);
     views_told(1, &mut stage, 2, &[view(2, "1 2 3 4")], 1);
@@ -176,7 +177,7 @@ pub(crate) fn v3_a_view_is_durable_before_its_machine_speaks_at_the_new_epoch() 
 
 #[test]
 pub(crate) fn v3_what_was_answered_before_the_adoption_is_in_all_that_is_told_after_it() {
-    let mut stage = Stage::born("1 2 3");
+    let mut stage = Stage::born("1 2 3 4+");
     stage.start(1);
     let k = key("k");
     stage.hold_disk(1);
@@ -193,13 +194,83 @@ pub(crate) fn v3_what_was_answered_before_the_adoption_is_in_all_that_is_told_af
 }
 
 #[test]
+pub(crate) fn v3_a_view_that_no_decree_can_have_made_is_not_adopted_and_the_machine_says_so() {
+    let stranger = |n: u64| Member {
+        machine: Machine { incarnation: Incarnation::new(100 + n), ..machine(n) },
+        weight: 8,
+        next_weight: 8,
+        state: MemberState::Up,
+    };
+    let heavier = |n: u64| Member { machine: machine(n), weight: 9, next_weight: 9, state: MemberState::Up };
+    let first = view(1, "1 2 3 4+");
+    let second = |members: Vec<Member>| Arc::new(first.successor(members, Vec::new()).expect("a view"));
+    let with = |m: Member| {
+        let others = first.members().iter().filter(|o| o.machine.name != m.machine.name);
+        second(others.copied().chain([m]).collect())
+    };
+    let other_cluster = {
+        let cluster = ClusterId::new(99);
+        Arc::new(View::new(cluster, epoch(2), 9, first.members().to_vec(), Vec::new()).expect("a view"))
+    };
+    let other_slots = {
+        let members = first.members().to_vec();
+        Arc::new(View::new(first.cluster(), epoch(2), 7, members, Vec::new()).expect("a view"))
+    };
+    for (what, view, said) in [
+        ("an owner that was never announced (M1)", view(2, "1 2 3 5"), true),
+        ("an owner under another incarnation (V6)", with(stranger(3)), true),
+        ("an owner that is to join again", view(2, "1 2 3+ 4+"), true),
+        ("a weight out of nowhere", with(heavier(2)), true),
+        ("a gap", view(3, "1 2 3 4"), false),
+        ("another cluster", other_cluster, false),
+        ("another number of slots", other_slots, false),
+    ] {
+        let mut stage = Stage::born("1 2 3 4+");
+        stage.start(1);
+        views_told(1, &mut stage, 2, &[view], 1);
+        assert_eq!(stage.epoch(1), 1, "{what}");
+        let objection = stage.node(1).objection().map(str::to_owned);
+        assert_eq!(objection.is_some_and(|o| o.contains("no decree can have made it")), said, "{what}");
+    }
+    // What a decree does make of it.
+    for lawful in ["1 2 3 4", "1 2 3 4+ 5+", "1 2- 3", "1 2"] {
+        let mut stage = Stage::born("1 2 3 4+");
+        stage.start(1);
+        views_told(1, &mut stage, 2, &[view(2, lawful)], 1);
+        assert_eq!((stage.epoch(1), stage.node(1).objection()), (2, None), "{lawful}");
+    }
+}
+
+#[test]
+pub(crate) fn f2_a_forced_view_takes_away_and_changes_nothing_else_and_nobody_forced_out_comes_back() {
+    let first = view(1, "1 2 3 4+");
+    let keep = |names: &[u64]| -> Vec<Member> {
+        let kept = first.members().iter().filter(|m| names.contains(&m.machine.incarnation.id()));
+        kept.copied().collect()
+    };
+    let out = vec![Incarnation::new(2), Incarnation::new(3)];
+    let fair = first.forced(keep(&[1, 4]), out.clone(), 7).expect("a view");
+    assert!(first.may_become(&fair));
+    let mut up = keep(&[1, 4]);
+    up.iter_mut().for_each(|m| m.state = MemberState::Up);
+    let come = Member { machine: machine(5), state: MemberState::Joining, ..first.members()[0] };
+    let more = [keep(&[1]), vec![come]].concat();
+    for (what, members) in [("a joiner is an owner", up), ("somebody comes", more)] {
+        assert!(!first.may_become(&first.forced(members, out.clone(), 7).expect("a view")), "{what}");
+    }
+    // One that is told so is not adopted either.
+    let next = fair.successor(fair.members().to_vec(), vec![Incarnation::new(2)]).expect("a view");
+    assert!(!fair.may_become(&next), "machine 3 is forgiven");
+}
+
+#[test]
 pub(crate) fn v3_who_is_behind_the_last_settled_view_begins_from_it_synced_for_nothing() {
     let mut stage = Stage::born("1 2 3 4");
     stage.start(4);
     let settled = view(5, "1 2 3");
     views_told(4, &mut stage, 1, std::slice::from_ref(&settled), 1);
     assert_eq!(stage.epoch(4), 1, "it is not said to be settled");
-    let (now, k) = (view(6, "1 2 3 4"), key("k"));
+    let (now, k) = (view(6, "1 2 3 4+"), key("k"));
     views_told(4, &mut stage, 1, &[settled.clone(), now.clone()], 5);
     assert_eq!(stage.node(4).history().cloned().collect::<Vec<_>>(), [settled, now]);
     assert_eq!(stage.node(4).account().settled, epoch(5));

@@ -18,22 +18,22 @@ use ennead_sim::{MS, SEC};
 
 const WALL: u64 = 1_795_000_000 * SEC;
 
-fn machine(i: u64) -> Machine {
+pub(crate) fn machine(i: u64) -> Machine {
     let name = format!("10.0.0.{i}").parse().expect("a name");
     Machine { name, incarnation: Incarnation::new(i) }
 }
 
-fn view(number: u32, machines: &[u64]) -> Arc<View> {
+pub(crate) fn view(number: u32, machines: &[u64]) -> Arc<View> {
     let member = |i: &u64| Member { machine: machine(*i), weight: 8, next_weight: 8, state: MemberState::Up };
     let (cluster, epoch) = (ClusterId::new(1), Epoch { number, ..Epoch::FIRST });
     Arc::new(View::new(cluster, epoch, 3, machines.iter().map(member).collect(), Vec::new()).expect("a view"))
 }
 
-fn at(mono: u64) -> Now {
+pub(crate) fn at(mono: u64) -> Now {
     Now { mono: Mono(mono), wall: WALL + mono }
 }
 
-fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
+pub(crate) fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
     let epoch = |number: &u32| Epoch { number: *number, ..Epoch::FIRST };
     let setup = Setup {
         me: machine(me),
@@ -54,7 +54,7 @@ fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rul
     Node::new(setup, at(0))
 }
 
-fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> {
+pub(crate) fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> {
     let cluster = Some(ClusterId::new(1));
     let envelope = Box::new(Envelope { cluster, epoch: Epoch { number: epoch, ..Epoch::FIRST }, message });
     let mut effects = Vec::new();
@@ -62,14 +62,14 @@ fn say(node: &mut Node, from: u64, epoch: u32, message: Message) -> Vec<Effect> 
     effects
 }
 
-fn sent(effects: &[Effect]) -> impl Iterator<Item = (&Message, bool)> {
+pub(crate) fn sent(effects: &[Effect]) -> impl Iterator<Item = (&Message, bool)> {
     effects.iter().filter_map(|effect| match effect {
         Effect::Send { envelope, after, .. } => Some((&envelope.message, after.is_some())),
         _ => None,
     })
 }
 
-fn ballot(n: u64, by: u64) -> Ballot {
+pub(crate) fn ballot(n: u64, by: u64) -> Ballot {
     Ballot { time: Hlc::from_nanos(WALL + n), by: Incarnation::new(by) }
 }
 
@@ -124,7 +124,8 @@ pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Opt
     let request = TellRequest {
         purpose: Purpose::Sync,
         after: None,
-        whole: false,
+        claims: Vec::new(),
+        salt: 0,
         since: Some(Epoch::FIRST),
         handoff: false,
         without: Vec::new(),
@@ -164,6 +165,7 @@ pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Opt
                             account,
                             promised: Ballot::ZERO,
                             bound: Default::default(),
+                            agreed: 0,
                             entries: Vec::new(),
                             upto: None,
                             looked: 0,
@@ -225,6 +227,7 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
         },
         promised: stamp.ballot,
         bound: Default::default(),
+        agreed: 0,
         entries: if teller == 2 {
             let votes = SlotSet::EMPTY.with(voter);
             let state = whole.then(|| state.clone());
@@ -260,9 +263,14 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
                 Effect::Send { to: Addr::Machine(to), envelope, .. } => {
                     let from = to.incarnation.id();
                     let message = match envelope.message {
-                        Message::Tell { ask, request } if from == 2 || from == 3 => {
-                            Message::Told { ask, page: Box::new(page(from, request.whole, &[1])) }
-                        }
+                        Message::Tell { ask, request } if from == 2 || from == 3 => Message::Told {
+                            ask,
+                            page: Box::new(page(
+                                from,
+                                request.claims.iter().any(|c| c.digest.is_none()),
+                                &[1],
+                            )),
+                        },
                         Message::Fetch { ask, keys } => {
                             let record = ennead_ring::Record {
                                 stamp,

@@ -10,10 +10,10 @@ use ennead_ring::{
 
 use super::{Rig, account, decree, put, record, small, view};
 
-/// Makes the directory look as a program of format 1 left it: no kind of entry of format 2 may be in it.
+/// Makes the directory look as a program of format 1 left it: no kind of entry of a later format may be in it.
 fn age(dir: &Path) {
     let mark = dir.join("ennead-data");
-    let text = fs::read_to_string(&mark).unwrap().replace("format 2", "format 1");
+    let text = fs::read_to_string(&mark).unwrap().replace("format 3", "format 1");
     let (text, _) = text.split_once("checksum").unwrap();
     let sum = crc32c::crc32c(text.as_bytes());
     fs::write(mark, format!("{text}checksum {sum:08x}\n")).unwrap();
@@ -52,7 +52,7 @@ fn a_directory_of_format_1_opens_with_the_account_of_view_1_and_is_marked_anew()
                 assert_eq!(rig.get(n), Loaded::Record(record(n, 50)));
             }
             let text = fs::read_to_string(dir.path().join("ennead-data")).unwrap();
-            assert!(text.starts_with("ennead data, format 2\n"), "{text}");
+            assert!(text.starts_with("ennead data, format 3\n"), "{text}");
         }
     }
 }

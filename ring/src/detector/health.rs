@@ -1,0 +1,103 @@
+//! Who says that it is not well. It steers who is asked first, and no more.
+
+use alloc::vec::Vec;
+
+use super::{Detector, MS};
+use crate::effect::{Effect, Now};
+use crate::gossip::{Health, Said};
+use crate::local::Local;
+use crate::view::Name;
+
+/// How long a machine's word that it is unwell counts. It says so again much sooner, for as long as it is.
+pub(super) const UNWELL_FOR: u64 = 10_000 * MS;
+/// How often it says so again.
+pub(super) const UNWELL_AGAIN: u64 = 2_000 * MS;
+
+impl Detector {
+    /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
+    pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
+        unwell.filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell?.0))).collect()
+    }
+
+    /// How this machine is, as it finds itself: told to all, at once if it has changed.
+    pub(crate) fn on_health(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        health: Health,
+        effects: &mut Vec<Effect>,
+    ) {
+        let changed = self.health.is_unwell() != health.is_unwell();
+        self.health = health;
+        if !self.is_on(local, now) {
+            local.is_unwell = health.is_unwell();
+            return;
+        }
+        let again = health.is_unwell() && self.said.plus(UNWELL_AGAIN) <= now.mono;
+        if changed || again {
+            self.said = now.mono;
+            let number = self.next_word(now);
+            self.rumours.add_health(local.me, number, Said::Health(health));
+            self.urgent |= changed;
+            self.note_unwell(local);
+            self.burst(local, now, effects);
+        }
+    }
+
+    /// A number for this machine's next word. It rises over restarts, as a clock does; and if the clock goes back, what it
+    /// said before runs out.
+    pub(super) fn next_word(&mut self, now: Now) -> u32 {
+        let seconds = u32::try_from(now.wall / (1_000 * MS)).unwrap_or(u32::MAX);
+        self.word = seconds.max(self.word.saturating_add(1));
+        self.word
+    }
+
+    /// A member's own word on how it is, maybe passed on by others.
+    pub(super) fn hear_health(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        member: u32,
+        number: u32,
+        health: Health,
+    ) {
+        let peer = &mut self.peers[member as usize];
+        let old = peer.unwell.is_some_and(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono);
+        if number <= peer.word && !old {
+            return;
+        }
+        (peer.word, peer.health) = (number, health);
+        let since = peer.unwell.map_or(now, |(since, _)| since);
+        let was = peer.unwell.is_some();
+        peer.unwell = health.is_unwell().then_some((since, now.mono));
+        self.rumours.add_health(peer.machine, number, Said::Health(health));
+        self.urgent |= was != health.is_unwell();
+        self.note_unwell(local);
+    }
+
+    /// Who is unwell, by his own word or by that of who waits for him: asked last from now on.
+    pub(super) fn note_unwell(&self, local: &mut Local) {
+        let me = local.present().me;
+        let is_unwell = |member: u32| {
+            let peer = &self.peers[member as usize];
+            peer.unwell.is_some() || self.is_late(member)
+        };
+        let unwell = (0..self.peers.len() as u32).filter(|m| Some(*m) != me && is_unwell(*m));
+        local.unwell.clear();
+        local.unwell.extend(unwell.map(|m| self.peers[m as usize].machine.name));
+        local.is_unwell = self.health.is_unwell() || me.is_some_and(|me| self.is_late(me));
+    }
+
+    /// A word that is not said again runs out.
+    pub(super) fn forget_old_words(&mut self, local: &mut Local, now: Now) {
+        let mut over = self.forget_old_witnesses(now);
+        for peer in &mut self.peers {
+            over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+        }
+        if over {
+            self.note_unwell(local);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Who is not believed alive, on whose word; who has been silent for so long that it may be dropped (V7).
+
+use alloc::vec::Vec;
+
+use super::Detector;
+use crate::effect::{Effect, Now};
+use crate::local::Local;
+use crate::message::{Ask, Message};
+use crate::view::Name;
+
+/// Machines named as not having been answered by a suspect.
+pub(super) const MAX_WITNESSES: usize = 8;
+/// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
+pub(super) const ENOUGH_WITNESSES: usize = 3;
+
+/// How a member that is not believed alive stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It answers no probes, directly or through others, and has not refuted that.
+    Suspect,
+    /// The same, for so long ([`Tuning::down_after`](crate::node::Tuning)) that it counts as down.
+    Down,
+}
+
+/// A member that is not believed alive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Suspect {
+    /// Which.
+    pub name: Name,
+    /// How bad it is.
+    pub state: Standing,
+    /// When the first probe left that it did not answer, by the clocks of the machine asked.
+    pub since: Now,
+    /// Whose probes it did not answer: the first few, in the order in which they were heard of.
+    pub by: Vec<Name>,
+}
+
+#[derive(Debug)]
+pub(super) struct Doubt {
+    pub(super) since: Now,
+    pub(super) by: Vec<Name>,
+    pub(super) down: bool,
+}
+
+impl Detector {
+    /// Members that are not believed alive.
+    pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        let suspect = self.peers.iter().filter_map(|peer| {
+            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            // Until it has gone on in a new view, it may know machines that have left.
+            present.index_of(peer.machine)?;
+            let state = if *down { Standing::Down } else { Standing::Suspect };
+            Some(Suspect { name: peer.machine.name, state, since: *since, by: by.clone() })
+        });
+        suspect.collect()
+    }
+
+    /// V7: members that have counted as down for longer than `patience`, and since when they are silent.
+    ///
+    /// On the word of three witnesses, or of all who are believed alive where they are fewer: one machine that is cut
+    /// off from another drops nobody. Empty for a moment after this machine stood still itself: what it knew
+    /// before may have been refuted while it did not listen.
+    pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
+        let Some(present) = local.newest() else { return Vec::new() };
+        if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
+            return Vec::new();
+        }
+        let alive = self.peers.iter().filter(|peer| peer.doubt.is_none()).count();
+        let enough = alive.min(ENOUGH_WITNESSES);
+        let dead = self.peers.iter().filter_map(|peer| {
+            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+            let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
+            is_dead.then_some((present.index_of(peer.machine)?, *since))
+        });
+        dead.collect()
+    }
+
+    /// This machine has no answer from a member, nor has anybody that it asked to try.
+    pub(super) fn judge(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        whom: u32,
+        since: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.doubt(local, whom, since, local.me.name);
+        // It may live after all: then it should know what is said of it.
+        self.tell(local, now, whom, effects, |gossip| Message::Alive { ask: Ask(0), reached: true, gossip });
+    }
+
+    pub(super) fn doubt(&mut self, local: &mut Local, member: u32, since: Now, by: Name) {
+        let machine = local.present().machine(member);
+        let peer = &mut self.peers[member as usize];
+        let own = by == local.me.name && peer.doubt.as_ref().is_some_and(|doubt| doubt.by.contains(&by));
+        let missed = peer.silent.filter(|_| !own).map(|silent| (local.me.name, silent));
+        for (by, since) in [Some((by, since)), missed].into_iter().flatten() {
+            match &mut peer.doubt {
+                None => {
+                    peer.doubt = Some(Doubt { since, by: Vec::from([by]), down: false });
+                    local.doubted.retain(|name| *name != machine.name);
+                    local.doubted.push(machine.name);
+                    (self.urgent, self.lost) = (true, true);
+                }
+                // What one says is said again, of a later probe: whoever heard the suspect after the first one that it
+                // missed did not count that.
+                Some(_) if own => {}
+                Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
+                Some(doubt) => {
+                    doubt.by.push(by);
+                    if since.mono < doubt.since.mono {
+                        doubt.since = since;
+                    }
+                    // Who says the same as enough others is not news: where many fall silent, it would crowd out what is.
+                    if doubt.by.len() > ENOUGH_WITNESSES {
+                        continue;
+                    }
+                }
+            }
+            self.rumours.add(machine, peer.refuted, Some((by, since.mono)));
+        }
+        let witnesses = peer.doubt.as_ref().map_or(0, |doubt| doubt.by.len());
+        if witnesses < ENOUGH_WITNESSES && peer.silent.is_none() {
+            // Not on one machine's word: it is the next to be probed.
+            self.order.retain(|m| *m != member);
+            self.order.push(member);
+        }
+    }
+
+    pub(super) fn clear(&mut self, local: &mut Local, member: u32) {
+        let machine = local.present().machine(member);
+        self.peers[member as usize].doubt = None;
+        self.rumours.clear(machine);
+        local.doubted.retain(|name| *name != machine.name);
+    }
+}

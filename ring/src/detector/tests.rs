@@ -1,0 +1,329 @@
+//! The detector of one machine, driven by hand.
+
+use alloc::sync::Arc;
+use alloc::vec;
+
+use super::*;
+use crate::effect::{Account, Decree, Limits};
+use crate::gossip::{News, Said};
+use crate::message::Ask;
+use crate::mutant::Rules;
+use crate::node::{Birth, PROBE_EVERY, Setup, Tuning};
+use crate::view::{ClusterId, Incarnation, Member, MemberState, View};
+
+const PATIENCE: u64 = 30_000 * MS;
+
+fn machine(i: u8) -> Machine {
+    Machine { name: Name::new(([10, 0, 0, i], 9595).into()), incarnation: Incarnation::new(u64::from(i)) }
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms * MS), wall: 1_700_000_000_000 * MS + ms * MS }
+}
+
+fn view(number: u32, of: &[u8]) -> Arc<View> {
+    let member = |i: &u8| Member { machine: machine(*i), weight: 4, next_weight: 4, state: MemberState::Up };
+    let epoch = Epoch { number, ..Epoch::FIRST };
+    Arc::new(View::new(ClusterId::new(1), epoch, 9, of.iter().map(member).collect(), vec![]).unwrap())
+}
+
+/// Machine 1's detector, and what it needs.
+fn of_machine_1(members: &[u8]) -> (Detector, Local) {
+    let setup = Setup {
+        me: machine(1),
+        weight: 4,
+        limits: Limits::default(),
+        views: vec![view(1, members)],
+        account: Account::default(),
+        decree: Decree::default(),
+        birth: Birth::None,
+        tuning: Tuning { probe_every: PROBE_EVERY, ..Tuning::default() },
+        seed: 7,
+        rules: Rules::default(),
+    };
+    (Detector::default(), Local::new(&setup, at(0)))
+}
+
+fn silent(of: u8, refuted: u32, by: u8, age: u32) -> Gossip {
+    let said = Said::Silent { by: machine(by).name, age };
+    Gossip::new([News { of: machine(of), refuted, said }])
+}
+
+fn told(detector: &mut Detector, local: &mut Local, now: Now, from: u8, gossip: Gossip) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let from = local.present().index_of(machine(from)).unwrap();
+    detector.heard(local, now, from);
+    let message = Message::Alive { ask: Ask(0), reached: true, gossip };
+    detector.on_message(local, now, from, message, &mut effects);
+    effects
+}
+
+/// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard.
+fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) {
+    for ms in (from..to).step_by(10) {
+        for i in alive {
+            let member = local.present().index_of(machine(*i)).unwrap();
+            detector.heard(local, at(ms), member);
+        }
+        detector.on_time(local, at(ms), &mut Vec::new());
+    }
+}
+
+fn dead(detector: &Detector, local: &Local, ms: u64) -> Vec<Name> {
+    let dead = detector.dead(local, at(ms), PATIENCE);
+    dead.into_iter().map(|(member, _)| local.present().machine(member).name).collect()
+}
+
+#[test]
+fn a_view_change_carries_over_what_is_known_of_who_stays() {
+    let (mut detector, mut local) = of_machine_1(&[1, 3, 5, 7, 9]);
+    pass(&mut detector, &mut local, 0, 1_000, &[3, 7, 9]);
+    told(&mut detector, &mut local, at(1_000), 3, silent(5, 0, 3, 500));
+    told(&mut detector, &mut local, at(1_000), 7, silent(5, 0, 7, 300));
+    let before = detector.suspects(&local);
+    assert!(before.iter().any(|s| s.name == machine(5).name), "{before:?}");
+
+    // Everybody's place changes, one leaves, two come.
+    local.adopt(view(2, &[1, 2, 4, 5, 7, 9]), Epoch::ZERO, &mut Vec::new());
+    assert_eq!(detector.suspects(&local), before, "before its first turn in it, too");
+    assert_eq!(dead(&detector, &local, 1_000), []);
+    pass(&mut detector, &mut local, 1_010, 1_200, &[2, 4, 7, 9]);
+    let after = detector.suspects(&local);
+    let [suspect] = &after[..] else { panic!("{after:?}") };
+    assert_eq!(suspect.name, machine(5).name);
+    assert!(suspect.since.mono <= Mono(500 * MS), "it is silent since before: {suspect:?}");
+    assert!(!suspect.by.contains(&machine(3).name), "who left is no witness: {suspect:?}");
+    assert!(!local.is_well(local.present().index_of(machine(5)).unwrap()));
+
+    // It speaks: cleared under its new place, as under its old one.
+    let five = local.present().index_of(machine(5)).unwrap();
+    detector.heard(&mut local, at(1_300), five);
+    assert_eq!(detector.suspects(&local), []);
+    assert!(local.is_well(five));
+}
+
+#[test]
+fn a_new_incarnation_of_a_suspect_is_no_suspect() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4]);
+    told(&mut detector, &mut local, at(1_000), 3, silent(2, 0, 3, 500));
+    assert_eq!(detector.suspects(&local).len(), 1);
+    let mut members = view(2, &[1, 2, 3, 4]).members().to_vec();
+    members[1].machine.incarnation = Incarnation::new(99);
+    let epoch = Epoch { number: 2, ..Epoch::FIRST };
+    let next = View::new(ClusterId::new(1), epoch, 9, members, vec![]).unwrap();
+    local.adopt(Arc::new(next), Epoch::ZERO, &mut Vec::new());
+    assert_eq!(detector.suspects(&local), []);
+    pass(&mut detector, &mut local, 1_000, 1_050, &[3, 4]);
+    assert_eq!(detector.suspects(&local), []);
+    assert!(local.is_well(1));
+}
+
+#[test]
+fn dead_is_who_is_down_for_longer_than_the_patience_by_three_witnesses() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+    let alive = [2, 3, 4];
+    pass(&mut detector, &mut local, 0, 40_000, &alive);
+    let [own] = &detector.suspects(&local)[..] else { panic!("{:?}", detector.suspects(&local)) };
+    assert_eq!((own.state, own.by.as_slice()), (Standing::Down, &[machine(1).name][..]));
+    assert_eq!(dead(&detector, &local, 40_000), [], "one witness of four that live");
+    told(&mut detector, &mut local, at(40_000), 2, silent(5, 0, 2, 39_000));
+    assert_eq!(dead(&detector, &local, 40_000), [], "two");
+    told(&mut detector, &mut local, at(40_000), 3, silent(5, 0, 3, 1_000));
+    assert_eq!(dead(&detector, &local, 40_000), [machine(5).name]);
+    let since = detector.dead(&local, at(40_000), PATIENCE)[0].1;
+    assert!(since.mono <= Mono(2_000 * MS), "since the first probe missed: {since:?}");
+    // The patience runs from when it fell silent.
+    assert_eq!(detector.dead(&local, at(40_000), 45_000 * MS), []);
+}
+
+#[test]
+fn where_fewer_live_all_of_them_are_witnesses() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+    pass(&mut detector, &mut local, 0, 40_000, &[2]);
+    assert_eq!(dead(&detector, &local, 40_000), [], "2 lives and has not said so");
+    told(&mut detector, &mut local, at(40_000), 2, silent(3, 0, 2, 38_000));
+    assert_eq!(dead(&detector, &local, 40_000), [machine(3).name]);
+    let (mut alone, mut local) = of_machine_1(&[1, 2]);
+    pass(&mut alone, &mut local, 0, 40_000, &[]);
+    assert_eq!(dead(&alone, &local, 40_000), [machine(2).name]);
+}
+
+#[test]
+fn who_stood_still_itself_calls_nobody_dead_until_it_has_listened() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2]);
+    pass(&mut detector, &mut local, 0, 3_000, &[]);
+    assert_eq!(detector.suspects(&local)[0].state, Standing::Down);
+    // A minute under SIGSTOP.
+    pass(&mut detector, &mut local, 63_000, 63_100, &[]);
+    assert_eq!(dead(&detector, &local, 63_100), []);
+    pass(&mut detector, &mut local, 63_100, 66_000, &[]);
+    assert_eq!(dead(&detector, &local, 66_000), [machine(2).name]);
+}
+
+#[test]
+fn a_suspect_that_lives_refutes_it_and_is_cleared_where_it_never_spoke_itself() {
+    // Machine 1 hears from 3 that 2 is silent; and 2 hears that this is said of it.
+    let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+    told(&mut one, &mut of_one, at(1_000), 3, silent(2, 0, 3, 200));
+    assert_eq!(one.suspects(&of_one).len(), 1);
+    let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+    of_two.me = machine(2);
+    of_two.present_mut().me = Some(1);
+    let effects = told(&mut two, &mut of_two, at(1_000), 3, silent(2, 0, 3, 200));
+    let refuted = effects.iter().find_map(|effect| match effect {
+        Effect::Send { envelope, .. } => match &envelope.message {
+            Message::Alive { gossip, .. } => Some(gossip.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let refuted = refuted.expect("it says at once that it lives");
+    let news = News { of: machine(2), refuted: 1, said: Said::Alive };
+    assert!(refuted.news().contains(&news), "{refuted:?}");
+    // By way of 4, which passes it on: 2 itself has said nothing to 1.
+    told(&mut one, &mut of_one, at(1_100), 4, refuted);
+    assert_eq!(one.suspects(&of_one), []);
+    // What was said before is untrue from now on; what is said after it counts anew.
+    told(&mut one, &mut of_one, at(1_200), 3, silent(2, 0, 3, 300));
+    assert_eq!(one.suspects(&of_one), []);
+    told(&mut one, &mut of_one, at(1_300), 3, silent(2, 1, 3, 10));
+    assert_eq!(one.suspects(&of_one).len(), 1);
+}
+
+#[test]
+fn who_is_not_in_the_view_knows_nobody() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
+    pass(&mut detector, &mut local, 0, 10_000, &[3]);
+    assert_eq!(detector.suspects(&local).len(), 1);
+    local.adopt(view(2, &[2, 3, 4]), Epoch::ZERO, &mut Vec::new());
+    detector.on_time(&mut local, at(10_000), &mut Vec::new());
+    local.adopt(view(3, &[1, 2, 3]), Epoch::ZERO, &mut Vec::new());
+    pass(&mut detector, &mut local, 10_000, 10_010, &[3]);
+    assert_eq!(detector.suspects(&local), [], "it has not listened in between");
+}
+
+#[test]
+fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
+    let told_by = |effects: &[Effect]| {
+        let gossip = effects.iter().find_map(|effect| match effect {
+            Effect::Send { envelope, .. } => match &envelope.message {
+                Message::Alive { gossip, .. } => Some(gossip.clone()),
+                _ => None,
+            },
+            _ => None,
+        });
+        gossip.expect("it is told at once")
+    };
+    let (mut two, mut of_two) = of_machine_1(&[1, 2, 3, 4]);
+    of_two.me = machine(2);
+    of_two.present_mut().me = Some(1);
+    let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
+    let (stalled, well) = (Health { stalled_ms: 1_500, load: 3 }, Health::default());
+    let mut effects = Vec::new();
+    two.on_health(&mut of_two, at(1_000), stalled, &mut effects);
+    // By way of 3, who passes it on at once.
+    let passed = told(&mut one, &mut of_one, at(1_010), 3, told_by(&effects));
+    assert!(told_by(&passed).news().iter().any(|news| news.said == Said::Health(stalled)), "{passed:?}");
+    assert_eq!(one.unwell(&of_one), [(machine(2).name, stalled, at(1_010))]);
+    assert!(!of_one.is_well(1));
+    assert_eq!((one.suspects(&of_one).len(), dead(&one, &of_one, 90_000).len()), (0, 0), "it lives");
+
+    // A view change does not make it well.
+    of_one.adopt(view(2, &[1, 2, 3, 4, 5]), Epoch::ZERO, &mut Vec::new());
+    pass(&mut one, &mut of_one, 1_020, 1_100, &[2, 3, 4, 5]);
+    assert!(!of_one.is_well(1));
+
+    let before = told_by(&effects);
+    effects.clear();
+    two.on_health(&mut of_two, at(2_000), well, &mut effects);
+    told(&mut one, &mut of_one, at(2_010), 3, told_by(&effects));
+    assert!(of_one.is_well(1) && one.unwell(&of_one).is_empty());
+    told(&mut one, &mut of_one, at(2_020), 4, before);
+    assert!(of_one.is_well(1), "an older word, late");
+}
+
+#[test]
+fn a_word_that_is_not_said_again_runs_out() {
+    let (mut one, mut local) = of_machine_1(&[1, 2]);
+    let said = Said::Health(Health { stalled_ms: 900, load: 0 });
+    let gossip = Gossip::new([News { of: machine(2), refuted: 7, said }]);
+    told(&mut one, &mut local, at(1_000), 2, gossip);
+    assert_eq!(one.unwell(&local).len(), 1);
+    pass(&mut one, &mut local, 1_000, 12_000, &[2]);
+    assert!(one.unwell(&local).is_empty() && local.is_well(1));
+}
+
+/// Machine `by` says that the answers of `of` take so long.
+fn late(of: u8, number: u32, by: u8, ms: u32) -> Gossip {
+    let said = Said::Late { by: machine(by).name, ms };
+    Gossip::new([News { of: machine(of), refuted: number, said }])
+}
+
+#[test]
+fn three_who_say_that_answers_do_not_come_are_believed_and_nobody_is_suspected() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for (by, well) in [(3, true), (4, true), (5, false)] {
+        told(&mut one, &mut local, at(1_000), by, late(2, 7, by, 900));
+        assert_eq!(local.is_well(1), well, "{by}");
+    }
+    let by = |i: u8| (machine(i).name, 900);
+    assert_eq!(one.late(&local), [(machine(2).name, vec![by(3), by(4), by(5)])]);
+    assert!(local.is_alive(1) && local.is_reachable(1), "it answers probes");
+    assert_eq!((one.suspects(&local).len(), dead(&one, &local, 90_000).len()), (0, 0));
+    // One of them takes it back; his older word, late, changes nothing.
+    told(&mut one, &mut local, at(1_100), 5, late(2, 8, 5, 0));
+    assert!(local.is_well(1));
+    told(&mut one, &mut local, at(1_200), 6, late(2, 7, 5, 900));
+    assert!(local.is_well(1));
+    told(&mut one, &mut local, at(1_300), 5, late(2, 9, 5, 900));
+    assert!(!local.is_well(1));
+    pass(&mut one, &mut local, 1_300, 12_000, &[2, 3, 4, 5, 6]);
+    assert!(local.is_well(1), "what is not said again runs out");
+}
+
+#[test]
+fn who_is_no_member_is_no_witness_and_one_witness_counts_once() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for number in 1..6 {
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 3, 900));
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 90 + number as u8, 900));
+        // What is said in one's own name is not what one said.
+        told(&mut one, &mut local, at(1_000), 3, late(2, number, 1, 900));
+    }
+    assert!(local.is_well(1));
+}
+
+#[test]
+fn who_gets_answers_in_time_does_not_believe_that_others_get_none() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    let key = crate::Key::new("k").unwrap();
+    let state = Arc::new(crate::State::default());
+    let answer = |local: &mut Local, ms: u64, number: u64| {
+        let accept = Message::Accept {
+            ask: Ask(number),
+            key: key.clone(),
+            stamp: crate::Stamp::default(),
+            state: state.clone(),
+        };
+        local.answers.asked(at(ms).mono, 1, &accept, 0);
+        let held = crate::message::Answer::Held { stamp: crate::Stamp::default() };
+        local.answers.answered(at(ms + 3).mono, 1, Ask(number), &held);
+    };
+    answer(&mut local, 900, 1);
+    pass(&mut one, &mut local, 1_000, 1_500, &[2, 3, 4, 5, 6]);
+    for by in [3, 4, 5] {
+        told(&mut one, &mut local, at(1_500), by, late(2, 7, by, 900));
+    }
+    assert!(local.is_well(1));
+}
+
+#[test]
+fn who_is_told_by_three_that_its_answers_do_not_come_is_unwell_itself() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    for (by, unwell) in [(2, false), (3, false), (4, true)] {
+        told(&mut one, &mut local, at(1_000), by, late(1, 7, by, 900));
+        assert_eq!(local.is_unwell, unwell, "{by}");
+    }
+    pass(&mut one, &mut local, 1_000, 12_000, &[2, 3, 4, 5, 6]);
+    assert!(!local.is_unwell);
+}

@@ -1,0 +1,365 @@
+//! What a valid peer may say that is not true: a machine takes no harm. It never panics, what it did not ask for changes
+//! nothing, and whoever is refused hears why, or that the views differ.
+#![allow(missing_docs, reason = "tests")]
+
+#[path = "any/mod.rs"]
+mod any_message;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use any_message::envelope;
+use ennead_ring::effect::Effect;
+use ennead_ring::message::{
+    Addr, Answer, Ask, Change, Condition, DecreeAnswer, Entry, Envelope, Held, Message, Op, Outcome, Page,
+    Purpose, Wish, Write,
+};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup, Tuning};
+use ennead_ring::{
+    Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Input, Key, Limits, Loaded, Machine, Member,
+    MemberState, Mono, Node, Now, RequestId, SlotSet, Stamp, State, View,
+};
+use proptest::prelude::*;
+
+const SEC: u64 = 1_000_000_000;
+const CLUSTER: ClusterId = ClusterId::new(7);
+
+fn machine(n: u8) -> Machine {
+    Machine { name: format!("10.0.0.{n}").parse().expect("a name"), incarnation: Incarnation::new(n.into()) }
+}
+
+fn epoch(number: u32) -> Epoch {
+    Epoch { number, ..Epoch::FIRST }
+}
+
+fn view(number: u32, members: impl Iterator<Item = u8>) -> Arc<View> {
+    let up = |n| Member { machine: machine(n), weight: 4, next_weight: 4, state: MemberState::Up };
+    Arc::new(View::new(CLUSTER, epoch(number), 9, members.map(up).collect(), Vec::new()).expect("a view"))
+}
+
+fn key() -> Key {
+    Key::new("mail-23412").expect("a key")
+}
+
+/// Machine 1 of ten, which has just adopted the view in which 10 has come for 9, and has nothing on its disk.
+struct Victim {
+    node: Node,
+    now: u64,
+    /// What it asked whom, under which number.
+    asked: Vec<(Addr, Ask, &'static str)>,
+}
+
+impl Victim {
+    fn new() -> Self {
+        let views = vec![view(1, 1..10), view(2, (1..9).chain([10]))];
+        let setup = Setup {
+            me: machine(1),
+            weight: 4,
+            limits: Limits::default(),
+            views,
+            account: Account { settled: epoch(1), synced: vec![epoch(1)], left: false },
+            decree: Decree::default(),
+            birth: Birth::None,
+            tuning: Tuning { probe_every: SEC / 4, ..Tuning::default() },
+            seed: 5,
+            rules: Rules::default(),
+        };
+        let now = 1_000 * SEC;
+        let mut victim =
+            Self { node: Node::new(setup, Now { mono: Mono(now), wall: now }), now, asked: Vec::new() };
+        victim.feed(Input::Wake);
+        victim
+    }
+
+    /// Feeds one input, and whatever it says to itself or asks its disk; what it says to others.
+    fn feed(&mut self, input: Input) -> Vec<(Addr, Message)> {
+        let mut said = Vec::new();
+        let mut inputs = VecDeque::from([input]);
+        let mut steps = 0;
+        while let Some(input) = inputs.pop_front() {
+            steps += 1;
+            assert!(steps < 2_000, "one message keeps it busy for ever");
+            let mut effects = Vec::new();
+            self.node.handle(Now { mono: Mono(self.now), wall: self.now }, input, &mut effects);
+            self.node.check();
+            assert!(effects.len() < 5_000, "{} effects of one input", effects.len());
+            for effect in effects {
+                match effect {
+                    Effect::Send { to, envelope, .. } if to == Addr::Machine(machine(1)) => {
+                        inputs.push_back(Input::Message { from: to, envelope });
+                    }
+                    Effect::Send { to, envelope, .. } => {
+                        self.note(to, &envelope.message);
+                        said.push((to, envelope.message));
+                    }
+                    Effect::Load { key } => inputs.push_back(Input::Loaded { key, found: Loaded::Nothing }),
+                    Effect::Scan { scan, .. } => {
+                        inputs.push_back(Input::Scanned { scan, found: Vec::new(), end: true, total: 0 });
+                    }
+                    Effect::Persist { .. } => {}
+                }
+            }
+        }
+        said
+    }
+
+    fn note(&mut self, to: Addr, message: &Message) {
+        let ask = match message {
+            Message::Prepare { ask, .. }
+            | Message::Accept { ask, .. }
+            | Message::Read { ask, .. }
+            | Message::Request { ask, .. }
+            | Message::DecreePrepare { ask, .. }
+            | Message::DecreeAccept { ask, .. }
+            | Message::Tell { ask, .. }
+            | Message::Fetch { ask, .. }
+            | Message::Probe { ask, .. }
+            | Message::ProbeFor { ask, .. } => *ask,
+            _ => return,
+        };
+        self.asked.push((to, ask, message.kind()));
+    }
+
+    fn hear(&mut self, from: u8, at: Epoch, message: Message) -> Vec<(Addr, Message)> {
+        let envelope = Box::new(Envelope { cluster: Some(CLUSTER), epoch: at, message });
+        self.feed(Input::Message { from: Addr::Machine(machine(from)), envelope })
+    }
+
+    fn wait(&mut self, nanos: u64) -> Vec<(Addr, Message)> {
+        self.now += nanos;
+        self.feed(Input::Wake)
+    }
+
+    /// The number of its last question of this kind to that machine.
+    fn asked(&self, whom: u8, kind: &str) -> Ask {
+        let whom = Addr::Machine(machine(whom));
+        let found = self.asked.iter().rev().find(|(to, _, k)| *to == whom && *k == kind);
+        found.unwrap_or_else(|| panic!("{whom} was asked no {kind}")).1
+    }
+}
+
+/// Makes it of a key or a view that the victim might know, so that the lie is listened to.
+fn bring_near(message: &mut Message, n: u8) {
+    let near = || view(u32::from(n) % 4, (1..10).chain([10 + n % 3]).filter(|m| *m != n % 16));
+    match message {
+        Message::Prepare { key: of, .. }
+        | Message::Accept { key: of, .. }
+        | Message::Read { key: of, .. }
+        | Message::Request { key: of, .. }
+        | Message::Collect { key: of, .. } => *of = key(),
+        Message::DecreeAccept { view, .. } | Message::Birth { view } => *view = near(),
+        Message::DecreeAnswer {
+            answer: DecreeAnswer::Promised { accepted: Some((_, view)), .. }, ..
+        } => {
+            *view = near();
+        }
+        Message::ViewsTold { views, settled } => {
+            views.iter_mut().for_each(|view| *view = near());
+            *settled = epoch(u32::from(n) % 5);
+        }
+        Message::Settled { epoch: at } => *at = epoch(u32::from(n) % 4),
+        Message::Told { page, .. } => {
+            page.entries.sort_by(|a, b| a.key.cmp(&b.key));
+            page.entries.dedup_by(|a, b| a.key == b.key);
+            page.upto = page.upto.take().filter(|_| n < 100);
+            page.account.synced = vec![epoch(1), epoch(u32::from(n) % 4)];
+            page.account.settled = epoch(u32::from(n) % 3);
+        }
+        Message::ProbeFor { whom: about, .. }
+        | Message::Wish {
+            wish:
+                Wish::Join { machine: about, .. }
+                | Wish::Leave { machine: about }
+                | Wish::Remove { machine: about }
+                | Wish::Force { machine: about },
+            ..
+        } => *about = machine(n % 12),
+        Message::Force { machines, .. } => *machines = vec![machine(n % 12)],
+        Message::Tell { request, .. } => {
+            request.without = vec![machine(n % 12)];
+            request.since = Some(epoch(u32::from(n) % 4));
+        }
+        _ => {}
+    }
+}
+
+/// Puts a number there that the victim asked under, so that the lie is listened to.
+fn aim(message: &mut Message, number: Ask) {
+    match message {
+        Message::Answer { ask, .. }
+        | Message::Outcome { ask, .. }
+        | Message::DecreeAnswer { ask, .. }
+        | Message::Wished { ask, .. }
+        | Message::Told { ask, .. }
+        | Message::Fetched { ask, .. }
+        | Message::Alive { ask, .. } => *ask = number,
+        _ => {}
+    }
+}
+
+fn page(entries: &[&str], upto: Option<&str>) -> Page {
+    let key = |text: &str| Key::new(text).expect("a key");
+    let stamp = Stamp { ballot: Ballot { time: Hlc::from_nanos(SEC), by: Incarnation::new(2) }, n: 1 };
+    let state = Some(Arc::new(State::default()));
+    let entry = |text: &&str| Entry {
+        key: key(text),
+        held: Held::Record { stamp, votes: SlotSet::all(9), tombstone: false, state: state.clone() },
+    };
+    Page {
+        account: Account { settled: epoch(1), synced: vec![epoch(1)], left: false },
+        promised: Ballot::ZERO,
+        bound: Default::default(),
+        agreed: 0,
+        entries: entries.iter().map(entry).collect(),
+        upto: upto.map(key),
+        looked: 1,
+        total: u64::MAX,
+    }
+}
+
+fn put(ask: u64) -> Message {
+    let id = RequestId { time: Hlc::from_nanos(1_000 * SEC), random: ask };
+    let change = Change::Put { value: (*b"v").into(), ttl: None };
+    let op = Op::Write(Write { id, again: false, condition: Condition::Any, change });
+    Message::Request { ask: Ask(ask), key: key(), op, within: 1_000, handed: true }
+}
+
+/// `LIES=100000` tries so many conversations.
+fn cases() -> u32 {
+    std::env::var("LIES").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
+
+    /// Members, former members, strangers and clients say whatever there is to say, at any epoch, some of it in answer to
+    /// what was really asked.
+    #[test]
+    fn whatever_is_said_the_machine_goes_on(
+        lies in proptest::collection::vec(
+            (envelope(), 0u8..12, 0..4u32, any::<prop::sample::Index>(), any::<Option<u8>>(), 0..SEC), 1..40,
+        ),
+    ) {
+        let mut victim = Victim::new();
+        victim.feed(Input::Message {
+            from: Addr::Client(1),
+            envelope: Box::new(Envelope { cluster: Some(CLUSTER), epoch: epoch(2), message: put(1) }),
+        });
+        let mut before = epoch(2);
+        for (mut envelope, from, at, which, near, wait) in lies {
+            envelope.cluster = Some(CLUSTER);
+            envelope.epoch = epoch(at);
+            let mut from = if from == 0 { Addr::Client(9) } else { Addr::Machine(machine(from)) };
+            if let Some(near) = near {
+                envelope.epoch = victim.node.view().map_or(Epoch::ZERO, |view| view.epoch());
+                bring_near(&mut envelope.message, near);
+            }
+            if near.is_some_and(|n| n % 2 == 0) && !victim.asked.is_empty() {
+                let (whom, ask, _) = victim.asked[which.index(victim.asked.len())];
+                from = whom;
+                aim(&mut envelope.message, ask);
+            }
+            if from == Addr::Machine(machine(1)) {
+                continue;
+            }
+            victim.feed(Input::Message { from, envelope: Box::new(envelope) });
+            victim.wait(wait);
+            let epoch = victim.node.view().map_or(Epoch::ZERO, |view| view.epoch());
+            prop_assert!(epoch >= before, "it went back from view {before} to {epoch}");
+            before = epoch;
+        }
+    }
+}
+
+#[test]
+fn an_answer_with_votes_for_slots_that_are_not_its_machines_counts_for_its_own_alone() {
+    let mut victim = Victim::new();
+    victim.hear(2, epoch(2), put(1));
+    let all = SlotSet::all(9);
+    let owner = (2..=10).find(|n| victim.asked.iter().any(|(to, ..)| *to == Addr::Machine(machine(*n))));
+    let prepared = |v: &Victim, n: u8| {
+        v.asked.iter().any(|(to, _, kind)| *to == Addr::Machine(machine(n)) && *kind == "prepare")
+    };
+    let owners: Vec<u8> = (2..=10).filter(|n| prepared(&victim, *n)).collect();
+    assert!(owner.is_some() && owners.len() > 4);
+    // Whatever ballot it took: the one in its Prepare.
+    let ballot = |said: &[(Addr, Message)]| said.iter().find_map(|(_, m)| m.ballot());
+    let said = victim.wait(SEC / 10);
+    let ballot = ballot(&said).expect("it asks again");
+    for liar in &owners[..3] {
+        let ask = victim.asked(*liar, "prepare");
+        let answer = Answer::Promised { ballot, record: None, bound: Default::default() };
+        let said = victim.hear(*liar, epoch(2), Message::Answer { ask, votes: all, answer });
+        assert!(said.iter().all(|(_, m)| m.kind() != "accept"), "three machines are no five slots");
+    }
+}
+
+#[test]
+fn a_page_out_of_order_or_beyond_its_end_or_for_anothers_question_is_no_page() {
+    let mut victim = Victim::new();
+    let ask = victim.asked(2, "tell");
+    let moved = |v: &Victim| v.node.moves().iter().map(|m| (m.looked, m.keys, m.bytes)).collect::<Vec<_>>();
+    let before = moved(&victim);
+    for page in [page(&["b", "a"], None), page(&["a", "a"], None), page(&["a", "c"], Some("b"))] {
+        victim.hear(2, epoch(2), Message::Told { ask, page: Box::new(page) });
+        assert_eq!(moved(&victim), before);
+    }
+    let good = page(&["a", "b"], None);
+    victim.hear(3, epoch(2), Message::Told { ask, page: Box::new(good.clone()) });
+    assert_eq!(moved(&victim), before, "what 2 was asked, 3 cannot answer");
+    victim.hear(2, epoch(1), Message::Told { ask, page: Box::new(good.clone()) });
+    assert_eq!(moved(&victim), before, "nor can 2, in the view before");
+    victim.hear(2, epoch(2), Message::Told { ask, page: Box::new(good) });
+    assert_ne!(moved(&victim), before);
+    // It claimed 2^64 keys, and its neighbours do too: what people are shown is a number all the same.
+    // (9 is no member any more, and 10 had nothing before: nothing is copied from them.)
+    for n in 3..=8 {
+        let ask = victim.asked(n, "tell");
+        victim.hear(n, epoch(2), Message::Told { ask, page: Box::new(page(&[], None)) });
+    }
+    assert!(victim.node.moves().iter().all(|m| m.total < u64::MAX));
+    let purposes: Vec<Purpose> = victim.node.moves().iter().map(|m| m.purpose).collect();
+    assert!(!purposes.contains(&Purpose::Check));
+}
+
+#[test]
+fn who_speaks_at_a_later_epoch_is_asked_for_the_views_and_told_nothing() {
+    let mut victim = Victim::new();
+    let said = victim.hear(2, epoch(9), Message::Read { ask: Ask(1), key: key(), inline: 0 });
+    assert!(said.iter().all(|(_, m)| m.kind() != "answer"), "{said:?}");
+    assert!(said.iter().any(|(_, m)| *m == Message::ViewsAsk { after: epoch(2) }));
+}
+
+#[test]
+fn views_that_do_not_follow_are_not_adopted() {
+    let mut victim = Victim::new();
+    let elsewhere = View::new(ClusterId::new(8), epoch(3), 9, view(3, 1..9).members().to_vec(), Vec::new());
+    let other_slots = View::new(CLUSTER, epoch(3), 5, view(3, 1..9).members().to_vec(), Vec::new());
+    // A fork that nobody forced is no view at all.
+    let members = view(3, 1..9).members().to_vec();
+    assert!(View::new(CLUSTER, Epoch { fork: 4, ..epoch(3) }, 9, members, vec![]).is_err());
+    let lies = [view(4, 1..9), Arc::new(elsewhere.unwrap()), Arc::new(other_slots.unwrap())];
+    for lie in lies {
+        for settled in [epoch(1), epoch(2)] {
+            victim.hear(2, epoch(3), Message::ViewsTold { views: vec![lie.clone()], settled });
+            assert_eq!(victim.node.view().map(|v| v.epoch()), Some(epoch(2)), "{lie:?}");
+        }
+    }
+    // The chain is broken in its middle: it goes as far as it holds.
+    let broken = vec![view(3, 1..9), view(5, 1..9)];
+    victim.hear(2, epoch(5), Message::ViewsTold { views: broken, settled: epoch(1) });
+    assert_eq!(victim.node.view().map(|v| v.epoch()), Some(epoch(3)));
+}
+
+#[test]
+fn the_last_reading_of_the_clock_is_obeyed_and_who_asks_next_is_told_why_not() {
+    let mut victim = Victim::new();
+    let ballot = Ballot { time: Hlc::MAX, by: Incarnation::new(2) };
+    victim.hear(2, epoch(2), Message::Prepare { ask: Ask(1), key: key(), ballot });
+    let said = victim.hear(2, epoch(2), put(1));
+    let refused = said.iter().any(|(_, m)| {
+        matches!(m, Message::Outcome { outcome: Outcome::Refused(why), .. } if why.contains("clock is at its end"))
+    });
+    assert!(refused, "{said:?}");
+}

@@ -1,0 +1,58 @@
+//! What `kvctl sim` runs: scenarios, their errors, their figures, their picture.
+
+use ennead_sim::{Faults, Kind, Scenario, Set, Summary, run, timeline};
+
+fn short() -> Scenario {
+    Scenario { peers: 12, hours: 0.05, keys: 50, churn: 600.0, ..Scenario::default() }
+}
+
+#[test]
+fn one_seed_has_one_digest() {
+    let digest = |seed| {
+        let scenario = Scenario { seed, ..short() };
+        let report = run(seed, |rng| scenario.profile(rng), false);
+        report.map(|report| (report.digest, report.steps)).map_err(|failure| failure.what)
+    };
+    let first = digest(5);
+    assert_eq!(first, digest(5));
+    assert!(first.is_ok_and(|(_, steps)| steps > 1_000));
+    assert_ne!(digest(5), digest(6));
+}
+
+#[test]
+fn a_quarter_of_an_hour_of_churn_loses_nothing_and_is_measured() {
+    let scenario = Scenario { hours: 0.25, churn: 240.0, ..short() };
+    let result = run(scenario.seed, |rng| scenario.profile(rng), false);
+    let summary = Summary::of(&scenario, &result, 1.0, 1.0);
+    assert_eq!(summary.failure, None);
+    assert!(summary.linearizable && summary.lost_acked == 0);
+    assert_eq!(summary.ops, summary.ok + summary.failed);
+    assert!(summary.joins > 0 && summary.views > 5 && summary.bytes_minimum > 0, "{summary:?}");
+    let picture = timeline::svg("a < b", &result.expect("it holds").metrics);
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    assert!(picture.contains("a &lt; b") && picture.matches("<path ").count() == 8);
+}
+
+#[test]
+fn a_scenario_says_what_it_says_and_leaves_the_rest_as_it_is() {
+    let text = "peers = 30\nhours = 2\nfaults = [\"crash\", \"slow-disk\"]\n[network]\nzones = 3\n";
+    let scenario = Scenario::parse(text).expect("a scenario");
+    assert_eq!((scenario.peers, scenario.hours, scenario.network.zones), (30, 2.0, 3));
+    assert_eq!(scenario.faults, Faults::These(vec![Kind::Crash, Kind::SlowDisk]));
+    assert_eq!(scenario.keys, Scenario::default().keys);
+    let none = Scenario::parse("faults = \"none\"").expect("a scenario");
+    assert_eq!(none.faults, Faults::Set(Set::None));
+}
+
+#[test]
+fn an_error_in_a_scenario_names_its_line_and_its_field() {
+    let error = Scenario::parse("peers = 9\nhuors = 24\n").expect_err("no such field");
+    assert!(error.contains("line 2") && error.contains("huors") && error.contains("hours"), "{error}");
+    let error = Scenario::parse("[workload]\nreads = \"half\"\n").expect_err("no number");
+    assert!(error.contains("line 2") && error.contains("reads"), "{error}");
+    let error = Scenario::parse("[workload]\nreads = 90\ndeletes = 20\n").expect_err("too many");
+    assert!(error.contains("workload.reads") && error.contains("110"), "{error}");
+    assert!(Scenario::parse("slots = 4").expect_err("even").contains("slots is 4"));
+    let error = "crash,flood".parse::<Faults>().expect_err("no such fault");
+    assert!(error.contains("\"flood\"") && error.contains("slow-disk"), "{error}");
+}
