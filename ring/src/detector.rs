@@ -135,12 +135,15 @@ impl Detector {
     fn go_on(&mut self, local: &mut Local, now: Now) {
         let present = local.present();
         self.epoch = present.view.epoch();
-        let mut known = mem::take(&mut self.peers);
+        let known = mem::take(&mut self.peers);
         let before: Vec<Machine> = known.iter().map(|peer| peer.machine).collect();
         let place = |old: u32| present.index_of(*before.get(old as usize)?);
+        // Both are in the order of the names: one walk along the two.
+        let mut known = known.into_iter().peekable();
         for member in present.view.members() {
-            let old = known.iter().position(|peer| peer.machine == member.machine);
-            let mut peer = old.map_or_else(|| Peer::new(member.machine), |at| known.swap_remove(at));
+            while known.next_if(|peer| peer.machine.name < member.machine.name).is_some() {}
+            let old = known.next_if(|peer| peer.machine == member.machine);
+            let mut peer = old.unwrap_or_else(|| Peer::new(member.machine));
             if let Some(doubt) = &mut peer.doubt {
                 // Only members are witnesses. With none left it is looked into anew.
                 doubt.by.retain(|by| present.view.index_of(*by).is_some());
@@ -152,7 +155,10 @@ impl Detector {
         self.probes.retain_mut(|probe| probe.move_to(place));
         self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
         // Those who are new have their turn first: nobody has heard of them.
-        let new = |peer: &&Peer| peer.machine != local.me && !before.contains(&peer.machine);
+        let known = |machine: Machine| {
+            before.binary_search_by_key(&machine.name, |m| m.name).is_ok_and(|i| before[i] == machine)
+        };
+        let new = |peer: &&Peer| peer.machine != local.me && !known(peer.machine);
         self.order.extend(self.peers.iter().filter(new).filter_map(|peer| present.index_of(peer.machine)));
         self.rumours.keep(|machine| present.index_of(machine).is_some());
         local.doubted.clear();
@@ -272,7 +278,8 @@ impl Detector {
             // Not all in step, however they were started.
             let every = local.tuning.probe_every;
             self.next = Some(now.mono.plus(every - every / 16 + local.up_to(every / 8)));
-            if late < LATE {
+            // Most of the time nobody is doubted: then no walk along all members.
+            if late < LATE && !local.doubted.is_empty() {
                 for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
                     doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
                 }
