@@ -37,6 +37,9 @@ use crate::message::Message;
 use crate::view::{Epoch, Machine, Name};
 
 const MS: u64 = 1_000_000;
+/// All members are looked through so seldom that it takes each the same however many there are: every probe of nine,
+/// every four seconds among a thousand.
+const WALK_FOR_EACH: u64 = 4 * MS;
 /// A wake-up this late says that this machine stood still, or is too busy to judge others.
 const LATE: u64 = 25 * MS;
 /// Waits are stretched by up to one more than this.
@@ -59,6 +62,8 @@ pub(crate) struct Detector {
     /// How little it may trust its own clockwork: 0 is well.
     slowness: u64,
     burst_after: Mono,
+    /// When all members are looked through again.
+    walk_at: Mono,
     /// When it last came back from standing still: what it knew before is old.
     awake: Mono,
     /// How this machine is, and when it last said that it is not well.
@@ -284,9 +289,12 @@ impl Detector {
                     doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
                 }
             }
-            self.forget_old_words(local, now);
-            if late < LATE {
-                self.judge_answers(local, now);
+            if self.walk_at <= now.mono {
+                self.walk_at = now.mono.plus(self.peers.len() as u64 * WALK_FOR_EACH);
+                self.forget_old_words(local, now);
+                if late < LATE {
+                    self.judge_answers(local, now);
+                }
             }
             if let Some(whom) = self.choose(local, now) {
                 self.probe(local, now, whom, None, effects);
