@@ -4,12 +4,14 @@
 //! and its help. A flag is stronger than the environment, that than the file, that than the default.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgMatches};
+use ennead::http::{self, Access};
 use ennead::{Name, NodeConfig, units};
 use ennead_ring::node::Birth;
 use ennead_ring::quorum::MAX_SLOTS;
@@ -34,7 +36,7 @@ struct Setting {
 
 /// The settings, in the order in which they are printed.
 #[rustfmt::skip]
-const SETTINGS: [Setting; 18] = [
+const SETTINGS: [Setting; 20] = [
     Setting { name: "listen", value: "IP[:PORT]", default: None,
         help: "Address to listen on, UDP; port 9595 if none is given" },
     Setting { name: "advertise", value: "IP[:PORT]", default: None,
@@ -63,6 +65,10 @@ const SETTINGS: [Setting; 18] = [
         help: "Most that this machine takes in a second ahead of a move, or to compare copies" },
     Setting { name: "check-every", value: "TIME", default: Some("10m"),
         help: "Pause between two comparisons of all copies; 0s: only when asked for (kvctl check)" },
+    Setting { name: "http", value: "IP:PORT|off", default: None,
+        help: "Health, metrics and the status page, TCP, read-only and without a certificate; default: the address listened on, port one higher" },
+    Setting { name: "http-kv", value: "off|local|anyone", default: Some("off"),
+        help: "Who may read and write the data over HTTP, without a certificate: nobody, callers on this computer, whoever reaches it" },
     Setting { name: "log-format", value: "text|json", default: Some("text"),
         help: "How a line of the log looks" },
     Setting { name: "log-level", value: "LEVEL", default: Some("info"),
@@ -152,6 +158,8 @@ pub(crate) enum ConfigError {
     InitAndJoin { one: String, other: String },
     #[error("{place} says something only to a machine that founds a cluster: add --init, or leave it out")]
     NeedsInit { place: String },
+    #[error("{place} opens the data over HTTP, and HTTP is off: leave it out, or give --http an address")]
+    NoHttp { place: String },
 }
 
 /// One setting's value, as it was written, and its origin.
@@ -258,6 +266,12 @@ impl Settings {
             "json" => Ok(LogFormat::Json),
             _ => Err("write text or json".to_string()),
         };
+        let access = |text: &str| match text {
+            "off" => Ok(Access::Off),
+            "local" => Ok(Access::Local),
+            "anyone" => Ok(Access::Anyone),
+            _ => Err("write off, local or anyone".to_string()),
+        };
         let level = |text: &str| match EnvFilter::builder().parse(text) {
             Ok(_) => Ok(text.to_string()),
             Err(e) => Err(format!("write error, warn, info, debug or trace ({e})")),
@@ -277,6 +291,8 @@ impl Settings {
             patience: self.read("patience", patience)?,
             move_rate: self.read("move-rate", rate)?,
             check_every: self.read("check-every", time)?,
+            http: self.read("http", http_address)?,
+            http_kv: self.read("http-kv", access)?.unwrap_or_default(),
             log_format: self.read("log-format", format)?,
             log_level: self.read("log-level", level)?,
             log_file: self.read("log-file", path)?,
@@ -314,6 +330,15 @@ impl Settings {
             (false, Some(seeds)) => Birth::Join(seeds),
             (false, None) => Birth::None,
         };
+        let http = match values.http {
+            Some(address) => address,
+            // 9596 beside 9595; several peers of one address keep apart.
+            None => listen.address().port().checked_add(1).map(|port| SocketAddr::new(listen.ip(), port)),
+        };
+        let http = http.map(|listen| http::Config { listen, kv: values.http_kv });
+        if values.http_kv != Access::Off && http.is_none() {
+            return Err(ConfigError::NoHttp { place: place("http-kv") });
+        }
         Ok(Serve {
             node: NodeConfig {
                 listen: listen.address(),
@@ -327,6 +352,7 @@ impl Settings {
                 patience: self.needed("patience", values.patience)?,
                 move_rate: self.needed("move-rate", values.move_rate)?,
                 check_every: self.needed("check-every", values.check_every)?,
+                http,
             },
             log: Log {
                 format: values.log_format.unwrap_or(LogFormat::Text),
@@ -381,6 +407,9 @@ pub(crate) struct Values {
     patience: Option<Duration>,
     move_rate: Option<u64>,
     check_every: Option<Duration>,
+    /// `Some(None)`: off.
+    http: Option<Option<SocketAddr>>,
+    http_kv: Access,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
     log_file: Option<PathBuf>,
@@ -412,6 +441,17 @@ pub(crate) enum LogFormat {
 fn name(text: &str) -> Result<Name, String> {
     Name::from_str(text.trim())
         .map_err(|_| "write IP or IP:PORT, such as 10.0.0.1 or [fd00::1]:9605".to_string())
+}
+
+/// Reads where HTTP listens; `None`: nowhere.
+fn http_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    match text.trim() {
+        "off" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| "write IP:PORT, such as 127.0.0.1:9596 or [::]:9596, or off".to_string()),
+    }
 }
 
 /// Reads a time.

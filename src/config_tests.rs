@@ -141,3 +141,24 @@ fn what_is_missing_says_every_way_to_give_it() {
     let said = message(serve(&["--listen", "127.0.0.1"]));
     assert!(said.contains("--data") && said.contains("ENNEAD_DATA"), "{said}");
 }
+
+#[test]
+fn http_is_beside_the_address_listened_on_and_opens_no_data_unless_told() {
+    let http = |more: &[&'static str]| serve(&with(more)).map(|serve| serve.node.http);
+    let at = |text: &str| text.parse().expect("an address");
+    let config = |listen: &str, kv| Some(http::Config { listen: at(listen), kv });
+    assert_eq!(http(&[]).expect("settings"), config("127.0.0.1:9596", Access::Off));
+    assert_eq!(http(&["--http", "off"]).expect("settings"), None);
+    let flags = ["--listen", "[fd00::1]:9605", "--data", "d", "--certs", "c"];
+    assert_eq!(serve(&flags).expect("settings").node.http, config("[fd00::1]:9606", Access::Off));
+    let open = http(&["--http", "127.0.0.1:80", "--http-kv", "local"]).expect("settings");
+    assert_eq!(open, config("127.0.0.1:80", Access::Local));
+    for (flags, said) in [
+        (&["--http", "9596"][..], "write IP:PORT"),
+        (&["--http-kv", "yes"], "write off, local or anyone"),
+        (&["--http", "off", "--http-kv", "local"], "HTTP is off"),
+    ] {
+        let error = message(serve(&with(flags)));
+        assert!(error.contains(said), "{error}");
+    }
+}

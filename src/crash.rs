@@ -481,6 +481,7 @@ fn part_of(thread: &str) -> &str {
     match thread {
         "ennead-core" => "core loop",
         "storage-writer" => "storage writer",
+        "http" => "HTTP server",
         other => other,
     }
 }

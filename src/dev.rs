@@ -76,6 +76,9 @@ fn greet(cluster: &Cluster, dir: &Path, took: Duration) {
     };
     println!("{range} (in {})", show_duration(took));
     println!("data, certificates and logs are in {}; started again, it goes on from there", dir.display());
+    if let Some(first) = names.first().map(|name| name.address()) {
+        println!("status page: http://{}:{}/", first.ip(), first.port().saturating_add(1));
+    }
     println!();
     match kvctl() {
         Some(kvctl) => {

@@ -1,5 +1,6 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
+pub mod arcs;
 pub mod certs;
 pub mod client;
 pub mod clock;
@@ -14,7 +15,9 @@ mod farewell;
 #[doc(hidden)]
 pub mod faults;
 mod health;
+pub mod http;
 mod knock;
+pub mod moving;
 pub mod node;
 pub mod plan;
 mod program;
@@ -22,8 +25,10 @@ mod progress;
 mod recovery;
 mod run_file;
 mod runtime;
+mod snapshot;
 pub mod status;
 pub mod storage;
+pub mod summary;
 mod supervisor;
 pub mod transport;
 pub mod units;

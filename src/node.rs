@@ -20,12 +20,14 @@ use crate::diary::Diary;
 use crate::errands::{self, Errands};
 use crate::evidence::Evidence;
 use crate::farewell;
+use crate::http;
 use crate::program;
 use crate::recovery::{self, open_storage};
 use crate::run_file::RunFile;
 #[doc(hidden)]
 pub use crate::runtime::Part;
 use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved, Why};
+use crate::snapshot::Publish;
 use crate::storage::{Restored, Storage, StorageError, StorageEvent};
 use crate::supervisor::{Restarts, last_words};
 use crate::transport::{Config, To, Transport, TransportError};
@@ -62,6 +64,8 @@ pub struct NodeConfig {
     pub move_rate: u64,
     /// Pause between two comparisons of all copies. Default 10 minutes; zero: only when asked for.
     pub check_every: Duration,
+    /// Where health, metrics and the status page are told over HTTP. Default: nowhere.
+    pub http: Option<http::Config>,
 }
 
 /// Why a machine did not start. Nothing was changed on disk, unless it says so.
@@ -120,6 +124,16 @@ pub enum StartError {
     /// The network.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The address of HTTP.
+    #[error(
+        "cannot listen on TCP {address} for HTTP: {source}; free it, name another with --http IP:PORT, or say --http off"
+    )]
+    Http {
+        /// Which.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A thread or a runtime.
     #[error("the system refuses a thread or an event queue: {0}")]
     System(#[from] std::io::Error),
@@ -169,6 +183,7 @@ pub struct Builder {
     virtual_peers: Option<u32>,
     max_value: Option<usize>,
     patience: Option<Duration>,
+    http: Option<http::Config>,
 }
 
 impl Builder {
@@ -227,6 +242,12 @@ impl Builder {
         self
     }
 
+    /// Tells health, metrics and the status page over HTTP; see [`http::Config`] for what is open there.
+    pub fn http(mut self, config: http::Config) -> Self {
+        self.http = Some(config);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -247,6 +268,7 @@ impl Builder {
             patience: self.patience.unwrap_or(Duration::from_nanos(Tuning::default().patience)),
             move_rate: Tuning::default().move_rate,
             check_every: Duration::from_nanos(Tuning::default().check_every),
+            http: self.http,
         };
         Node::start(config).await
     }
@@ -392,14 +414,26 @@ async fn live(
 ) -> Option<StopReason> {
     let (storage_tx, storage_rx) = mpsc::unbounded_channel();
     let begun = begin(&config, identity, &storage_tx);
-    let Begun { storage, restored, birth, transport, events, crash, run, run_file, before, diary } =
-        match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                let _ = started.send(Err(error));
-                return None;
-            }
-        };
+    let Begun {
+        storage,
+        restored,
+        birth,
+        transport,
+        events,
+        crash,
+        run,
+        run_file,
+        before,
+        diary,
+        web,
+        published,
+    } = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return None;
+        }
+    };
     let (errands, errands_rx) = Errands::new();
     let mut inbox = Inbox { transport: events, storage: storage_rx, control, errands: errands_rx };
     let me = Machine { name: config.advertise, incarnation: restored.incarnation };
@@ -423,6 +457,7 @@ async fn live(
     if let Some(crash) = &why.crash {
         tokio::spawn(errands::deliver(crash.clone(), errands));
     }
+    let publish = web.as_ref().map(|_| &published);
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let tuning = Tuning {
         max_value: config.max_value,
@@ -450,7 +485,9 @@ async fn live(
             peers: &peers,
             why: &why,
             started: start,
-            part_restarts: core_restarts.total() + storage_restarts.total(),
+            restarts: [core_restarts.total(), storage_restarts.total()],
+            publish,
+            web: web.as_ref(),
         };
         match AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await {
             Ok(Ended::Shutdown(why)) => break (StopReason::Shutdown(why), None),
@@ -499,6 +536,7 @@ async fn live(
         let neighbours: Vec<Name> = peers.borrow().reached().take(LAST_WORDS_TO).collect();
         leave_a_report(crash, cause, &reason, &transport, neighbours).await;
     }
+    drop(web);
     transport.close(&reason.to_string()).await;
     if let Some(run_file) = run_file {
         note_the_end(run_file, &reason, cause).await;
@@ -567,6 +605,8 @@ struct Begun {
     run_file: Option<RunFile>,
     before: Option<Before>,
     diary: Diary,
+    web: Option<http::Server>,
+    published: Publish,
 }
 
 fn begin(
@@ -574,6 +614,14 @@ fn begin(
     identity: Identity,
     storage_events: &mpsc::UnboundedSender<StorageEvent>,
 ) -> Result<Begun, StartError> {
+    // The address first: a taken one is the likeliest mistake of all, and nothing has been touched.
+    let listener = match &config.http {
+        Some(web) => {
+            let bound = http::bind(web);
+            Some((*web, bound.map_err(|source| StartError::Http { address: web.listen, source })?))
+        }
+        None => None,
+    };
     let (storage, restored) = recovery::open(config, storage_events)?;
     let birth = recovery::birth(config, &restored)?;
     refuse(config, &restored)?;
@@ -585,7 +633,7 @@ fn begin(
     let begun = RunFile::begin(&config.data, run).map_err(|e| cannot("the run file", e)).ok();
     let (run_file, before) = begun.unzip();
     crash::belongs_to(&config.data);
-    let mut transport = Config::new(Role::Machine(me), identity);
+    let mut transport = Config::new(Role::Machine(me), identity.clone());
     transport.run = run;
     transport.listen = Some(config.listen);
     transport.cluster = restored.views.last().map(|view| view.cluster());
@@ -595,5 +643,29 @@ fn begin(
     let before = before.flatten();
     let diary = Diary::open(&config.data, before.as_ref(), program::version());
     let before = before.as_ref().map(Before::from);
-    Ok(Begun { storage, restored, birth, transport, events, crash, run, run_file, before, diary })
+    let published = Publish::new(None);
+    let web = match listener {
+        Some((web, listener)) => {
+            let mut options = ClientOptions::new([config.advertise], config.certs.clone());
+            options.max_value = config.max_value;
+            let (data, published) = (config.data.clone(), published.subscribe());
+            let opened = http::Opened { config: web, options, identity, data, published };
+            Some(http::Server::start(listener, opened)?)
+        }
+        None => None,
+    };
+    Ok(Begun {
+        storage,
+        restored,
+        birth,
+        transport,
+        events,
+        crash,
+        run,
+        run_file,
+        before,
+        diary,
+        web,
+        published,
+    })
 }

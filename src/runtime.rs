@@ -10,20 +10,22 @@ use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::view::{Epoch, Machine, Name, View};
-use ennead_ring::{Standing, Suspect};
 use tokio::sync::mpsc;
 
 use crate::clock::unix_ns;
-use crate::program;
 use crate::progress;
-use crate::status::{CheckStatus, MachineStatus, PeerState, PeerStatus};
+use crate::status::CheckStatus;
 mod clocks;
+mod look;
 mod why;
 
 use self::clocks::Clocks;
+use self::look::Look;
 use self::why::Beat;
 pub(crate) use self::why::Why;
 use crate::errands::Errand;
+use crate::http;
+use crate::snapshot::Publish;
 use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
@@ -90,6 +92,8 @@ pub enum Part {
     Listener,
     /// Makes connections.
     Dialler,
+    /// Answers HTTP.
+    Http,
 }
 
 /// Why a core loop ended other than by a panic.
@@ -117,7 +121,11 @@ pub(crate) struct Parts<'a> {
     pub(crate) peers: &'a RefCell<Peers>,
     pub(crate) why: &'a Why,
     pub(crate) started: Instant,
-    pub(crate) part_restarts: u32,
+    /// Restarts of the core loop, of the storage writer.
+    pub(crate) restarts: [u32; 2],
+    /// Where it publishes how it is; `None` if nobody looks.
+    pub(crate) publish: Option<&'a Publish>,
+    pub(crate) web: Option<&'a http::Server>,
 }
 
 /// What is known of the other machines' connections.
@@ -205,6 +213,7 @@ struct Core<'a> {
     effects: Vec<Effect>,
     ended: Option<Ended>,
     beat: Beat,
+    look: Look,
     clocks: Clocks,
 }
 
@@ -238,6 +247,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         effects: Vec::new(),
         ended: None,
         beat: Beat::new(),
+        look: Look::default(),
         clocks: Clocks::default(),
     };
     if let Some(view) = core.node.view() {
@@ -245,6 +255,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
     }
     loop {
         core.beat();
+        core.publish();
         let beat = core.beat.next;
         let wake = core.node.wake_at().map(|(at, _)| parts.started + Duration::from_nanos(at.0));
         let sleep = async {
@@ -261,6 +272,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
                 Control::Break(Part::Core) => panic!("asked to panic by a test"),
                 Control::Break(Part::StorageWriter) => parts.storage.break_writer(),
                 Control::Break(Part::Listener) => parts.transport.break_part(transport::Part::Listener),
+                Control::Break(Part::Http) => parts.web.iter().for_each(|web| web.break_it()),
                 Control::Break(Part::Dialler) => parts.transport.break_part(transport::Part::Dialler),
             },
             () = sleep => core.input(Input::Wake),
@@ -331,6 +343,7 @@ impl Core<'_> {
     fn on_transport(&mut self, event: Event) {
         match event {
             Event::Frame { from, frame: Frame::Ring(envelope) } => {
+                self.look.heard(envelope.message.kind());
                 self.observe(from, &envelope);
                 self.input(Input::Message { from, envelope });
             }
@@ -462,82 +475,26 @@ impl Core<'_> {
             }
             return;
         }
+        self.look.said(envelope.message.kind());
         trace("to", to, &envelope);
         self.parts.transport.send(To::from(to), Frame::Ring(envelope));
     }
 
     /// Logs what a person should see of a message.
-    fn observe(&self, from: Addr, envelope: &Envelope) {
+    fn observe(&mut self, from: Addr, envelope: &Envelope) {
         trace("from", from, envelope);
         if let Message::NotTaken { reason } = &envelope.message {
             tracing::warn!(peer = %from, reason, "not taken along");
         }
         if let Some(time) = envelope.message.time() {
             let wall = now(self.parts.started).wall;
+            self.look.time(time.nanos().saturating_sub(wall));
             let mut peers = self.parts.peers.borrow_mut();
             let quiet = peers.loud.is_some_and(|at| at.elapsed() < Duration::from_secs(60));
             if time.nanos() > wall.saturating_add(FAR_AHEAD) && !quiet {
                 peers.loud = Some(Instant::now());
                 tracing::error!(peer = %from, time = %time, kind = envelope.message.kind(), "a time more than a day ahead of this clock: whose clock is wrong?");
             }
-        }
-    }
-
-    fn status(&self) -> MachineStatus {
-        let peers_of = self.parts.peers.borrow();
-        let peers = &*peers_of;
-        let view = self.node.view();
-        let members = view.map(|v| v.members()).unwrap_or_default();
-        let own = members.iter().find(|m| m.machine == self.parts.me);
-        let slots = own.filter(|m| m.in_ring()).map_or(0, |m| m.weight);
-        let others = members.iter().map(|m| m.machine.name).filter(|name| *name != self.parts.me.name);
-        let (mono, mut suspects) = (now(self.parts.started).mono, self.node.suspects());
-        let mut late: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
-        for (name, by) in self.node.late() {
-            late.insert(name, by.into_iter().map(|(by, _)| by).collect());
-        }
-        let peers = others.map(|name| {
-            let peer = peers.of.get(&name);
-            let suspect = suspects.iter().position(|s| s.name == name).map(|at| suspects.swap_remove(at));
-            let (state, silent_ms, by) = match suspect {
-                None => (PeerState::Up, 0, Vec::new()),
-                Some(Suspect { state, since, by, .. }) => {
-                    let state = match state {
-                        Standing::Suspect => PeerState::Suspect,
-                        Standing::Down => PeerState::Down,
-                    };
-                    (state, mono.0.saturating_sub(since.mono.0) / 1_000_000, by)
-                }
-            };
-            PeerStatus {
-                name,
-                reachable: peer.is_none_or(|p| p.reachable),
-                since_ms: peer.map_or(self.parts.started, |p| p.since).elapsed().as_millis() as u64,
-                reason: peer.and_then(|p| p.reason.clone()),
-                state,
-                silent_ms,
-                by,
-                late_by: late.remove(&name).unwrap_or_default(),
-            }
-        });
-        let transport = self.parts.transport.stats();
-        MachineStatus {
-            machine: self.parts.me,
-            cluster: view.map(|v| v.cluster()),
-            epoch: view.map(|v| v.epoch()).unwrap_or_default(),
-            settled: self.node.account().settled,
-            version: program::version().to_owned(),
-            uptime_ms: self.parts.started.elapsed().as_millis() as u64,
-            slots,
-            synced_slots: if self.node.is_synced() { slots } else { 0 },
-            peers: peers.collect(),
-            records: self.parts.storage.stats().records,
-            clients: transport.clients as u32,
-            part_restarts: self.parts.part_restarts + transport.part_restarts,
-            taken_bytes: self.node.taken_bytes(),
-            moves: progress::moves(&self.node, mono),
-            check: progress::check(&self.node),
-            objections: peers_of.objections(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a machine tells of itself: the material of `kvctl status`.
 
 use bincode::{Decode, Encode};
+use ennead_ring::counts::Histogram;
 use ennead_ring::message::Purpose;
 use ennead_ring::view::{ClusterId, Epoch, Machine, Name};
 
@@ -40,6 +41,39 @@ pub struct MachineStatus {
     /// What it was told lately that cannot be so, and what a person should look at: two forced recoveries that went apart
     /// (F2), another process under a machine's name (V6).
     pub objections: Vec<String>,
+    /// How much it does, and how fast.
+    pub figures: Figures,
+}
+
+/// How much a machine does: counted since its core loop began, but for what is of now.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
+pub struct Figures {
+    /// Its clock, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Writes that it coordinated.
+    pub writes: u64,
+    /// Reads that it coordinated.
+    pub reads: u64,
+    /// Copies that it told to readers.
+    pub copies: u64,
+    /// Of the writes and reads, those that ended for want of votes, time or room.
+    pub failed: u64,
+    /// How long its writes took, in microseconds by powers of two.
+    pub write_micros: Histogram,
+    /// How long its reads took.
+    pub read_micros: Histogram,
+    /// How long its disk took for an fsync.
+    pub fsync_micros: Histogram,
+    /// Requests that it has not answered yet: now.
+    pub waiting: u64,
+    /// Changes that are not durable yet: now.
+    pub queued: u64,
+    /// Bytes of frames that came in, since it started.
+    pub bytes_in: u64,
+    /// Bytes of frames written, since it started.
+    pub bytes_out: u64,
+    /// Bytes of its ordered store on disk: now.
+    pub store_bytes: u64,
 }
 
 /// Data on its way to the machine that tells of it.

@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Ring(Ring),
     /// Lists the data on its way: to whom, from whom, how fast, how long yet, what it waits for
     Moves(Watch),
+    /// What each machine does now: operations, latencies, queues; live on a terminal
+    Top(Top),
     /// Lets a machine hand its data over and go; with --plan shows the move and changes nothing
     ///
     /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
@@ -214,6 +216,17 @@ pub(crate) struct Status {
     pub(crate) machine: Option<Name>,
     #[command(flatten)]
     pub(crate) watch: Watch,
+}
+
+/// `kvctl top`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Top {
+    /// Look again every second, until Ctrl-C, where stdout is no terminal either
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Look for one second, and end
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) once: bool,
 }
 
 /// `kvctl ring`.

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::failure::Failure;
-use crate::moves::Accounts;
 use crate::output::{Output, table};
 use crate::{Verdict, connect};
+use ennead::moving::Accounts;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);

@@ -2,7 +2,8 @@
 
 use std::f64::consts::TAU;
 
-use ennead_ring::{Position, View};
+use ennead::arcs::{Arc, fraction};
+use ennead_ring::Position;
 
 use crate::terminal;
 
@@ -10,49 +11,6 @@ use crate::terminal;
 const THICKNESS: f64 = 0.22;
 /// Colours of machines, of the terminal's 256: told apart on dark and on light.
 const COLOURS: [u8; 14] = [33, 208, 35, 170, 178, 44, 160, 99, 70, 205, 130, 24, 109, 246];
-
-/// A part of the ring: from its position up to the next one's, all slots prefer this member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Arc {
-    /// Where it begins.
-    pub(crate) from: Position,
-    /// Whose it is, as an index into [`View::members`].
-    pub(crate) member: usize,
-}
-
-/// The ring's parts, in order. Never none.
-pub(crate) fn arcs(view: &View) -> Vec<Arc> {
-    let mut arcs = Vec::new();
-    for (member, m) in view.members().iter().enumerate().filter(|(_, m)| m.in_ring()) {
-        let mut from = Position::of(m.machine.name.to_string().as_bytes());
-        for _ in 0..m.weight {
-            arcs.push(Arc { from, member });
-            from = from.next();
-        }
-    }
-    arcs.sort_by_key(|arc| (arc.from, arc.member));
-    arcs
-}
-
-/// Each member's part of the circle, 0 to 1.
-pub(crate) fn lengths(arcs: &[Arc], members: usize) -> Vec<f64> {
-    let mut lengths = vec![0.0; members];
-    for (i, arc) in arcs.iter().enumerate() {
-        let next = arcs[(i + 1) % arcs.len()].from;
-        // A lone position's arc is the whole circle.
-        let length = match next.to_u128().wrapping_sub(arc.from.to_u128()) {
-            0 if arcs.len() == 1 => 1.0,
-            length => fraction(Position::from_u128(length)),
-        };
-        lengths[arc.member] += length;
-    }
-    lengths
-}
-
-/// Where on the circle: 0 at the top, 0.25 on the right.
-fn fraction(position: Position) -> f64 {
-    position.to_u128() as f64 / 2f64.powi(128)
-}
 
 /// Something to be marked on the circle.
 pub(crate) struct Mark {
@@ -195,29 +153,15 @@ fn in_colour(text: &mut String, front: usize, back: Option<usize>, c: char) {
 
 #[cfg(test)]
 mod tests {
+    use ennead::arcs::arcs;
+    use ennead_ring::View;
+
     use super::*;
     use crate::locate::imagine_view;
 
     fn view(names: &[&str], weight: u32) -> View {
         let names: Vec<_> = names.iter().map(|n| n.parse().expect("a name")).collect();
         imagine_view(&names, Some(weight), None).expect("a view")
-    }
-
-    #[test]
-    fn arcs_are_in_order_and_their_lengths_add_up() {
-        let view = view(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], 64);
-        let arcs = arcs(&view);
-        assert_eq!(arcs.len(), 192);
-        assert!(arcs.windows(2).all(|p| p[0].from < p[1].from));
-        let lengths = lengths(&arcs, 3);
-        assert!((lengths.iter().sum::<f64>() - 1.0).abs() < 1e-9);
-        assert!(lengths.iter().all(|&part| (0.2..0.5).contains(&part)), "{lengths:?}");
-    }
-
-    #[test]
-    fn a_lone_position_is_the_whole_circle() {
-        let view = view(&["10.0.0.1"], 1);
-        assert_eq!(lengths(&arcs(&view), 1), [1.0]);
     }
 
     #[test]

@@ -88,27 +88,13 @@ impl Failure {
     }
 
     fn to_json(&self) -> Value {
+        if let Self::Client(error) = self {
+            return error.to_json();
+        }
         let outcome = if self.exit_code() == UNKNOWN { "unknown" } else { "unchanged" };
         let mut object = json!({"error": self.word(), "message": self.to_string(), "outcome": outcome});
-        if let Self::Client(
-            Error::NoQuorum { votes, needed, silent, .. } | Error::Unknown { votes, needed, silent, .. },
-        ) = self
-        {
-            object["votes"] = json!(votes);
-            object["needed"] = json!(needed);
-            object["silent"] = silent.iter().map(ToString::to_string).collect();
-        }
-        match self {
-            Self::Client(Error::Unknown { id, .. }) => object["request"] = json!(id.to_string()),
-            Self::Client(Error::VersionMismatch { found }) => object["version"] = json!(found),
-            Self::Client(Error::Overloaded { retry_after }) => {
-                object["retry_after_ms"] = json!(retry_after.as_millis() as u64);
-            }
-            Self::Client(Error::Unreachable { tried }) => {
-                object["silent"] = tried.iter().map(|(name, _)| name.to_string()).collect();
-            }
-            Self::Absent { copies: Some(copies), .. } => object["copies"] = copies.clone(),
-            _ => {}
+        if let Self::Absent { copies: Some(copies), .. } = self {
+            object["copies"] = copies.clone();
         }
         object
     }

@@ -7,6 +7,7 @@
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
+//! | [`top`] | what each machine does now, and how fast |
 //! | [`ring`], [`circle`] | who owns how much; how that is drawn |
 //! | [`membership`], [`planned`] | leave and remove; what they would move |
 //! | [`recover`] | goes on after more are lost than may be |
@@ -38,6 +39,7 @@ mod ring;
 mod sim;
 mod status;
 mod terminal;
+mod top;
 mod watch;
 mod why;
 
@@ -109,6 +111,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Members(args) => members::run(args, global, output).await,
         Command::Ring(args) => ring::run(args, global, output).await,
         Command::Moves(args) => moves::run(args, global, output).await,
+        Command::Top(args) => top::run(args, global, output).await,
         Command::Leave(args) => membership::leave(args, global, output).await,
         Command::Remove(args) => membership::remove(args, global, output).await,
         Command::Recover(args) => recover::recover(args, global, output).await,

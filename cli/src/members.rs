@@ -1,6 +1,7 @@
 //! Lists the machines: their state and view, their share of the data, their program.
 
 use ennead::plan;
+use ennead::summary::{Health, Line, Summary};
 use ennead::units::show_duration;
 use ennead_ring::{Epoch, View};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args::{Global, Watch};
 use crate::failure::Failure;
 use crate::output::{Colour, Output, table};
-use crate::status::{Health, Line, Summary};
+use crate::status::colour;
 use crate::watch::{Look, show};
 use crate::{Verdict, connect};
 
@@ -43,7 +44,7 @@ fn to_text(view: &View, summary: &Summary, output: &Output) -> String {
     let row = |(line, share): (&Line, f64)| {
         vec![
             line.name.to_string(),
-            output.paint(line.health.colour(), line.health.word()),
+            output.paint(colour(line.health.mood()), line.health.word()),
             or_dash(line.epoch.map(|epoch| behind(epoch, view.epoch()))),
             synced(line),
             format!("{:.1} %", share * 100.0),

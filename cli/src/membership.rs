@@ -15,9 +15,10 @@ use serde_json::json;
 use crate::args::{Global, How, Leave, Remove};
 use crate::failure::Failure;
 use crate::locate::imagine_view;
-use crate::moves::{Accounts, Rates, summary};
+use crate::moves::summary;
 use crate::output::Output;
 use crate::{Verdict, connect, planned};
+use ennead::moving::{Accounts, Rates};
 
 /// The wardens keep a wish for ten seconds: it is said again until the view shows it.
 const WISH_EVERY: Duration = Duration::from_secs(1);

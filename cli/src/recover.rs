@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::args::{Global, Recover};
 use crate::failure::Failure;
-use crate::moves::Accounts;
 use crate::output::Output;
 use crate::{Verdict, connect};
+use ennead::moving::Accounts;
 
 /// The word is kept by the wardens for ten seconds: it is said again until the view shows it.
 const SAY_EVERY: Duration = Duration::from_secs(1);

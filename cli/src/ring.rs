@@ -8,7 +8,7 @@ use ennead_ring::{MemberState, View};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Ring};
-use crate::circle::{self, Arc, Mark};
+use crate::circle::{self, Mark};
 use crate::data::check_key;
 use crate::failure::Failure;
 use crate::locate::{self, imagine_view};
@@ -16,6 +16,7 @@ use crate::output::{Output, table};
 use crate::terminal;
 use crate::watch::{Look, show};
 use crate::{Verdict, connect};
+use ennead::arcs::{Arc, arcs, lengths};
 
 /// What marks slots, slot 1 first.
 const SIGNS: [char; 15] = ['1', '2', '3', '4', '5', '6', '7', '8', '9', '0', '*', '+', '#', '%', '&'];
@@ -61,7 +62,7 @@ struct Machine {
 
 impl Picture {
     fn of(view: &View, key: Option<String>) -> Self {
-        let arcs = circle::arcs(view);
+        let arcs = arcs(view);
         let key = key.map(|key| {
             let locations = locate::locate(&key, view);
             (key, locations)
@@ -70,7 +71,7 @@ impl Picture {
         for location in key.iter().flat_map(|(_, locations)| locations) {
             of_key.entry(location.owner).or_default().push(location.slot);
         }
-        let parts = circle::lengths(&arcs, view.members().len()).into_iter().zip(plan::shares(view));
+        let parts = lengths(&arcs, view.members().len()).into_iter().zip(plan::shares(view));
         let machines = view.members().iter().zip(parts).map(|(member, (circle, slots))| Machine {
             name: member.machine.name.to_string(),
             state: member.state,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ennead::crash::{Report, rfc3339};
 use ennead::units::show_duration;
-use ennead::verdict::{Verdict as Judgement, Word};
+use ennead::verdict::Verdict as Judgement;
 use ennead::{Client, Name};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -21,8 +21,6 @@ const SHOWN: usize = 20;
 const NAMED: usize = 4;
 /// Machines that are asked about at once: each question goes to all.
 const AT_ONCE: usize = 16;
-/// Most machines of a status that are asked about.
-const EXPLAINED: usize = 32;
 
 /// Prints the verdict on one machine, or on all.
 pub(crate) async fn run(
@@ -87,14 +85,6 @@ async fn judge(client: &Client, names: &[Name]) -> Vec<Judgement> {
         all.extend(asking.join_all().await.into_iter().flatten());
     }
     all
-}
-
-/// Of the first of these machines, what is wrong with each now, in a word and a sentence; nothing of one that is well.
-pub(crate) async fn explain(client: &Client, machines: &[Name]) -> Vec<(Name, Word, String)> {
-    let judged = judge(client, &machines[..machines.len().min(EXPLAINED)]).await;
-    // What it has got over is for `kvctl why` to tell.
-    let ill = judged.into_iter().filter(Judgement::lasts);
-    ill.filter_map(|j| Some((j.machine, j.word?, format!("{}: {}", j.word?.word(), j.sentence)))).collect()
 }
 
 fn now_ms() -> u64 {

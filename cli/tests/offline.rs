@@ -270,3 +270,23 @@ fn a_plan_for_machines_imagined_shows_the_move_and_asks_nobody() {
         .code(2)
         .stderr(contains("no machine would be left"));
 }
+
+#[test]
+fn a_simulated_cluster_is_told_in_json_and_what_cannot_be_is_refused() {
+    let run = |words: &[&str]| {
+        assert_cmd::Command::cargo_bin("kvctl")
+            .expect("kvctl")
+            .arg("sim")
+            .args(words)
+            .output()
+            .expect("it runs")
+    };
+    let output = run(&["--peers", "5", "--hours", "0.01", "--keys", "20", "--seed", "3", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success());
+    assert_eq!((&told["seed"], &told["peers"]), (&3.into(), &5.into()));
+    assert_eq!((&told["linearizable"], &told["lost_acked"]), (&true.into(), &0.into()));
+    let refused = run(&["sim", "--peers", "0"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("peers is 0: it is from 1 to 10000"));
+}

@@ -58,6 +58,35 @@ async fn values_go_out_as_they_came_in() {
 }
 
 #[tokio::test]
+async fn top_tells_what_was_done_within_a_second() {
+    let one = one([127, 0, 136, 91]).await;
+    let client = one.node.client();
+    let load = tokio::spawn(async move {
+        loop {
+            // Only that something is done matters.
+            let _ = client.put("k", "v").await;
+        }
+    });
+    // Beside the load, which runs on this very thread.
+    let beside = async |arguments: &[&str]| {
+        let mut command = one.kvctl(arguments);
+        let run = tokio::task::spawn_blocking(move || command.output());
+        run.await.expect("a thread").expect("a run").stdout
+    };
+    let top: Value = serde_json::from_slice(&beside(&["top", "--json"]).await).expect("JSON on stdout");
+    assert!(top["all"]["writes_per_s"].as_f64().is_some_and(|n| n > 1.0), "{top:#}");
+    assert_eq!(
+        (&top["machines"][0]["machine"], &top["machines"][0]["state"]),
+        (&one.name.as_str().into(), &"up".into())
+    );
+    assert!(top["all"]["write_p99_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{top:#}");
+    let text = beside(&["top", "--once"]).await;
+    assert!(text.starts_with(b"MACHINE"), "{}", String::from_utf8_lossy(&text));
+    load.abort();
+    one.node.shutdown("the test is over").await;
+}
+
+#[tokio::test]
 async fn exit_codes_and_json_tell_what_happened() {
     let one = one([127, 0, 97, 1]).await;
     let put = one.json(0, &["put", "k", "v1"]);

@@ -70,6 +70,7 @@ impl Cell {
                             let line = turn.local.cover(stamp.ballot.time, turn.effects);
                             turn.local.note_promised(stamp.ballot);
                             let votes = record.votes;
+                            turn.local.counts.tombstones += u64::from(record.state.value.is_none());
                             let change = Change::Record { key: turn.key.clone(), record };
                             let ticket = turn.local.persist(change, turn.effects);
                             self.acceptor.set_ticket(ticket);
@@ -82,6 +83,7 @@ impl Cell {
             }
             Message::Read { ask, inline, .. } => {
                 let (mut answer, votes) = self.acceptor.read(inline, voting);
+                turn.local.counts.copies += 1;
                 if matches!(from, Addr::Client(_)) {
                     spare_requests(&mut answer);
                 }
@@ -90,7 +92,8 @@ impl Cell {
             }
             Message::Request { ask, op, within, handed, .. } => {
                 let deadline = turn.now.mono.plus((u64::from(within) * 1_000_000).min(LONGEST));
-                let waiting = Waiting { from, ask, op, deadline, handed, sent: false, seq: 0 };
+                let waiting =
+                    Waiting { from, ask, op, deadline, handed, sent: false, seq: 0, since: turn.now.mono };
                 self.on_request(turn, waiting);
             }
             Message::Collect { stamp, .. } => self.on_collect(turn, stamp),
@@ -146,6 +149,8 @@ impl Cell {
 
     fn on_request(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
         turn.local.waiting_bytes += waiting.cost();
+        turn.local.counts.waiting += 1;
+        turn.local.counts.retries += u64::from(matches!(&waiting.op, Op::Write(write) if write.again));
         if turn.local.present().me.is_none() {
             turn.answer(&waiting, Outcome::NotHere);
         } else if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {

@@ -240,6 +240,9 @@ impl Coordinator {
     fn lead(&mut self, turn: &mut Turn<'_>) {
         let Stage::Preparing(p) = mem::take(&mut self.stage) else { return };
         turn.local.forget(p.round.ask);
+        let nanos = turn.since(p.round.begun);
+        turn.local.counts.promise.note(nanos);
+        turn.local.counts.decided(p.promises.votes());
         let base = p.base.as_ref().map(|r| r.stamp);
         let last = match p.base {
             Some(record) => record.state,
@@ -261,6 +264,7 @@ impl Coordinator {
     /// The ballot cannot win any more: its requests wait again, in their old order. They go to whoever beat
     /// us, if that is an owner that can be reached; else we rest and try above all ballots told.
     fn beaten(&mut self, turn: &mut Turn<'_>) {
+        turn.local.counts.beaten += 1;
         self.stand_down(turn);
         let by = turn.local.present().proposer(self.beat.by);
         match by {
@@ -349,6 +353,7 @@ impl Coordinator {
             handed: true,
         };
         turn.local.send_to(to, message, None, turn.effects);
+        turn.local.counts.handed += 1;
         let patience = turn.local.tuning.resend_after * 4 + travel(waiting.value_bytes());
         let back_at = turn.now.mono.plus(patience);
         self.handed.push(Handed { ask, to, back_at, waiting });

@@ -37,6 +37,9 @@ use crate::message::Message;
 use crate::view::{Epoch, Machine, Name};
 
 const MS: u64 = 1_000_000;
+/// All members are looked through so seldom that it takes each the same however many there are: every probe of nine,
+/// every four seconds among a thousand.
+const WALK_FOR_EACH: u64 = 4 * MS;
 /// A wake-up this late says that this machine stood still, or is too busy to judge others.
 const LATE: u64 = 25 * MS;
 /// Waits are stretched by up to one more than this.
@@ -59,6 +62,8 @@ pub(crate) struct Detector {
     /// How little it may trust its own clockwork: 0 is well.
     slowness: u64,
     burst_after: Mono,
+    /// When all members are looked through again.
+    walk_at: Mono,
     /// When it last came back from standing still: what it knew before is old.
     awake: Mono,
     /// How this machine is, and when it last said that it is not well.
@@ -135,12 +140,15 @@ impl Detector {
     fn go_on(&mut self, local: &mut Local, now: Now) {
         let present = local.present();
         self.epoch = present.view.epoch();
-        let mut known = mem::take(&mut self.peers);
+        let known = mem::take(&mut self.peers);
         let before: Vec<Machine> = known.iter().map(|peer| peer.machine).collect();
         let place = |old: u32| present.index_of(*before.get(old as usize)?);
+        // Both are in the order of the names: one walk along the two.
+        let mut known = known.into_iter().peekable();
         for member in present.view.members() {
-            let old = known.iter().position(|peer| peer.machine == member.machine);
-            let mut peer = old.map_or_else(|| Peer::new(member.machine), |at| known.swap_remove(at));
+            while known.next_if(|peer| peer.machine.name < member.machine.name).is_some() {}
+            let old = known.next_if(|peer| peer.machine == member.machine);
+            let mut peer = old.unwrap_or_else(|| Peer::new(member.machine));
             if let Some(doubt) = &mut peer.doubt {
                 // Only members are witnesses. With none left it is looked into anew.
                 doubt.by.retain(|by| present.view.index_of(*by).is_some());
@@ -152,7 +160,10 @@ impl Detector {
         self.probes.retain_mut(|probe| probe.move_to(place));
         self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
         // Those who are new have their turn first: nobody has heard of them.
-        let new = |peer: &&Peer| peer.machine != local.me && !before.contains(&peer.machine);
+        let known = |machine: Machine| {
+            before.binary_search_by_key(&machine.name, |m| m.name).is_ok_and(|i| before[i] == machine)
+        };
+        let new = |peer: &&Peer| peer.machine != local.me && !known(peer.machine);
         self.order.extend(self.peers.iter().filter(new).filter_map(|peer| present.index_of(peer.machine)));
         self.rumours.keep(|machine| present.index_of(machine).is_some());
         local.doubted.clear();
@@ -272,14 +283,18 @@ impl Detector {
             // Not all in step, however they were started.
             let every = local.tuning.probe_every;
             self.next = Some(now.mono.plus(every - every / 16 + local.up_to(every / 8)));
-            if late < LATE {
+            // Most of the time nobody is doubted: then no walk along all members.
+            if late < LATE && !local.doubted.is_empty() {
                 for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
                     doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
                 }
             }
-            self.forget_old_words(local, now);
-            if late < LATE {
-                self.judge_answers(local, now);
+            if self.walk_at <= now.mono {
+                self.walk_at = now.mono.plus(self.peers.len() as u64 * WALK_FOR_EACH);
+                self.forget_old_words(local, now);
+                if late < LATE {
+                    self.judge_answers(local, now);
+                }
             }
             if let Some(whom) = self.choose(local, now) {
                 self.probe(local, now, whom, None, effects);

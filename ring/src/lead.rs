@@ -56,6 +56,10 @@ enum What {
 }
 
 impl What {
+    fn is_accept(&self) -> bool {
+        matches!(self, Self::Accept { .. })
+    }
+
     /// Bytes of values on the way to each owner.
     fn bytes(&self) -> usize {
         match self {
@@ -89,6 +93,7 @@ impl Lead {
         let mut resting: Vec<(Waiting, Outcome)> = batch
             .into_iter()
             .map(|waiting| {
+                turn.note_queued(&waiting);
                 let outcome = draft.apply(&waiting.op, wall);
                 (waiting, outcome)
             })
@@ -233,6 +238,14 @@ impl Lead {
             let Some(flight) = self.flights.remove(at) else { break };
             landed = true;
             let votes = flight.tally.votes();
+            let nanos = turn.since(flight.round.begun);
+            let counts = &mut turn.local.counts;
+            counts.decided(votes);
+            if flight.what.is_accept() {
+                counts.hold.note(nanos)
+            } else {
+                counts.read.note(nanos)
+            }
             for (waiting, outcome) in flight.resting {
                 turn.answer(&waiting, outcome.by(votes));
             }

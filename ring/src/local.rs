@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::answers::Answers;
+use crate::counts::Counts;
 use crate::effect::{Account, Change, Effect, Limits, Now, Ticket};
 use crate::history::{History, Present, Track};
 use crate::key::Key;
@@ -58,6 +59,8 @@ pub(crate) struct Local {
     pub(crate) doubted: Vec<Name>,
     /// Members that are not well: they say so, or those who wait for their answers do.
     pub(crate) unwell: Vec<Name>,
+    /// Work done, for whoever looks from outside.
+    pub(crate) counts: Counts,
     /// The same of this machine.
     pub(crate) is_unwell: bool,
     /// How long members take to answer.
@@ -104,6 +107,7 @@ impl Local {
             unreachable: Vec::new(),
             doubted: Vec::new(),
             unwell: Vec::new(),
+            counts: Counts::default(),
             is_unwell: false,
             answers: Answers::default(),
             rng,

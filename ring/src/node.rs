@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 
 use crate::birth::Stage;
 use crate::cell::Cell;
+use crate::counts::Counts;
 use crate::detector::{Detector, Suspect};
 use crate::doubt;
 use crate::effect::{Account, Effect, Input, Limits, Mono, Now};
@@ -255,6 +256,11 @@ impl Node {
     /// Bytes of values that it has taken in from others since it started.
     pub fn taken_bytes(&self) -> u64 {
         self.sync.taken_bytes()
+    }
+
+    /// What it has done so far, counted.
+    pub fn counts(&self) -> &Counts {
+        &self.local.counts
     }
 
     /// What it is taking in at present.

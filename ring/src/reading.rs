@@ -83,6 +83,9 @@ impl Readings {
         if self.current.is_some() || self.next.is_empty() {
             return;
         }
+        for waiting in &self.next {
+            turn.note_queued(waiting);
+        }
         let reading = Reading {
             waiting: mem::take(&mut self.next).into(),
             round: Round::new(turn, 0),
@@ -166,6 +169,10 @@ impl Readings {
             }
             Some(Copied::None) | None => None,
         };
+        let (nanos, votes) = (turn.since(reading.round.begun), reading.reader.votes());
+        turn.local.counts.read.note(nanos);
+        turn.local.counts.decided(votes);
+        turn.local.counts.helped += u64::from(reading.help.is_some());
         for waiting in &reading.waiting {
             turn.answer(waiting, Outcome::Value(found.clone()));
         }

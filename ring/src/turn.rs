@@ -50,6 +50,8 @@ pub(crate) struct Waiting {
     pub(crate) sent: bool,
     /// Its place in the order of arrival at this key.
     pub(crate) seq: u64,
+    /// When it came.
+    pub(crate) since: Mono,
 }
 
 impl Waiting {
@@ -82,6 +84,8 @@ impl Waiting {
 pub(crate) struct Round {
     pub(crate) ask: Ask,
     heard: Vec<u32>,
+    /// When it was first put.
+    pub(crate) begun: Mono,
     pub(crate) resend_at: Mono,
     gap: u64,
     /// Slots of those who refused.
@@ -104,7 +108,8 @@ impl Round {
     pub(crate) fn new(turn: &mut Turn<'_>, bytes: usize) -> Self {
         let gap = turn.local.tuning.resend_after.saturating_add(travel(bytes));
         let resend_at = turn.now.mono.plus(gap);
-        Self { ask: turn.local.ask(turn.key), heard: Vec::new(), resend_at, gap, refused: SlotSet::EMPTY }
+        let (ask, begun) = (turn.local.ask(turn.key), turn.now.mono);
+        Self { ask, heard: Vec::new(), begun, resend_at, gap, refused: SlotSet::EMPTY }
     }
 
     /// Q2: an answer of an older epoch than ours counts among its own, and is asked for again.
@@ -178,6 +183,17 @@ impl Turn<'_> {
         tally.reached(self.owners.slots())
     }
 
+    /// Nanoseconds since then.
+    pub(crate) fn since(&self, then: Mono) -> u64 {
+        self.now.mono.0.saturating_sub(then.0)
+    }
+
+    /// This request waits no more: something is asked of the owners for it.
+    pub(crate) fn note_queued(&mut self, waiting: &Waiting) {
+        let nanos = self.since(waiting.since);
+        self.local.counts.queue.note(nanos);
+    }
+
     /// Who should coordinate in this machine's place: nobody while it is well, or where no other owner is.
     pub(crate) fn heir(&self) -> Option<u32> {
         let me = self.local.present().me;
@@ -188,6 +204,7 @@ impl Turn<'_> {
     /// Asks every owner that the round has not heard.
     pub(crate) fn ask_owners(&mut self, round: &Round, message: &Message, after: Option<Ticket>) {
         let owners = *self.owners;
+        self.local.counts.asked_again += u64::from(round.begun != self.now.mono);
         for member in owners.machines() {
             if !round.has_heard(member) {
                 self.local.answers.asked(self.now.mono, member, message, self.held);
@@ -216,6 +233,7 @@ impl Turn<'_> {
             (outcome, _) => outcome,
         };
         self.local.waiting_bytes = self.local.waiting_bytes.saturating_sub(waiting.cost());
+        self.local.counts.answered(&waiting.op, &outcome, self.since(waiting.since));
         self.local.send(waiting.from, Message::Outcome { ask: waiting.ask, outcome }, None, self.effects);
     }
 

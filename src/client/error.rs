@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ennead_ring::stamp::RequestId;
 use ennead_ring::view::Name;
+use serde_json::{Value, json};
 
 /// Whether a failed operation left the key as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +81,34 @@ impl Error {
             Self::Refused(_) => "refused",
             Self::Setup(_) => "setup",
         }
+    }
+
+    /// For programs: what is true of the data, the numbers, and what to do.
+    pub fn to_json(&self) -> Value {
+        let outcome = match self.effect() {
+            Effect::Unchanged => "unchanged",
+            Effect::Unknown => "unknown",
+        };
+        let mut object = json!({"error": self.code(), "message": self.to_string(), "outcome": outcome});
+        if let Self::NoQuorum { votes, needed, silent, .. } | Self::Unknown { votes, needed, silent, .. } =
+            self
+        {
+            object["votes"] = json!(votes);
+            object["needed"] = json!(needed);
+            object["silent"] = silent.iter().map(ToString::to_string).collect();
+        }
+        match self {
+            Self::Unknown { id, .. } => object["request"] = json!(id.to_string()),
+            Self::VersionMismatch { found } => object["version"] = json!(found),
+            Self::Overloaded { retry_after } => {
+                object["retry_after_ms"] = json!(retry_after.as_millis() as u64);
+            }
+            Self::Unreachable { tried } => {
+                object["silent"] = tried.iter().map(|(name, _)| name.to_string()).collect();
+            }
+            _ => {}
+        }
+        object
     }
 
     /// Whether the key is as it was.

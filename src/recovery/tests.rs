@@ -27,6 +27,7 @@ fn config(data: &Path, birth: Birth) -> NodeConfig {
         patience: Duration::from_secs(30),
         move_rate: 32 << 20,
         check_every: Duration::ZERO,
+        http: None,
     }
 }
 

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ennead_ring::Health;
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Ask, Envelope, Message, Outcome};
 use ennead_ring::view::{Epoch, Name};
-use ennead_ring::{Standing, Suspect};
+use ennead_ring::{Health, Standing, Suspect};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,6 +77,13 @@ impl Beat {
     }
 }
 
+impl Beat {
+    /// How this machine was at the last beat.
+    pub(super) fn health(&self, now: Instant) -> Health {
+        self.pulse.health(now).0
+    }
+}
+
 /// Time of the processor that this thread has used so far.
 fn worked() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -115,7 +121,7 @@ impl Core<'_> {
             }
         }
         if let Some(crash) = &self.parts.why.crash {
-            crash.set_restarts(self.parts.part_restarts);
+            crash.set_restarts(self.parts.restarts.iter().sum());
         }
         self.note_late();
         self.parts.why.evidence.silent(self.silent());

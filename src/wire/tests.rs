@@ -10,7 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::{CheckStatus, MoveStatus, PeerState, PeerStatus};
+use crate::status::{CheckStatus, Figures, MoveStatus, PeerState, PeerStatus};
 use crate::verdict::{
     Before, EndKind, Ended, Ending, Happened, Knock, Knocked, Met, Offset, Own, Seen, Silence, Word,
 };
@@ -76,6 +76,12 @@ fn status() -> impl Strategy<Value = MachineStatus> {
                 check,
                 taken_bytes: records,
                 objections: (0..records % 3).map(|n| format!("objection {n}")).collect(),
+                figures: Figures {
+                    wall_ms: uptime_ms,
+                    writes: records,
+                    failed: u64::from(clients),
+                    ..Figures::default()
+                },
             }
         },
     )

@@ -1,6 +1,6 @@
 //! What status says of clusters in various states.
 
-use ennead::status::{CheckStatus, PeerState, PeerStatus};
+use crate::status::{CheckStatus, Figures, PeerState, PeerStatus};
 use ennead_ring::{ClusterId, Incarnation, Machine, Member};
 
 use super::*;
@@ -56,6 +56,7 @@ fn accounts(
             moves: Vec::new(),
             check: CheckStatus::default(),
             taken_bytes: 0,
+            figures: Figures::default(),
             objections: Vec::new(),
         }
     };

@@ -1,0 +1,57 @@
+//! What the core loop publishes of itself, once a second, for whoever looks from outside: nobody who looks makes it wait.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ennead_ring::counts::Counts;
+use ennead_ring::{Health, View};
+use tokio::sync::watch;
+
+use crate::status::MachineStatus;
+use crate::storage::StorageStats;
+use crate::transport::TransportStats;
+
+/// Where a machine stands towards its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// It belongs to no cluster yet.
+    Blank,
+    /// It is not in the view, or not any more.
+    Outside,
+    /// It is on its way in, and owns nothing yet.
+    Joining,
+    /// It owns slots.
+    InRing,
+    /// It owns slots until the others have copied them.
+    Leaving,
+}
+
+/// All that there is to see.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// When this was so.
+    pub(crate) at: Instant,
+    pub(crate) place: Place,
+    /// What it tells whoever asks.
+    pub(crate) status: MachineStatus,
+    pub(crate) view: Option<Arc<View>>,
+    /// Views kept since the last settled one.
+    pub(crate) views: usize,
+    pub(crate) health: Health,
+    pub(crate) counts: Counts,
+    pub(crate) transport: TransportStats,
+    pub(crate) storage: StorageStats,
+    /// Messages by their kind: heard, and said.
+    pub(crate) messages: Vec<(&'static str, [u64; 2])>,
+    /// Answers that wait for the disk before they may leave.
+    pub(crate) parked: usize,
+    /// How far the latest time that anybody named was ahead of this machine's clock, lately: in nanoseconds.
+    pub(crate) ahead: u64,
+    /// Restarts of parts: the core loop and the storage writer.
+    pub(crate) restarts: [u32; 2],
+}
+
+/// Where it is published, and read. Empty until the core loop has begun.
+pub(crate) type Published = watch::Receiver<Option<Arc<Snapshot>>>;
+/// The other end.
+pub(crate) type Publish = watch::Sender<Option<Arc<Snapshot>>>;

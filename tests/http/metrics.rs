@@ -1,0 +1,94 @@
+//! The metrics there are, and what is made of them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::ask::{Answer, get};
+use super::real;
+
+/// All names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("ennead_")).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test]
+async fn what_is_done_is_counted() {
+    let mut three = real(61, 3, &[]).await;
+    for i in 0..50 {
+        three.client.put(format!("key-{i}"), "x").await.expect("a put");
+        three.client.get(format!("key-{i}")).await.expect("a get");
+    }
+    three.client.put("key-0", "y").if_absent().await.expect_err("it is there");
+    three.client.delete("key-1").await.expect("a delete");
+    // Published once a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    let mut all = Vec::new();
+    for index in 0..3 {
+        all.push(get(three.http(index), "/metrics").await.expect("metrics"));
+    }
+    let sum = |sample: &str| all.iter().map(|a: &Answer| a.metric(sample)).sum::<f64>();
+    assert!(sum("ennead_requests_total{kind=\"write\",outcome=\"done\"}") >= 51.0);
+    assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"mismatch\"}"), 1.0);
+    assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"unknown\"}"), 0.0);
+    assert!(sum("ennead_request_seconds_count{kind=\"write\"}") >= 52.0);
+    for phase in ["queue", "promise", "hold", "fsync"] {
+        assert!(sum(&format!("ennead_phase_seconds_count{{phase=\"{phase}\"}}")) >= 1.0, "{phase}");
+        assert!(sum(&format!("ennead_phase_seconds_sum{{phase=\"{phase}\"}}")) > 0.0, "{phase}");
+    }
+    assert!(sum("ennead_copies_told_total") >= 100.0);
+    assert!(sum("ennead_tombstones_total") >= 2.0, "of three machines, two that agree");
+    assert!(sum("ennead_messages_total{kind=\"accept\",direction=\"in\"}") >= 51.0);
+    // Nine slots on three machines, three each: two machines make six votes.
+    assert!((6..=9).map(|v| sum(&format!("ennead_votes_total{{votes=\"{v}\"}}"))).sum::<f64>() >= 51.0);
+    assert_eq!(sum("ennead_votes_total{votes=\"4\"}"), 0.0, "four never decide");
+    for metrics in &all {
+        assert_eq!((metrics.metric("ennead_ready"), metrics.metric("ennead_positions_unsynced")), (1.0, 0.0));
+        assert!(metrics.metric("ennead_core_age_seconds") < 5.0);
+        assert!(metrics.metric("ennead_disk_free_bytes") > 0.0 && metrics.metric("ennead_records") > 40.0);
+        assert_eq!(metrics.metric("ennead_machines{state=\"up\"}"), 3.0);
+        well_formed(&metrics.body);
+    }
+
+    // One machine dies: the others say so, and go on.
+    three.cluster.kill(2);
+    let gone = |a: &Answer| a.metric("ennead_machines{state=\"down\"}") == 1.0;
+    let after = super::until(three.http(0), "/metrics", gone).await;
+    assert_eq!(after.metric("ennead_ready"), 1.0);
+    three.client.put("after", "x").await.expect("a put with one of three dead");
+}
+
+/// Each sample belongs to the family declared last, and each family is declared once.
+fn well_formed(text: &str) {
+    let (mut family, mut declared) = (String::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap_or_default().to_owned();
+            assert!(declared.insert(family.clone()), "{family} is declared twice");
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            let suffixes = ["", "_bucket", "_sum", "_count"];
+            assert!(suffixes.iter().any(|s| name == format!("{family}{s}")), "{name} is not of {family}");
+            let value = line.rsplit(' ').next().unwrap_or_default();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_metric_that_the_dashboard_and_the_alerts_name_is_told() {
+    let one = real(65, 1, &[]).await;
+    one.client.put("key", "x").await.expect("a put");
+    let metrics = super::until(one.http(0), "/metrics", |a| a.body.contains("ennead_requests_total")).await;
+    let told = names(&metrics.body);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    for file in ["grafana/dashboard.json", "prometheus/alerts.yml"] {
+        let text = std::fs::read_to_string(folder.join(file)).expect("a file");
+        let named = names(&text);
+        assert!(named.len() > 8, "{file} names {named:?}");
+        let missing: Vec<_> = named.difference(&told).collect();
+        assert!(missing.is_empty(), "{file} names what no machine tells: {missing:?}");
+    }
+    let dashboard = std::fs::read_to_string(folder.join("grafana/dashboard.json")).expect("a file");
+    serde_json::from_str::<serde_json::Value>(&dashboard).expect("JSON");
+}
