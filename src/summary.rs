@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ennead_ring::{Epoch, MemberState, View, quorum_of};
+use ennead_ring::{Epoch, Member, MemberState, View, quorum_of};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -124,7 +124,7 @@ impl Summary {
         let lines = view.members().iter().map(|member| {
             let name = member.machine.name;
             let account = accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account);
-            line(name, member.state, account, accounts)
+            line(member, account, accounts)
         });
         let settled = |(_, account): &(Name, Result<MachineStatus, String>)| {
             account.as_ref().is_ok_and(|account| account.settled >= view.epoch())
@@ -256,12 +256,11 @@ fn trouble(verdict: &Verdict) -> Option<(Word, String)> {
 }
 
 /// What is known of one machine: its own word, and what the others that answer say of it.
-fn line(
-    name: Name,
-    state: MemberState,
-    account: Option<&Result<MachineStatus, String>>,
-    accounts: &Accounts,
-) -> Line {
+fn line(member: &Member, account: Option<&Result<MachineStatus, String>>, accounts: &Accounts) -> Line {
+    let (name, state) = (member.machine.name, member.state);
+    // Who answers to that name without the member's disk is somebody else (V6).
+    let stranger = account.and_then(|a| a.as_ref().ok()).filter(|own| own.machine != member.machine);
+    let account = account.filter(|_| stranger.is_none());
     let others = accounts.iter().filter(|(n, _)| *n != name).filter_map(|(_, account)| account.as_ref().ok());
     let seen: Vec<_> = others.flat_map(|a| a.peers.iter().filter(|p| p.name == name)).collect();
     let answers = matches!(account, Some(Ok(_)));
@@ -277,6 +276,10 @@ fn line(
     };
     let in_ring = !matches!(state, MemberState::Joining);
     let (health, since, reason) = match account {
+        _ if stranger.is_some() => {
+            let reason = "its disk was lost or replaced: a new incarnation answers, and joins in its place";
+            (Health::Down, missed_for, Some(reason.to_owned()))
+        }
         Some(Ok(own)) if missed.is_empty() => (Health::Up, Some(Duration::from_millis(own.uptime_ms)), None),
         Some(Ok(_)) => {
             let count = format!("{} of {} others do not reach it", missed.len(), seen.len());

@@ -171,3 +171,16 @@ fn a_lone_machine_may_not_fail_and_is_healthy() {
     assert!(summary.healthy());
     assert!(summary.headline().1.contains("3 machines would bear one"), "{}", summary.headline().1);
 }
+
+#[test]
+fn a_blank_machine_under_a_members_name_is_not_that_member() {
+    let mut accounts = accounts(9, &[], &[]);
+    if let Ok(own) = &mut accounts[3].1 {
+        own.machine.incarnation = Incarnation::new(77);
+        (own.slots, own.synced_slots) = (0, 0);
+    }
+    let summary = Summary::of(&view(9), &accounts);
+    assert_eq!((summary.lines[3].health, summary.lines[3].slots), (Health::Down, None));
+    assert!(summary.lines[3].reason.as_ref().is_some_and(|why| why.contains("new incarnation")));
+    assert_eq!(summary.tolerates(), Some(3));
+}

@@ -71,7 +71,11 @@ impl Compose {
     fn try_compose(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.program[0]);
         command.args(&self.program[1..]).args(["--project-name", &self.project]).args(arguments);
-        run(command.current_dir(&self.root).env("ENNEAD_NET", NET).env("ENNEAD_IMAGE", &self.image))
+        run(command
+            .current_dir(&self.root)
+            .env("ENNEAD_NET", NET)
+            .env("ENNEAD_PAGE", "0")
+            .env("ENNEAD_IMAGE", &self.image))
     }
 
     /// A docker command about a peer's container.
