@@ -62,7 +62,7 @@ const SETTINGS: [Setting; 20] = [
     Setting { name: "patience", value: "TIME", default: Some("30s"),
         help: "How long a machine is down before the others drop it and restore its copies; longer than a restart takes" },
     Setting { name: "move-rate", value: "SIZE", default: Some("32MiB"),
-        help: "Most that this machine takes in a second ahead of a move, or to compare copies" },
+        help: "Most that this machine takes in a second ahead of a move, or to compare copies; a quarter while it serves clients" },
     Setting { name: "check-every", value: "TIME", default: Some("10m"),
         help: "Pause between two comparisons of all copies; 0s: only when asked for (kvctl check)" },
     Setting { name: "http", value: "IP:PORT|off", default: None,

@@ -286,7 +286,7 @@ fn a_simulated_cluster_is_told_in_json_and_what_cannot_be_is_refused() {
     assert!(output.status.success());
     assert_eq!((&told["seed"], &told["peers"]), (&3.into(), &5.into()));
     assert_eq!((&told["linearizable"], &told["lost_acked"]), (&true.into(), &0.into()));
-    let refused = run(&["sim", "--peers", "0"]);
+    let refused = run(&["--peers", "0"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("peers is 0: it is from 1 to 10000"));
 }

@@ -23,6 +23,9 @@ use crate::reader::Reader;
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 
+/// How long after a client's request a machine counts as serving clients.
+const SERVES_FOR: u64 = 100_000_000;
+
 /// See the module's caption.
 #[derive(Debug)]
 pub(crate) struct Local {
@@ -59,12 +62,14 @@ pub(crate) struct Local {
     pub(crate) doubted: Vec<Name>,
     /// Members that are not well: they say so, or those who wait for their answers do.
     pub(crate) unwell: Vec<Name>,
-    /// Work done, for whoever looks from outside.
-    pub(crate) counts: Counts,
     /// The same of this machine.
     pub(crate) is_unwell: bool,
+    /// When it last heard of a client's request, or of a round for one.
+    served: Option<crate::Mono>,
     /// How long members take to answer.
     pub(crate) answers: Answers,
+    /// Work done, for whoever looks from outside.
+    pub(crate) counts: Counts,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -109,6 +114,7 @@ impl Local {
             unwell: Vec::new(),
             counts: Counts::default(),
             is_unwell: false,
+            served: None,
             answers: Answers::default(),
             rng,
             rules,
@@ -413,6 +419,16 @@ impl Local {
     /// The last ticket handed out: whoever waits for it waits for everything persisted so far.
     pub(crate) fn last_ticket(&self) -> Option<Ticket> {
         (self.next_ticket > 0).then_some(Ticket(self.next_ticket))
+    }
+
+    /// A client's request is here, or a round for one.
+    pub(crate) fn note_served(&mut self, now: Now) {
+        self.served = Some(now.mono);
+    }
+
+    /// True while clients have work for this machine: side work leaves it to them.
+    pub(crate) fn serves(&self, now: Now) -> bool {
+        self.served.is_some_and(|at| at.plus(SERVES_FOR) > now.mono)
     }
 
     /// A number for a question about `key`; answers to it find their way until [`forget`](Self::forget).

@@ -56,7 +56,9 @@ pub struct Tuning {
     /// How long a machine is down before it is dropped from the view (V7). Default 30 s: longer than a restart. Shorter
     /// restores nine copies sooner, and moves data for machines that would have come back.
     pub patience: u64,
-    /// Bytes a second that one machine takes in ahead of a move, or for the comparison of copies. Default 32 MiB.
+    /// Bytes a second that one machine takes in ahead of a move, or for the comparison of copies; a quarter of it while
+    /// clients have work for the machine. What its silent slots wait for is bounded by all of it, and only then. Default
+    /// 32 MiB.
     pub move_rate: u64,
     /// How long after one comparison of all copies the next begins. Default 10 minutes. 0: only when asked for.
     pub check_every: u64,

@@ -141,6 +141,10 @@ impl Node {
             | Message::Read { ref key, .. }
             | Message::Request { ref key, .. } => {
                 let key = key.clone();
+                // Its own requests settle what was found unlike: that is side work itself.
+                if machine != self.local.me {
+                    self.local.note_served(now);
+                }
                 self.route(now, key, Work::Message { from, message }, effects);
             }
             Message::Collect { ref key, epoch: settled, .. } => {
@@ -194,6 +198,7 @@ impl Node {
                 self.local.send(from, Message::ViewTold { ask, view }, None, effects);
             }
             Message::Read { ref key, .. } | Message::Request { ref key, .. } => {
+                self.local.note_served(now);
                 let key = key.clone();
                 self.route(now, key, Work::Message { from, message }, effects);
             }
