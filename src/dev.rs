@@ -1,11 +1,13 @@
 //! `ennead dev`: a local cluster that stays up until Ctrl-C, for a person to try things on.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ennead::cluster::{Base, Cluster, ClusterError, Event, Options};
 use ennead::units::show_duration;
+use ennead_ring::view::DEFAULT_PORT;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{FAILED, NOT_STARTED, complain};
@@ -16,14 +18,14 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts the cluster in `dir`, keeps it up, and ends it in order.
-pub(crate) async fn run(peers: Option<u8>, dir: PathBuf) -> ExitCode {
+pub(crate) async fn run(peers: Option<u8>, dir: PathBuf, first: Option<Ipv4Addr>) -> ExitCode {
     let (mut interrupt, mut terminate) =
         match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             (Err(e), _) | (_, Err(e)) => return complain(NOT_STARTED, &e),
         };
     let began = Instant::now();
-    let mut cluster = match prepare(peers, &dir) {
+    let mut cluster = match prepare(peers, &dir, first) {
         Ok(cluster) => cluster,
         Err(e) => return complain(NOT_STARTED, &e),
     };
@@ -47,7 +49,7 @@ pub(crate) async fn run(peers: Option<u8>, dir: PathBuf) -> ExitCode {
     end(cluster).await
 }
 
-fn prepare(peers: Option<u8>, dir: &Path) -> Result<Cluster, ClusterError> {
+fn prepare(peers: Option<u8>, dir: &Path, first: Option<Ipv4Addr>) -> Result<Cluster, ClusterError> {
     let program = std::env::current_exe()
         .map_err(|error| ClusterError::Spawn { program: PathBuf::from("ennead"), error })?;
     let peers = peers.map(usize::from);
@@ -55,7 +57,7 @@ fn prepare(peers: Option<u8>, dir: &Path) -> Result<Cluster, ClusterError> {
         program,
         dir: dir.to_path_buf(),
         peers,
-        base: Base::local(),
+        base: first.map_or_else(Base::local, |first| Base::at(first, DEFAULT_PORT)),
         flags: Vec::new(),
     })
 }

@@ -38,3 +38,8 @@ pub mod wire;
 pub use client::Client;
 pub use ennead_ring::Name;
 pub use node::{Node, NodeConfig, StartError, StopReason};
+
+/// The examples of the book, so that they are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/programs.md")]
+mod book {}

@@ -9,6 +9,7 @@ mod logging;
 use std::error::Error;
 use std::fmt::Write;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
         Some(("dev", flags)) => {
             let peers = flags.get_one::<u8>("peers").copied();
             let dir = flags.get_one::<PathBuf>("data").cloned().unwrap_or_else(|| "ennead-dev".into());
-            runtime.block_on(dev::run(peers, dir))
+            let first = flags.get_one::<Ipv4Addr>("first").copied();
+            runtime.block_on(dev::run(peers, dir, first))
         }
         Some(("demo", _)) => runtime.block_on(demo::run()),
         _ => unreachable!("clap asks for a subcommand"),
@@ -62,6 +64,10 @@ fn command() -> Command {
         .value_name("DIR")
         .value_parser(value_parser!(PathBuf))
         .help("Folder of the cluster: data, certificates, logs [default: ./ennead-dev]");
+    let first =
+        Arg::new("first").long("first").value_name("IP").value_parser(value_parser!(Ipv4Addr)).help(
+            "Address of the first peer, the others follow it; only for a new cluster [default: 127.0.0.1]",
+        );
     Command::new("ennead")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A key-value store without a leader. Nine slots hold each key; five must agree.")
@@ -80,7 +86,7 @@ fn command() -> Command {
                 .args(config::arguments())
                 .arg(json),
         )
-        .subcommand(Command::new("dev").about("Keeps a local cluster up until Ctrl-C").args([peers, data]))
+        .subcommand(Command::new("dev").about("Keeps a local cluster up until Ctrl-C").args([peers, data, first]))
         .subcommand(
             Command::new("demo").about("Nine peers, a thousand keys, four killed, nothing lost: under a minute"),
         )

@@ -243,6 +243,9 @@ pub(crate) struct Ring {
     /// With --machines: positions of each on the ring [default: 1]
     #[arg(long, value_name = "N", requires = "machines")]
     pub(crate) virtual_peers: Option<u32>,
+    /// Draw it into this file as well, as a picture
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// `kvctl leave`.

@@ -8,7 +8,7 @@
 //! | [`status`] | can any four fail now? |
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
 //! | [`top`] | what each machine does now, and how fast |
-//! | [`ring`], [`circle`] | who owns how much; how that is drawn |
+//! | [`ring`], [`circle`], [`circle_svg`] | who owns how much; how that is drawn in characters, and as a picture |
 //! | [`membership`], [`planned`] | leave and remove; what they would move |
 //! | [`recover`] | goes on after more are lost than may be |
 //! | [`check`] | compares every copy |
@@ -24,6 +24,7 @@ mod bench;
 mod certs;
 mod check;
 mod circle;
+mod circle_svg;
 mod crashes;
 mod data;
 mod failure;

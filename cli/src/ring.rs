@@ -1,6 +1,8 @@
 //! Shows the ring: the circle, who owns how much of it, and where a key's slots are.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use ennead::client::Location;
 use ennead::plan;
@@ -15,7 +17,7 @@ use crate::locate::{self, imagine_view};
 use crate::output::{Output, table};
 use crate::terminal;
 use crate::watch::{Look, show};
-use crate::{Verdict, connect};
+use crate::{Verdict, circle_svg, connect};
 use ennead::arcs::{Arc, arcs, lengths};
 
 /// What marks slots, slot 1 first.
@@ -30,12 +32,15 @@ pub(crate) async fn run(args: Ring, global: &Global, output: &mut Output) -> Res
     }
     if !args.machines.is_empty() {
         let picture = Picture::of(&imagine_view(&args.machines, args.virtual_peers, None)?, args.key);
+        picture.save(args.svg.as_deref())?;
         return show(args.watch, output, async |output: &Output| Ok(picture.look(output))).await;
     }
     let client = connect(global).await?;
     show(args.watch, output, async |output: &Output| {
         let view = client.view().await?;
-        Ok(Picture::of(&view, args.key.clone()).look(output))
+        let picture = Picture::of(&view, args.key.clone());
+        picture.save(args.svg.as_deref())?;
+        Ok(picture.look(output))
     })
     .await
 }
@@ -92,22 +97,41 @@ impl Picture {
         self.machines.iter().filter(|m| m.positions > 0).count()
     }
 
-    /// The circle on the left, the legend on the right, at most as large as the terminal.
-    fn to_text(&self, (columns, rows): (usize, usize), colour: bool) -> String {
-        // Below it: what the picture means, and the prompt.
-        let rows = rows.saturating_sub(4).min(columns.saturating_sub(LEGEND) / 2).clamp(8, 32);
+    /// The slots of the key, in the colours of their owners.
+    fn marks(&self) -> Vec<Mark> {
         let member = |l: &Location| self.machines.iter().position(|m| m.name == l.owner.to_string());
         let mark = |l: &Location| {
             let sign = SIGNS[usize::from(l.slot - 1) % SIGNS.len()];
             Some(Mark { at: l.position, sign, member: member(l)? })
         };
-        let marks: Vec<Mark> = self.key.iter().flat_map(|(_, l)| l.iter().filter_map(mark)).collect();
+        self.key.iter().flat_map(|(_, l)| l.iter().filter_map(mark)).collect()
+    }
+
+    /// What stands in the middle of the circle.
+    fn words(&self) -> [String; 3] {
         let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
-        let words = [
+        [
             count(self.in_ring(), "machine"),
             count(self.arcs.len(), "position"),
             format!("epoch {}", self.epoch),
-        ];
+        ]
+    }
+
+    /// Draws it into a file, where one was named.
+    fn save(&self, file: Option<&Path>) -> Result<(), Failure> {
+        let Some(file) = file else { return Ok(()) };
+        // No machine is left out: a picture is as high as it needs to be.
+        let legend = self.legend(self.machines.len() + 2, false);
+        let picture = circle_svg::draw(&self.arcs, &self.marks(), &self.words(), &legend);
+        fs::write(file, picture)
+            .map_err(|e| Failure::Usage(format!("{} cannot be written: {e}", file.display())))
+    }
+
+    /// The circle on the left, the legend on the right, at most as large as the terminal.
+    fn to_text(&self, (columns, rows): (usize, usize), colour: bool) -> String {
+        // Below it: what the picture means, and the prompt.
+        let rows = rows.saturating_sub(4).min(columns.saturating_sub(LEGEND) / 2).clamp(8, 32);
+        let (marks, words) = (self.marks(), self.words());
         let circle = circle::draw(&self.arcs, rows, &marks, &words, colour);
         let legend = self.legend(rows, colour);
         let first = (rows - legend.len().min(rows)) / 2;

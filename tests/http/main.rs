@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
+mod alerts;
 mod ask;
 mod bounds;
 mod browser;

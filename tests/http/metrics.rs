@@ -6,6 +6,32 @@ use std::path::Path;
 use super::ask::{Answer, get};
 use super::real;
 
+/// What a text selects by labels, as pairs of a metric and a label with its value: `name{state=~"up|down"}` is two.
+fn selected(text: &str) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    for (i, _) in text.match_indices("ennead_") {
+        let rest = &text[i..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let labels = rest[end..].strip_prefix('{').and_then(|labels| labels.split_once('}'));
+        for label in labels.map_or("", |(labels, _)| labels).split(',') {
+            let Some((name, values)) = label.split_once(['=', '~']) else { continue };
+            let values = values.trim_matches(['=', '~', '"', ' ']);
+            // What whoever looks at the board has chosen.
+            for value in values.split('|').filter(|value| !value.contains('$')) {
+                all.insert((rest[..end].to_owned(), format!("{}=\"{value}\"", name.trim())));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn selections_by_label_are_found() {
+    let found = selected(r#"rate(ennead_a{state="up", x=~"y|z", job="$job"}[2m]) / ennead_b > 0"#);
+    let pair = |label: &str| ("ennead_a".to_owned(), label.to_owned());
+    assert_eq!(found, BTreeSet::from([pair("state=\"up\""), pair("x=\"y\""), pair("x=\"z\"")]));
+}
+
 /// All names of metrics in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
@@ -88,6 +114,20 @@ async fn every_metric_that_the_dashboard_and_the_alerts_name_is_told() {
         assert!(named.len() > 8, "{file} names {named:?}");
         let missing: Vec<_> = named.difference(&told).collect();
         assert!(missing.is_empty(), "{file} names what no machine tells: {missing:?}");
+        // In JSON the quotes of an expression are escaped.
+        for (name, label) in selected(&text.replace("\\\"", "\"")) {
+            let told = |line: &str| line.starts_with(&format!("{name}{{")) && line.contains(&label);
+            assert!(
+                metrics.body.lines().any(told),
+                "{file} selects {name} by {label}, which no machine tells"
+            );
+        }
+    }
+    for page in ["alerts.md", "sizing.md"] {
+        let text = std::fs::read_to_string(folder.join("../docs/src").join(page)).expect("a page");
+        let named = names(&text);
+        let missing: Vec<_> = named.difference(&told).collect();
+        assert!(missing.is_empty(), "the book's {page} names what no machine tells: {missing:?}");
     }
     let dashboard = std::fs::read_to_string(folder.join("grafana/dashboard.json")).expect("a file");
     serde_json::from_str::<serde_json::Value>(&dashboard).expect("JSON");
