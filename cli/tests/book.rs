@@ -37,7 +37,7 @@ fn every_command_of_the_book_does_what_it_shows() {
     for block in blocks() {
         match &block.kind {
             Kind::File(name) => std::fs::write(shell.home().join(name), &block.text).expect("a file"),
-            Kind::Run => block.steps.iter().for_each(|step| run(&shell, &block, step)),
+            Kind::Run => block.steps.iter().for_each(|step| run(&mut shell, &block, step)),
             Kind::GoesOn => go_on(&mut shell, &block),
             Kind::NotHere(_) | Kind::Shown => {}
         }
@@ -52,7 +52,7 @@ fn every_command_of_the_book_does_what_it_shows() {
     assert!(is_same, "docs/src/ring.svg is not what kvctl draws; BOOK_TAKE_OVER=1 takes over what it does");
 }
 
-fn run(shell: &Shell, block: &Block, step: &Step) {
+fn run(shell: &mut Shell, block: &Block, step: &Step) {
     let Ended { code, printed } = shell.run(&step.command);
     let told = || {
         let place = block.place(step.line);

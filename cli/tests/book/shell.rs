@@ -56,7 +56,7 @@ impl Shell {
     }
 
     /// Runs a command to its end.
-    pub(crate) fn run(&self, command: &str) -> Ended {
+    pub(crate) fn run(&mut self, command: &str) -> Ended {
         let after = "code=$?; { export -p; declare -f; } > .state; exit $code";
         let file = self.write(&format!("{}\n{after}\n", self.here(command)));
         let line = format!("bash {}", file.display());
@@ -79,6 +79,10 @@ impl Shell {
                     break None;
                 }
                 None => std::thread::sleep(Duration::from_millis(20)),
+            }
+            // One that the command ended is gone, and not a shadow whose number is still taken.
+            for (child, _) in &mut self.running {
+                let _ = child.try_wait();
             }
         };
         Ended { code: status, printed: self.printed(&output) }
@@ -181,9 +185,11 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        for (child, _) in &self.running {
+        for (child, _) in &mut self.running {
             // Not waited for yet, so its id is still its own.
-            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            if matches!(child.try_wait(), Ok(None)) {
+                let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            }
         }
         let begun = Instant::now();
         for (mut child, _) in std::mem::take(&mut self.running) {
