@@ -1,8 +1,11 @@
 //! Finds a coordinator, asks five owners, retries under one request id.
 
+mod edit;
 mod error;
 mod health;
 mod link;
+mod lock;
+mod many;
 mod operate;
 mod read;
 mod why;
@@ -28,7 +31,9 @@ use crate::status::MachineStatus;
 use crate::transport::To;
 use crate::wire::Frame;
 
+pub use edit::{Counter, Touch};
 pub use error::{Effect, Error};
+pub use lock::{Acquire, Lock, LockError, LockRequest};
 pub use operate::CheckAnswer;
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.
@@ -173,11 +178,11 @@ impl<'a> Put<'a> {
             let (bytes, most) = (value.len(), link.options.max_value);
             return Err(Error::Invalid(format!("the value has {bytes} bytes; a value has at most {most}")));
         }
-        let ttl = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let ttl = ttl.map(millis);
         let write = write::new_write(link, condition, Change::Put { value, ttl });
         match write::write(link, &key?, write, client.deadline()).await? {
             Wrote::Done(written) => Ok(written),
-            Wrote::Absent => Err(Error::Refused("a put was answered like a delete".to_owned())),
+            other => Err(Error::Refused(format!("a put was answered with {other:?}"))),
         }
     }
 }
@@ -219,6 +224,7 @@ impl<'a> IntoFuture for Delete<'a> {
             match write::write(&client.link, &key?, write, client.deadline()).await? {
                 Wrote::Done(written) => Ok(Some(written.version)),
                 Wrote::Absent => Ok(None),
+                Wrote::Counted(..) => Err(Error::Refused("a delete was answered like an incr".to_owned())),
             }
         })
     }
@@ -403,6 +409,10 @@ fn user_key(key: impl AsRef<[u8]>) -> Result<Key, Error> {
         return Err(Error::Invalid("keys that begin with a zero byte are the cluster's own".to_owned()));
     }
     Ok(key)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn record(value: Arc<[u8]>, version: u64, expires: Option<Hlc>) -> Record {

@@ -1,5 +1,6 @@
 //! Every command and flag, each defined once: its name, its meaning, its default.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -65,10 +66,51 @@ impl Global {
 pub(crate) enum Command {
     /// Stores a value; prints its version
     Put(Put),
-    /// Prints the value, byte for byte
+    /// Prints the value, byte for byte; of several keys, a line each
+    ///
+    /// Of several keys each line is KEY, a tab and the value, in which a backslash, a tab, a line's end and what is no
+    /// UTF-8 are written \\\\, \\t, \\n and \\xHH; or with --json an object. Exit code 1: some have no value.
     Get(Get),
     /// Removes the value; prints the version of the removal
     Del(Del),
+    /// How long the value is still kept; exit code 1 if there is none
+    Ttl {
+        /// The key
+        key: String,
+    },
+    /// Gives the value another expiry, and nothing else: its version stays; exit code 1 if there is none
+    Touch(Touch),
+    /// Adds to the number that the value is; prints the sum. Counted exactly once, however often it had to be sent
+    ///
+    /// The value is a whole number in decimal; an absent key counts as 0; its expiry stays. Exit code 2: it is no such
+    /// number, or the sum would be none, and nothing was changed.
+    Incr(Incr),
+    /// Carries out a JSON object a line, many at a time, and prints one a line, in the order of the file
+    ///
+    /// {"op": "put", "key": "k", "value": "v"} and likewise get, del, incr and touch, with what the command of that name
+    /// takes: value or value_base64, ttl ("1h"), if_version, if_absent, by, keep. Lines of one key are carried out in
+    /// their order; each line has its own outcome, and none undoes another. The exit code is the worst of all lines'.
+    Batch {
+        /// Which file; - reads stdin
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
+    /// Runs a command while holding a lock that nobody else is given meanwhile; its exit code is the command's
+    ///
+    /// The lock is the key lock/NAME, with a time to live, renewed until the command ends and then deleted. The command
+    /// finds the lock's version in ENNEAD_LOCK_TOKEN: it rises from holder to holder, and what the lock protects
+    /// should refuse a lower one than it has seen. A lock that cannot be renewed is lost after two thirds of its time:
+    /// the command gets SIGTERM, at nine tenths SIGKILL, so that it has ended before another is given the lock if the
+    /// machines' clocks are less than a tenth of the time apart. Exit code 1: another held it; 2: it could not be
+    /// asked for; 3: it was lost, and the command stopped; 126 and 127: the command cannot be run, or is not there.
+    Lock(Lock),
+    /// What `lock` runs, to become the command
+    #[command(hide = true)]
+    LockChild {
+        parent: u32,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Shows where a key's slots are on the ring, and who owns them
     Locate(Locate),
     /// Can any four machines fail now? Who is up, suspect or down, and why; what moves
@@ -155,8 +197,9 @@ pub(crate) struct Put {
 /// `kvctl get`.
 #[derive(Args, Debug)]
 pub(crate) struct Get {
-    /// The key
-    pub(crate) key: String,
+    /// The key, or several
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
     /// quorum: what five slots agree on. one: what one copy holds, which may be stale
     #[arg(long, value_enum, default_value_t = Read::Quorum)]
     pub(crate) read: Read,
@@ -182,6 +225,49 @@ pub(crate) struct Del {
     /// Only if the key has this version; else exit code 1
     #[arg(long, value_name = "V")]
     pub(crate) if_version: Option<u64>,
+}
+
+/// `kvctl touch`.
+#[derive(Args, Debug)]
+#[group(id = "until", required = true, multiple = false, args = ["ttl", "keep"])]
+pub(crate) struct Touch {
+    /// The key
+    pub(crate) key: String,
+    /// It expires after this long from now on
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub(crate) ttl: Option<Duration>,
+    /// It expires no more
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Only if the key has this version; else exit code 1
+    #[arg(long, value_name = "V")]
+    pub(crate) if_version: Option<u64>,
+}
+
+/// `kvctl incr`.
+#[derive(Args, Debug)]
+pub(crate) struct Incr {
+    /// The key
+    pub(crate) key: String,
+    /// How much
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) by: i64,
+}
+
+/// `kvctl lock`.
+#[derive(Args, Debug)]
+pub(crate) struct Lock {
+    /// The lock: the key lock/NAME
+    pub(crate) name: String,
+    /// How long it stays locked if kvctl or its machine dies; at least 1s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
+    pub(crate) ttl: Duration,
+    /// How long to wait for it; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub(crate) wait: Duration,
+    /// What to run, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// `kvctl locate`.

@@ -36,6 +36,17 @@ pub(crate) enum Failure {
     /// The cluster has no such member.
     #[error("{0} is not a member of this cluster; nothing was changed")]
     NoSuchMachine(Name),
+    /// Another holds the lock.
+    #[error("lock/{name} is held by {by}; the command was not run")]
+    Held {
+        /// Which lock.
+        name: String,
+        /// What he says of himself.
+        by: String,
+    },
+    /// The lock was lost while the command ran.
+    #[error("{0}")]
+    Lost(String),
     /// The change is not made, for this reason.
     #[error("{0}")]
     Refused(String),
@@ -62,14 +73,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Absent { .. } | Self::NoSuchMachine(_) | Self::Client(Error::VersionMismatch { .. }) => NO,
+            Self::Absent { .. }
+            | Self::NoSuchMachine(_)
+            | Self::Held { .. }
+            | Self::Client(Error::VersionMismatch { .. }) => NO,
             Self::Client(e) => match e.effect() {
                 Effect::Unchanged => FAILED,
                 Effect::Unknown => UNKNOWN,
             },
-            Self::Untold { .. } | Self::TimeOver(_) => UNKNOWN,
+            Self::Untold { .. } | Self::TimeOver(_) | Self::Lost(_) => UNKNOWN,
             Self::Usage(_) | Self::Refused(_) | Self::Certs(_) | Self::Input(..) | Self::Output(_) => FAILED,
         }
     }
@@ -78,6 +92,8 @@ impl Failure {
         match self {
             Self::Client(e) => e.code(),
             Self::Absent { .. } | Self::NoSuchMachine(_) => "not_found",
+            Self::Held { .. } => "held",
+            Self::Lost(_) => "lost",
             Self::Refused(_) => "refused",
             Self::TimeOver(_) => "timeout",
             Self::Usage(_) => "invalid",
@@ -87,7 +103,7 @@ impl Failure {
         }
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         if let Self::Client(error) = self {
             return error.to_json();
         }

@@ -9,6 +9,7 @@
 //! | [`view`] | who belongs: members, incarnations, epochs |
 //! | [`placement`] | which machine owns which slot in a view; pure |
 //! | [`key`], [`stamp`] | keys; ballots and stamps: the order of versions |
+//! | [`number`] | a value as a whole number: what a counter is |
 //! | [`quorum`] | what counts as five; nothing else counts votes |
 //! | [`message`] | what machines say to each other, and how it prints |
 //! | [`effect`] | what goes into a node and what comes out |
@@ -52,6 +53,7 @@ pub mod message;
 mod model;
 pub mod mutant;
 pub mod node;
+pub mod number;
 pub mod placement;
 pub mod position;
 pub mod quorum;

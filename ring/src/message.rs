@@ -14,7 +14,7 @@ use crate::effect::Account;
 use crate::gossip::Gossip;
 use crate::key::Key;
 use crate::quorum::SlotSet;
-use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
+use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State, Uncountable};
 use crate::view::{ClusterId, Epoch, Machine, Name, View};
 
 /// Ties an answer to what was asked. Drawn by who asks; means nothing to who answers.
@@ -346,6 +346,11 @@ pub enum Change {
     Put { value: Arc<[u8]>, ttl: Option<u64> },
     /// Removes the value (G1).
     Delete,
+    /// I5: gives the value another expiry, after so many milliseconds, or with `None` no expiry any more. Value and
+    /// version stay.
+    Touch { ttl: Option<u64> },
+    /// I6: adds to the number that the value is in decimal text; an absent key counts as 0. The expiry stays.
+    Incr { by: i64 },
 }
 
 /// A value as a client sees it.
@@ -368,7 +373,7 @@ pub enum Outcome {
     Value(Option<Found>),
     /// The condition does not hold: the key has this version, or no value. Nothing was changed.
     Mismatch { version: Option<u64> },
-    /// There was nothing to delete. Nothing was changed.
+    /// There was nothing to delete, or to touch. Nothing was changed.
     Absent,
     /// I2: the id is too old to tell whether it was applied; never applied from now on.
     TooLate { horizon: Hlc },
@@ -383,13 +388,23 @@ pub enum Outcome {
     Refused(Box<str>),
     /// Not tried: this machine is in no view, or no longer in it. Another one may; nothing was changed.
     NotHere,
+    /// I6: the counter became this number, which is on the disks of five slots as this version.
+    Counted { version: u64, value: i64, votes: u8 },
+    /// I6: the key's value, of this version, cannot be counted up. Nothing was changed.
+    Uncountable { version: u64, why: Uncountable },
 }
 
 impl Outcome {
+    /// True if it says that a request was applied.
+    pub const fn is_applied(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Counted { .. })
+    }
+
     /// The same, with so many votes for the state it rests on.
     pub(crate) fn by(self, votes: u8) -> Self {
         match self {
             Self::Done { version, .. } => Self::Done { version, votes },
+            Self::Counted { version, value, .. } => Self::Counted { version, value, votes },
             other => other,
         }
     }

@@ -138,6 +138,10 @@ pub enum Mutant {
     R2Stale,
     /// V3: a view is adopted that no decree can have made of the one before.
     V3Unlawful,
+    /// I5: a touch makes a new version.
+    I5Version,
+    /// I6: a retry is told what the counter is now, not what it gave.
+    I6Now,
 }
 
 impl Mutant {
@@ -196,5 +200,7 @@ impl Mutant {
         Self::F2Covers,
         Self::R2Stale,
         Self::V3Unlawful,
+        Self::I5Version,
+        Self::I6Now,
     ];
 }

@@ -17,7 +17,7 @@
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
-//! | `checker` | was the key one register? |
+//! | `checker`, `counting` | was the key one register? one counter? |
 //! | `report`, `measure` | what a run tells; its figures |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
@@ -29,6 +29,7 @@ mod churn;
 mod claims;
 mod client;
 mod computer;
+mod counting;
 mod cuts;
 mod disaster;
 mod disk;
@@ -49,7 +50,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use faults::Profile;
+pub use faults::{Counters, Profile};
 pub use measure::{Metrics, Sample};
 pub use menu::Kind;
 pub use report::{Counts, Failure, Report};

@@ -57,7 +57,7 @@ pub(crate) struct World {
     pub(crate) histories: Vec<Vec<Op>>,
     pub(super) took: Vec<(u64, u64)>,
     /// Puts with an expiry: key, value, start.
-    pub(crate) expiring: Vec<(usize, u64, u64)>,
+    pub(crate) expiring: Vec<(usize, Op)>,
     pub(crate) last_ask: u64,
     pub(crate) counts: Counts,
     pub(super) probes: BTreeMap<&'static str, u64>,

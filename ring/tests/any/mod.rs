@@ -9,7 +9,7 @@ use ennead_ring::message::{
     Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
     Message, Op, Outcome, Page, Purpose, TellRequest, Wish, Write,
 };
-use ennead_ring::stamp::{Applied, Came};
+use ennead_ring::stamp::{Applied, Came, Uncountable};
 use ennead_ring::{
     Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name,
     Record, RequestId, SlotSet, Stamp, State, View,
@@ -39,6 +39,10 @@ pub(crate) fn value() -> impl Strategy<Value = Arc<[u8]>> {
     vec(any::<u8>(), 0..100).prop_map(Arc::from)
 }
 
+fn uncountable() -> impl Strategy<Value = Uncountable> {
+    prop_oneof![Just(Uncountable::NotANumber), Just(Uncountable::TooLarge)]
+}
+
 fn id() -> impl Strategy<Value = RequestId> {
     (hlc(), any::<u64>()).prop_map(|(time, random)| RequestId { time, random })
 }
@@ -48,6 +52,8 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         any::<u64>().prop_map(Came::Version),
         any::<Option<u64>>().prop_map(Came::Mismatch),
         Just(Came::Absent),
+        any::<(u64, i64)>().prop_map(|(version, value)| Came::Counted { version, value }),
+        (any::<u64>(), uncountable()).prop_map(|(version, why)| Came::Uncountable { version, why }),
     ];
     let applied = (id(), came).prop_map(|(id, came)| Applied { id, came });
     let recent = vec(applied, 0..20);
@@ -115,6 +121,8 @@ fn op() -> impl Strategy<Value = Op> {
     let change = prop_oneof![
         (value(), any::<Option<u64>>()).prop_map(|(value, ttl)| Change::Put { value, ttl }),
         Just(Change::Delete),
+        any::<Option<u64>>().prop_map(|ttl| Change::Touch { ttl }),
+        any::<i64>().prop_map(|by| Change::Incr { by }),
     ];
     let write = (id(), any::<bool>(), condition, change)
         .prop_map(|(id, again, condition, change)| Op::Write(Write { id, again, condition, change }));
@@ -134,6 +142,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<Option<u64>>().prop_map(|version| Outcome::Mismatch { version }),
         Just(Outcome::Absent),
         Just(Outcome::NotHere),
+        any::<(u64, i64, u8)>().prop_map(|(version, value, votes)| Outcome::Counted {
+            version,
+            value,
+            votes
+        }),
+        (any::<u64>(), uncountable()).prop_map(|(version, why)| Outcome::Uncountable { version, why }),
         hlc().prop_map(|horizon| Outcome::TooLate { horizon }),
         (any::<(u8, u8)>(), silent()).prop_map(|((votes, needed), silent)| Outcome::NoQuorum {
             votes,
