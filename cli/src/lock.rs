@@ -14,7 +14,8 @@ use crate::{Verdict, connect};
 pub(crate) async fn run(args: args::Lock, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     crate::data::check_key(&format!("lock/{}", args.name))?;
     // Before there is a lock, so that no signal leaves one behind.
-    let mut signals = Signals::listen().map_err(|e| Failure::Usage(format!("no signals can be heard: {e}")))?;
+    let mut signals =
+        Signals::listen().map_err(|e| Failure::Usage(format!("no signals can be heard: {e}")))?;
     let client = connect(global).await?;
     let lock = client.lock(&args.name).ttl(args.ttl).wait(args.wait).holder(me());
     let lock = tokio::select! {

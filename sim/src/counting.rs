@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::checker::{Call, Fault, Op, Reply};
+use crate::checker::{Call, Fault, If, Op, Reply};
 
 /// Sums that are tried before the search is given up.
 const BUDGET: u32 = 200_000;
@@ -73,8 +73,11 @@ fn read_replies(ops: &[Op]) -> Result<(BTreeMap<u64, Seen>, u64), Fault> {
         let (version, number, made) = match (op.call, op.reply) {
             (Call::Incr(by), Reply::Counted(number, version)) => (version, Some(number), Some((i, by))),
             (Call::Get, Reply::Found(number, version)) => (version, Some(number as i64), None),
-            (Call::Touch(_), Reply::Done(version)) => (version, None, None),
-            (Call::Get, Reply::Nothing(_)) | (Call::Touch(_), Reply::Absent) => {
+            (Call::Touch(wanted), Reply::Done(version)) if allows(wanted, version) => (version, None, None),
+            (Call::Touch(If::Version(wanted)), Reply::Mismatch(Some(version))) if wanted != version => {
+                (version, None, None)
+            }
+            (Call::Get, Reply::Nothing(_)) | (Call::Touch(_), Reply::Absent | Reply::Mismatch(None)) => {
                 nothing = nothing.max(op.start);
                 continue;
             }
@@ -96,6 +99,14 @@ fn read_replies(ops: &[Op]) -> Result<(BTreeMap<u64, Seen>, u64), Fault> {
         (at.start, at.end) = (at.start.max(op.start), at.end.min(op.end));
     }
     Ok((seen, nothing))
+}
+
+fn allows(condition: If, version: u64) -> bool {
+    match condition {
+        If::Any => true,
+        If::Absent => false,
+        If::Version(wanted) => wanted == version,
+    }
 }
 
 /// Versions rise with time: no call that saw a later one ended before a call that saw an earlier one began.
