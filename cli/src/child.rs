@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::Verdict;
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// As of shells: there is no such command; it cannot be run; a signal ended it, plus its number.
 const NOT_FOUND: u8 = 127;
@@ -77,7 +78,11 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 /// In the new process: it dies when its parent does, however that ends, and is the command from here on.
-pub(crate) fn become_command(parent: u32, command: &[OsString]) -> Result<Verdict, Failure> {
+pub(crate) fn become_command(
+    parent: u32,
+    command: &[OsString],
+    output: &mut Output,
+) -> Result<Verdict, Failure> {
     #[cfg(target_os = "linux")]
     {
         let end_with_parent = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -91,11 +96,6 @@ pub(crate) fn become_command(parent: u32, command: &[OsString]) -> Result<Verdic
         return Err(Failure::Usage("there is no command to run".to_string()));
     };
     let error = Command::new(program).args(arguments).exec();
-    eprintln_failed(program, &error);
+    output.say(&format!("kvctl: cannot run {}: {error}", program.display()));
     Ok(Verdict::Code(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
-}
-
-fn eprintln_failed(program: &OsString, error: &io::Error) {
-    use std::io::Write;
-    let _ = writeln!(io::stderr().lock(), "kvctl: cannot run {}: {error}", program.display());
 }

@@ -44,7 +44,6 @@ pub(crate) async fn run(args: args::Lock, global: &Global, output: &mut Output) 
             code = child.end() => break code,
             why = lock.lost() => {
                 child.stop(lock.until()).await;
-                give_back(lock, output).await;
                 return Err(Failure::Lost(format!("lock/{} was lost ({why}); the command was stopped", args.name)));
             }
             signal = signals.next() => {

@@ -122,7 +122,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Incr(args) => edit::incr(args, global, output).await,
         Command::Batch { file } => batch::run(&file, global, output).await,
         Command::Lock(args) => lock::run(args, global, output).await,
-        Command::LockChild { parent, command } => child::become_command(parent, &command),
+        Command::LockChild { parent, command } => child::become_command(parent, &command, output),
         Command::Locate(args) => locate::run(args, global, output).await,
         Command::Status(args) => status::run(args, global, output).await,
         Command::Members(args) => members::run(args, global, output).await,

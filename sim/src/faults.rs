@@ -216,7 +216,7 @@ impl Profile {
             deadline: 5 * SEC,
             stray: 0.1,
             deletes: 10,
-            touches: 5,
+            touches: 0,
             counters: Counters::None,
             compares: 15,
             reads: 25,

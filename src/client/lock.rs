@@ -21,6 +21,8 @@ use super::{Client, Error};
 const PREFIX: &str = "lock/";
 /// Shorter leases are not renewed in time by machines that are a little slow.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Longer ones are for ever.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,7 +92,7 @@ impl Lease {
 }
 
 impl<'a> LockRequest<'a> {
-    /// How long it stays locked after its holder has died. Default 10 s, at least 1 s. It is renewed at a third of
+    /// How long it stays locked after its holder has died. Default 10 s; from 1 s to a year. It is renewed at a third of
     /// this; counts as lost, not renewed, at two thirds; whatever rests on it is to be over at nine tenths.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
@@ -115,13 +117,15 @@ impl<'a> LockRequest<'a> {
         if name.is_empty() {
             return invalid("a lock has a name".to_owned());
         }
-        if ttl < SHORTEST {
-            return invalid(format!("a lock is held for at least {SHORTEST:?}, not {ttl:?}"));
+        if !(SHORTEST..=LONGEST).contains(&ttl) {
+            return invalid(format!(
+                "the time to live of a lock is from {SHORTEST:?} to a year, not {ttl:?}"
+            ));
         }
         let key = format!("{PREFIX}{name}");
         // No two requests write the same: whoever is not told of his success knows it by this.
         let value = format!("{holder} #{:016x}", rand::random::<u64>());
-        let give_up = Instant::now() + wait.min(Duration::from_secs(365 * 24 * 3_600));
+        let give_up = Instant::now() + wait.min(LONGEST);
         let mut pause = FIRST_PAUSE;
         loop {
             let failed = match try_once(client, &key, &value, ttl).await {
