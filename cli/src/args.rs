@@ -229,12 +229,17 @@ pub(crate) struct Del {
 
 /// `kvctl touch`.
 #[derive(Args, Debug)]
-#[group(id = "until", required = true, multiple = false, args = ["ttl", "keep"])]
 pub(crate) struct Touch {
     /// The key
     pub(crate) key: String,
     /// It expires after this long from now on
-    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = some_time,
+        required_unless_present = "keep",
+        conflicts_with = "keep"
+    )]
     pub(crate) ttl: Option<Duration>,
     /// It expires no more
     #[arg(long)]

@@ -64,7 +64,7 @@ fn time(text: Option<&str>) -> Result<Option<Duration>, Failure> {
 impl Step {
     /// What the line asks for. Whatever is wrong with it is found before anybody is asked.
     pub(super) fn parse(line: &[u8]) -> Result<Self, Failure> {
-        let step: Self = serde_json::from_slice(line).map_err(usage)?;
+        let step: Self = serde_json::from_slice(line).map_err(|e| usage(format!("no operation: {e}")))?;
         check_key(step.key())?;
         match &step {
             Self::Put { ttl, if_version, if_absent, .. } => {
