@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`args`] | every command and flag |
 //! | [`data`] | put, get, del |
+//! | [`list`] | the keys in their order |
+//! | [`backup`] | all keys in a file, and back |
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
@@ -20,6 +22,7 @@
 //! | [`output`], [`failure`] | what is said, and how it ends |
 
 mod args;
+mod backup;
 mod bench;
 mod certs;
 mod check;
@@ -27,6 +30,7 @@ mod circle;
 mod crashes;
 mod data;
 mod failure;
+mod list;
 mod locate;
 mod measure;
 mod members;
@@ -106,6 +110,9 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Put(args) => data::put(args, global, output).await,
         Command::Get(args) => data::get(args, global, output).await,
         Command::Del(args) => data::del(args, global, output).await,
+        Command::List(args) => list::run(args, global, output).await,
+        Command::Backup(args) => backup::backup(args, global, output).await,
+        Command::Restore(args) => backup::restore(args, global, output).await,
         Command::Locate(args) => locate::run(args, global, output).await,
         Command::Status(args) => status::run(args, global, output).await,
         Command::Members(args) => members::run(args, global, output).await,
