@@ -32,7 +32,7 @@ pub use reader::{Reader, verify};
 pub use restore::{Restore, Restored};
 pub use take::{Take, Taken};
 
-pub(crate) use format::{reread_block, reread_header, reread_trailer};
+pub(crate) use format::{reread_block, reread_header, reread_trailer, samples};
 
 impl Take {
     /// Takes the backup, and tells how far it is after every key. Of each key it has a state that was settled at some

@@ -31,6 +31,11 @@ pub const ALL: &[(&str, Decoder)] = &[
     ("backup_trailer", backup::reread_trailer),
 ];
 
+/// What the decoders of backups take, for a corpus.
+pub fn backups() -> Vec<(&'static str, Vec<u8>)> {
+    backup::samples()
+}
+
 /// One frame, without its length.
 fn frame(bytes: &[u8]) -> Option<Vec<u8>> {
     let frame = wire::decode(bytes).ok()?;

@@ -1,14 +1,10 @@
 //! Lists keys in their order, one a line.
 
-use std::time::SystemTime;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ennead::client::Listed;
-use serde_json::{Value, json};
 
 use crate::args::{Global, List};
-use crate::data::rfc3339;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{Verdict, connect};
@@ -72,7 +68,7 @@ fn cursor(args: &List) -> Result<Option<Vec<u8>>, Failure> {
 /// A key, and after a tab its value; with escapes where a line would not stay one.
 fn line(listed: &Listed, json: bool, out: &mut Vec<u8>) {
     if json {
-        out.extend(object(listed).to_string().bytes());
+        out.extend(listed.to_json().to_string().bytes());
     } else {
         out.extend(printable(&listed.key).bytes());
         if let Some(value) = &listed.value {
@@ -90,26 +86,10 @@ fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// A key for programs: as text where it is text.
-fn object(listed: &Listed) -> Value {
-    let Listed { key, version, expires, value } = listed;
-    let mut object = json!({ "version": version });
-    let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(text) => object[name] = json!(text),
-        Err(_) => object[format!("{name}_base64")] = json!(STANDARD.encode(bytes)),
-    };
-    put("key", key);
-    if let Some(value) = value {
-        put("value", value);
-    }
-    if let Some(expires) = expires {
-        object["expires"] = json!(rfc3339(SystemTime::clone(expires)));
-    }
-    object
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]

@@ -18,7 +18,7 @@ use crate::stamp::Stamp;
 use crate::view::{Epoch, View};
 
 /// Keys of one machine that wait to be counted: its next page is not asked for before they are fewer.
-const AHEAD: usize = 64;
+const AHEAD: usize = 256;
 
 /// See the module's caption. Of one view: another view's pages begin another gathering, where this one got to (L4).
 #[derive(Debug)]

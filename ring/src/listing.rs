@@ -16,17 +16,18 @@ use crate::stamp::{Record, State};
 use crate::view::Epoch;
 
 /// Bytes of a page, at least and at most, whatever the client asks for; and the longest value told in one. A longer one
-/// is told by its length, and read by itself.
-const PAGE: (usize, usize) = (4 << 10, 256 << 10);
+/// is told by its length, and read by itself. With the longest key and such a value beyond that, a page still fits the
+/// smallest frame that anybody takes, however short the longest value is set to be.
+const PAGE: (usize, usize) = (4 << 10, 20 << 10);
 /// Keys that storage looks at in one go, and bytes: short stretches, so that other scans get their turn in between.
-const STRETCH: (usize, usize) = (256, 256 << 10);
+const STRETCH: (usize, usize) = (128, 128 << 10);
 /// Stretches looked at for one page: then it goes out however little is in it, so that the client sees that we live.
 const LOOKED: u32 = 16;
 /// Pages in the making at once, in all and for one client; who asks for more is told to come back.
 const AT_ONCE: (usize, usize) = (64, 16);
 const RETRY_AFTER: u32 = 100;
-/// What a key costs in a page beside its bytes, roughly.
-const AROUND: usize = 48;
+/// What a key costs in a page beside its bytes, at most.
+const AROUND: usize = 64;
 
 /// See the module's caption.
 #[derive(Debug, Default)]

@@ -110,7 +110,7 @@ fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
     bytes.into()
 }
 
-fn value_of(bytes: &[u8]) -> u64 {
+pub(crate) fn value_of(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(*bytes.first_chunk().expect("clients store eight bytes or more"))
 }
 

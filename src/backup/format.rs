@@ -277,6 +277,24 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// One of each, for those who spoil them.
+pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let header =
+        Header { cluster: 7, generation: (1, 2), begun_ms: 3, prefix: b"mail/".to_vec(), base: Some([4; 32]) };
+    let mut items = Vec::new();
+    for n in 0..9u8 {
+        let value = (n % 3 > 0).then(|| vec![n; 40]);
+        let item = Item { key: vec![b'k', n], version: n.into(), expires: (n > 5).then_some(6), value };
+        item.write(&mut items);
+    }
+    let trailer = Trailer { keys: 6, gone: 3, bytes: 258, blocks: 1, ended_ms: 5, digest: [6; 32] };
+    vec![
+        ("backup_header", write_header(&header)),
+        ("backup_block", pack(&items)),
+        ("backup_trailer", write_trailer(&trailer)),
+    ]
+}
+
 /// For those who feed the decoders what nobody meant well: what was read, written anew.
 pub(crate) fn reread_header(bytes: &[u8]) -> Option<Vec<u8>> {
     read_header(bytes).ok().map(|header| write_header(&header))

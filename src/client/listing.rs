@@ -2,23 +2,27 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ennead_ring::gathering::{Gathering, Heard, Next, Verdict};
 use ennead_ring::message::{ListPage, ListRecord, ListRequest, ListValue, Message, Outcome};
 use ennead_ring::quorum_of;
 use ennead_ring::view::{Epoch, Name};
 use ennead_ring::{Hlc, Key, key};
 use futures_util::Stream;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::link::{Known, Link, Replies, Reply};
 use super::{Error, Record, read, record};
 use crate::clock;
+use crate::crash::rfc3339;
 
 /// Bytes of pages on their way at once, over all machines, and of one page.
 const PAGES: usize = 4 << 20;
-const PAGE: (usize, usize) = (8 << 10, 256 << 10);
+const PAGE: (usize, usize) = (4 << 10, 20 << 10);
 /// Keys settled by a read at once, and bytes of values that wait to be taken.
 const AT_ONCE: usize = 64;
 const WAITING: u64 = 8 << 20;
@@ -64,6 +68,27 @@ pub struct Listed {
     pub expires: Option<SystemTime>,
     /// The value, where values were asked for.
     pub value: Option<Arc<[u8]>>,
+}
+
+impl Listed {
+    /// For programs: `key`, `version`, and where they are, `value` and `expires`; what is no text is base64, under
+    /// `key_base64` and `value_base64`.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({ "version": self.version });
+        let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
+            Ok(text) => object[name] = json!(text),
+            Err(_) => object[format!("{name}_base64")] = json!(STANDARD.encode(bytes)),
+        };
+        put("key", &self.key);
+        if let Some(value) = &self.value {
+            put("value", value);
+        }
+        if let Some(expires) = self.expires {
+            let ms = expires.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis() as u64);
+            object["expires"] = json!(rfc3339(ms));
+        }
+        object
+    }
 }
 
 impl List {
