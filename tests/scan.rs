@@ -20,8 +20,8 @@ use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 
 /// Patience with a machine that may be busy with other tests.
-const WITHIN: Duration = Duration::from_secs(60);
-const STILL: usize = 2_500;
+const WITHIN: Duration = Duration::from_secs(120);
+const STILL: usize = 1_000;
 
 /// A machine of its own in this process, with certificates.
 struct One {
@@ -77,7 +77,7 @@ impl Writers {
                 let mut done = 0;
                 while !stop.load(Ordering::Relaxed) {
                     // Between and behind the keys that stay as they are; outcomes do not matter.
-                    for key in [format!("still/{:05}x", done * 7 % 2_500), format!("writer/{writer}/{}", done % 50)] {
+                    for key in [format!("still/{:05}x", done * 7 % 200), format!("writer/{writer}/{}", done % 50)] {
                         let _ = client.put(&key, "w").await;
                         if done % 3 == 0 {
                             let _ = client.delete(&key).await;
@@ -145,7 +145,8 @@ async fn nine(first: u8, dir: &Path) -> (Cluster, Client) {
         dir: dir.join("cluster"),
         peers: Some(9),
         base: Base::at(Ipv4Addr::new(127, 0, 132, first), 9595),
-        flags: Vec::new(),
+        // Who is dead stays a member: it is its silence that is tested.
+        flags: vec!["--patience".to_owned(), "1h".to_owned()],
     };
     let mut cluster = Cluster::prepare(options).expect("addresses and certificates");
     cluster.start_all().expect("processes");
@@ -154,7 +155,7 @@ async fn nine(first: u8, dir: &Path) -> (Cluster, Client) {
     (cluster, client)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn with_up_to_four_of_nine_dead_all_that_was_there_is_listed_and_backed_up_while_others_write() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (mut cluster, client) = nine(1, dir.path()).await;
@@ -185,14 +186,14 @@ async fn with_up_to_four_of_nine_dead_all_that_was_there_is_listed_and_backed_up
 
     // A part, and the rest of it after a cursor.
     let mut listing = client.list("still/").begin().await.expect("a view");
-    for _ in 0..777 {
+    for _ in 0..333 {
         listing.next().await.expect("enough machines").expect("there are more");
     }
     let cursor = listing.cursor().expect("one was told").to_vec();
     let rest = client.list("still/").after(&cursor).begin().await.expect("a view").into_stream();
     let rest: Vec<Listed> = rest.map(|listed| listed.expect("enough machines")).collect().await;
     let all = listed(&client, "still/").await;
-    assert_eq!(rest.len() + 777, all.len());
+    assert_eq!(rest.len() + 333, all.len());
     assert!(rest.iter().all(|listed| listed.value.is_none() && listed.key > cursor), "values were not asked for");
 
     // What changed since, with four dead.
@@ -201,7 +202,7 @@ async fn with_up_to_four_of_nine_dead_all_that_was_there_is_listed_and_backed_up
     client.delete("still/00002").await.expect("a delete");
     let increment = taken(&client, take(&second, &[&full], false)).await;
     assert!(increment.trailer.keys >= 2 && increment.trailer.gone >= 1, "{increment:?}");
-    assert!(increment.trailer.keys < 600, "only what changed: {increment:?}");
+    assert!(increment.trailer.keys < 500, "only what changed: {increment:?}");
     let source: BTreeMap<Vec<u8>, Listed> =
         listed(&client, "").await.into_iter().map(|listed| (listed.key.clone(), listed)).collect();
 
@@ -254,7 +255,7 @@ async fn with_up_to_four_of_nine_dead_all_that_was_there_is_listed_and_backed_up
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_backup_that_was_broken_off_is_gone_on_with() {
     let one = one(111).await;
     put_all(&one.client, (0..STILL).map(still)).await;
@@ -263,7 +264,7 @@ async fn a_backup_that_was_broken_off_is_gone_on_with() {
     let (enough, stop) = tokio::sync::oneshot::channel();
     let mut enough = Some(enough);
     let run = take(&file, &[], false).run(&one.client, |progress| {
-        if progress.keys >= 2_000
+        if progress.keys >= 900
             && let Some(enough) = enough.take()
         {
             enough.send(()).expect("somebody waits");
@@ -287,7 +288,7 @@ async fn a_backup_that_was_broken_off_is_gone_on_with() {
     one.node.shutdown("the test is over").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_listing_goes_on_through_a_change_of_the_ring() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let certs = dir.path().join("certs");
@@ -309,6 +310,8 @@ async fn a_listing_goes_on_through_a_change_of_the_ring() {
     let until = async |machines: usize| {
         let begun = Instant::now();
         loop {
+            // The client's own view may be an earlier one: nobody has asked for anything.
+            let _ = client.view().await;
             let accounts = client.status().await.unwrap_or_default();
             let settled = accounts.iter().filter(|(_, a)| a.as_ref().is_ok_and(|a| a.epoch == a.settled)).count();
             if (accounts.len(), settled) == (machines, machines) {
@@ -347,7 +350,7 @@ fn most_memory(pid: u32) -> u64 {
     kib.unwrap_or_default() >> 10
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 #[ignore = "for figures"]
 async fn how_fast_they_are_and_what_memory_they_take() {
     let keys = std::env::var("SCAN_KEYS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000usize);
