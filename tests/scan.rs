@@ -77,7 +77,9 @@ impl Writers {
                 let mut done = 0;
                 while !stop.load(Ordering::Relaxed) {
                     // Between and behind the keys that stay as they are; outcomes do not matter.
-                    for key in [format!("still/{:05}x", done * 7 % 200), format!("writer/{writer}/{}", done % 50)] {
+                    for key in
+                        [format!("still/{:05}x", done * 7 % 200), format!("writer/{writer}/{}", done % 50)]
+                    {
                         let _ = client.put(&key, "w").await;
                         if done % 3 == 0 {
                             let _ = client.delete(&key).await;
@@ -194,7 +196,10 @@ async fn with_up_to_four_of_nine_dead_all_that_was_there_is_listed_and_backed_up
     let rest: Vec<Listed> = rest.map(|listed| listed.expect("enough machines")).collect().await;
     let all = listed(&client, "still/").await;
     assert_eq!(rest.len() + 333, all.len());
-    assert!(rest.iter().all(|listed| listed.value.is_none() && listed.key > cursor), "values were not asked for");
+    assert!(
+        rest.iter().all(|listed| listed.value.is_none() && listed.key > cursor),
+        "values were not asked for"
+    );
 
     // What changed since, with four dead.
     client.put("still/00001", "changed").await.expect("a put");
@@ -313,7 +318,8 @@ async fn a_listing_goes_on_through_a_change_of_the_ring() {
             // The client's own view may be an earlier one: nobody has asked for anything.
             let _ = client.view().await;
             let accounts = client.status().await.unwrap_or_default();
-            let settled = accounts.iter().filter(|(_, a)| a.as_ref().is_ok_and(|a| a.epoch == a.settled)).count();
+            let settled =
+                accounts.iter().filter(|(_, a)| a.as_ref().is_ok_and(|a| a.epoch == a.settled)).count();
             if (accounts.len(), settled) == (machines, machines) {
                 return;
             }
@@ -382,7 +388,12 @@ async fn how_fast_they_are_and_what_memory_they_take() {
     let all = taken(&client, take(&file, &[], false)).await;
     memory("backed up while others wrote", begun);
     writers.stop().await;
-    eprintln!("{} keys, {} bytes, a file of {}", all.trailer.keys, all.trailer.bytes, file.metadata().map_or(0, |m| m.len()));
+    eprintln!(
+        "{} keys, {} bytes, a file of {}",
+        all.trailer.keys,
+        all.trailer.bytes,
+        file.metadata().map_or(0, |m| m.len())
+    );
     let begun = Instant::now();
     verify(&file).expect("it is whole");
     memory("verified", begun);

@@ -147,7 +147,10 @@ fn line(Progress { keys, of, bytes }: Progress, took: Duration, word: &str) -> S
     }
     let left = Duration::from_secs_f64((of - keys) as f64 / rate);
     let share = 100 * keys / of;
-    format!("{keys} of about {of} keys {word} ({share} %), {size}, {rate:.0} a second, {} left", show_duration(left))
+    format!(
+        "{keys} of about {of} keys {word} ({share} %), {size}, {rate:.0} a second, {} left",
+        show_duration(left)
+    )
 }
 
 #[cfg(test)]
@@ -158,7 +161,10 @@ mod tests {
     fn progress_tells_how_long_it_will_take_where_that_is_known() {
         let half = Progress { keys: 500, of: 1_000, bytes: 2_048 };
         let told = line(half, Duration::from_secs(5), "taken");
-        assert!(told.contains("500 of about 1000") && told.contains("50 %") && told.contains("left"), "{told}");
+        assert!(
+            told.contains("500 of about 1000") && told.contains("50 %") && told.contains("left"),
+            "{told}"
+        );
         let unknown = line(Progress { of: 0, ..half }, Duration::from_secs(5), "taken");
         assert!(unknown.starts_with("500 keys taken") && !unknown.contains("left"), "{unknown}");
     }

@@ -224,7 +224,10 @@ async fn keys_are_listed_backed_up_checked_and_put_back() {
     assert_eq!(String::from_utf8_lossy(&part.stderr), "to go on: --after 'a/1'\n");
     one.kvctl(&["list", "--after", "a/1"]).assert().success().stdout("a/2\nb\n");
     one.kvctl(&["list", "--after-base64", "YS8x", "a/"]).assert().success().stdout("a/2\n");
-    assert_eq!(one.json(0, &["list", "b", "--values"]), serde_json::json!({"key": "b", "value": "v", "version": 1}));
+    assert_eq!(
+        one.json(0, &["list", "b", "--values"]),
+        serde_json::json!({"key": "b", "value": "v", "version": 1})
+    );
     one.kvctl(&["list", "nothing"]).assert().success().stdout("");
     assert_eq!(one.json(2, &["list", "--after-base64", "?"])["error"], "invalid");
 
@@ -244,7 +247,11 @@ async fn keys_are_listed_backed_up_checked_and_put_back() {
     let back = one.json(0, &["restore", more, "--since", full]);
     assert_eq!((&back["restored"], &back["kept"], &back["failed"]), (&1.into(), &2.into(), &0.into()));
     one.kvctl(&["get", "b"]).assert().success().stdout("w");
-    assert_eq!(one.json(1, &["get", "a/2"])["error"], "not_found", "it was gone when the last backup was taken");
+    assert_eq!(
+        one.json(1, &["get", "a/2"])["error"],
+        "not_found",
+        "it was gone when the last backup was taken"
+    );
     assert_eq!(one.json(2, &["restore", more])["error"], "backup", "half of a chain");
 
     let mut bytes = std::fs::read(full).expect("a file");

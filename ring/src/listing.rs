@@ -10,7 +10,7 @@ use core::mem;
 use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::key::{Key, MAX_KEY};
 use crate::local::Local;
-use crate::message::{Addr, Ask, ListPage, ListRequest, ListRecord, ListValue, Message, Outcome};
+use crate::message::{Addr, Ask, ListPage, ListRecord, ListRequest, ListValue, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::stamp::{Record, State};
 use crate::view::Epoch;

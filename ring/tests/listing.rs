@@ -164,7 +164,8 @@ fn l4_a_page_of_another_view_is_not_counted() {
 #[test]
 fn a_page_that_cannot_be_is_not_counted() {
     let held = |texts: &[&str]| texts.iter().map(|text| (key(text), None)).collect::<Vec<_>>();
-    let good = ListPage { synced: true, after: Some(key("pa")), keys: vec![], upto: Some(key("pz")), total: 0 };
+    let good =
+        ListPage { synced: true, after: Some(key("pa")), keys: vec![], upto: Some(key("pz")), total: 0 };
     let hear = |page: ListPage| Gathering::new(view(1, 1..=9), b"p", Some(key("pa"))).hear(0, epoch(1), page);
     assert_eq!(hear(ListPage { keys: held(&["pb", "pc"]), ..good.clone() }), Heard::Taken);
     for keys in [&["pc", "pb"][..], &["pb", "pb"], &["pa"], &["q"], &["pzz"], &["\0pb"]] {
@@ -173,7 +174,11 @@ fn a_page_that_cannot_be_is_not_counted() {
     assert_eq!(hear(ListPage { upto: Some(key("pa")), ..good.clone() }), Heard::Malformed, "it gets nowhere");
     assert_eq!(hear(ListPage { after: Some(key("pb")), ..good }), Heard::Stray, "it leaves a gap");
     let mut gathering = Gathering::new(view(1, 1..=9), b"", None);
-    assert_eq!(gathering.hear(77, epoch(1), page(&Held::new(), None, 1)), Heard::Stray, "a member that is none");
+    assert_eq!(
+        gathering.hear(77, epoch(1), page(&Held::new(), None, 1)),
+        Heard::Stray,
+        "a member that is none"
+    );
 }
 
 /// One machine is asked, and storage finds these keys.

@@ -83,8 +83,12 @@ impl World {
             && newest.epoch() > pass.seen.epoch()
         {
             // L4.
-            pass.gathering =
-                Gathering::with_rules(newest.view.clone(), b"", pass.gathering.done().cloned(), self.profile.rules);
+            pass.gathering = Gathering::with_rules(
+                newest.view.clone(),
+                b"",
+                pass.gathering.done().cloned(),
+                self.profile.rules,
+            );
             pass.seen = newest;
             *self.probes.entry("listing in two views").or_default() += 1;
         }
@@ -109,9 +113,8 @@ impl World {
     fn lister_asks(&mut self) {
         let Some(pass) = self.lister.as_ref().and_then(|lister| lister.pass.as_ref()) else { return };
         let members = pass.seen.view.members().iter().enumerate().filter(|(_, m)| m.in_ring());
-        let wanted: Vec<(Name, Option<Key>)> = members
-            .filter_map(|(i, m)| Some((m.machine.name, pass.gathering.wants(i as u32)?)))
-            .collect();
+        let wanted: Vec<(Name, Option<Key>)> =
+            members.filter_map(|(i, m)| Some((m.machine.name, pass.gathering.wants(i as u32)?))).collect();
         let (ask, cluster, epoch) = (pass.ask, pass.seen.view.cluster(), pass.seen.epoch());
         for (name, after) in wanted {
             if self.rng.random_bool(0.2) {

@@ -433,7 +433,9 @@ impl World {
             }
             Event::Synced { machine, life } => self.synced(machine, life),
             Event::Wake { machine, life } => self.wake(machine, life),
-            Event::Client { client, token } if client < self.clients.len() => self.client_wakes(client, token),
+            Event::Client { client, token } if client < self.clients.len() => {
+                self.client_wakes(client, token)
+            }
             Event::Client { token, .. } => self.lister_wakes(token),
             Event::Operator => self.operate(),
             Event::Look => self.look(),

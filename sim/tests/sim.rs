@@ -33,9 +33,7 @@ impl Kind {
         match self {
             Self::Still => run(seed, Profile::draw, trace),
             Self::Moving => run(seed, Profile::moving, trace),
-            Self::Listing => {
-                run(seed, |rng| Profile { lists: true, ..Profile::moving(rng) }, trace)
-            }
+            Self::Listing => run(seed, |rng| Profile { lists: true, ..Profile::moving(rng) }, trace),
         }
     }
 

@@ -32,7 +32,8 @@ impl Chain {
         for path in paths {
             let reader = Reader::open(path)?;
             if reader.header().base != before {
-                let wants = reader.header().base.map_or("nothing: it is a full one".to_owned(), |d| short(&d));
+                let wants =
+                    reader.header().base.map_or("nothing: it is a full one".to_owned(), |d| short(&d));
                 let given = before.map_or("nothing".to_owned(), |d| short(&d));
                 return Err(BackupError::Mismatch(format!(
                     "{} goes on from {wants}, and what is given before it is {given}: name all backups since the \

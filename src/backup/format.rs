@@ -279,8 +279,13 @@ impl<'a> Bytes<'a> {
 
 /// One of each, for those who spoil them.
 pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
-    let header =
-        Header { cluster: 7, generation: (1, 2), begun_ms: 3, prefix: b"mail/".to_vec(), base: Some([4; 32]) };
+    let header = Header {
+        cluster: 7,
+        generation: (1, 2),
+        begun_ms: 3,
+        prefix: b"mail/".to_vec(),
+        base: Some([4; 32]),
+    };
     let mut items = Vec::new();
     for n in 0..9u8 {
         let value = (n % 3 > 0).then(|| vec![n; 40]);

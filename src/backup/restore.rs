@@ -119,7 +119,8 @@ async fn put_once(client: &Client, item: &Item, overwrite: bool, again: bool) ->
             _ => return Ok(Came::Expired),
         },
     };
-    let is_there = async || client.get(&item.key).await.map(|found| found.is_some_and(|f| *f.value == *value));
+    let is_there =
+        async || client.get(&item.key).await.map(|found| found.is_some_and(|f| *f.value == *value));
     if overwrite && is_there().await? {
         return Ok(if again { Came::Restored } else { Came::Kept });
     }

@@ -17,7 +17,8 @@ fn header(base: Option<[u8; 32]>) -> Header {
 
 /// Items in order: keys of their own, values that pack well and badly.
 fn items() -> impl Strategy<Value = Vec<Item>> {
-    let value = prop_oneof![vec(any::<u8>(), 0..40), (any::<u8>(), 0..200_000usize).prop_map(|(b, n)| vec![b; n])];
+    let value =
+        prop_oneof![vec(any::<u8>(), 0..40), (any::<u8>(), 0..200_000usize).prop_map(|(b, n)| vec![b; n])];
     let item = (any::<u64>(), any::<Option<u64>>(), option::weighted(0.8, value));
     btree_map(vec(any::<u8>(), 1..20), item, 0..30).prop_map(|items| {
         let item = |(key, (version, expires, value))| Item { key, version, expires, value };
@@ -146,10 +147,7 @@ fn a_chain_is_what_its_newest_say() {
         all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     };
     assert_eq!(keys(&paths[..2]), told(&[("k1", "new"), ("k2", "stays"), ("k3", "comes")]));
-    assert_eq!(
-        keys(&paths),
-        told(&[("k1", "new"), ("k2", "stays"), ("k3", "comes"), ("k4", "is back")])
-    );
+    assert_eq!(keys(&paths), told(&[("k1", "new"), ("k2", "stays"), ("k3", "comes"), ("k4", "is back")]));
     // One that is left out, and the wrong order.
     for wrong in [vec![paths[0].clone(), paths[2].clone()], vec![paths[1].clone()]] {
         let told = Chain::open(&wrong).expect_err("it does not go on").to_string();
@@ -165,7 +163,10 @@ fn nothing_that_is_there_is_written_over() {
     assert!(matches!(Writer::create(&path, &header(None)), Err(BackupError::Exists { .. })));
     fs::remove_file(&path).expect("it is gone");
     drop(Writer::create(&path, &header(None)).expect("a new file"));
-    assert!(matches!(Writer::create(&path, &header(None)), Err(BackupError::Exists { .. })), "the partial one");
+    assert!(
+        matches!(Writer::create(&path, &header(None)), Err(BackupError::Exists { .. })),
+        "the partial one"
+    );
     // What is not whole cannot be gone on from.
     let told = Chain::open(&[partial(&path)]).expect_err("it is not whole").to_string();
     assert!(told.contains("is not whole"), "{told}");

@@ -129,9 +129,7 @@ impl List {
         }
         if self.prefix.len() > key::MAX_KEY {
             let (bytes, most) = (self.prefix.len(), key::MAX_KEY);
-            return Err(Error::Invalid(format!(
-                "the prefix has {bytes} bytes; a key has at most {most}"
-            )));
+            return Err(Error::Invalid(format!("the prefix has {bytes} bytes; a key has at most {most}")));
         }
         let after = self.after.as_ref().map(Key::new).transpose();
         let after = after.map_err(|e| Error::Invalid(format!("the cursor is no key: {e}")))?;
@@ -221,7 +219,8 @@ impl Listing {
                 let found = match due {
                     Due::Ready(listed) => Some(listed.clone()),
                     Due::Reading(_, reading) => {
-                        let read = (&mut reading.0).await.map_err(|e| Error::Refused(format!("a read ended: {e}")));
+                        let read =
+                            (&mut reading.0).await.map_err(|e| Error::Refused(format!("a read ended: {e}")));
                         match read.and_then(|read| read) {
                             Ok(found) => found.map(|found| self.listed(found)),
                             Err(why) => {
@@ -453,13 +452,7 @@ impl Listing {
         Ok(())
     }
 
-    async fn on_page(
-        &mut self,
-        name: Name,
-        member: u32,
-        epoch: Epoch,
-        page: ListPage,
-    ) -> Result<(), Error> {
+    async fn on_page(&mut self, name: Name, member: u32, epoch: Epoch, page: ListPage) -> Result<(), Error> {
         let (after, total) = (page.after.clone(), page.total);
         match self.gathering.hear(member, epoch, page) {
             Heard::Taken => {

@@ -67,11 +67,7 @@ impl Kv {
     }
 
     /// Answers a request for a page of keys.
-    pub(super) async fn list(
-        &self,
-        between: (SocketAddr, SocketAddr),
-        request: Request<Incoming>,
-    ) -> Answer {
+    pub(super) async fn list(&self, between: (SocketAddr, SocketAddr), request: Request<Incoming>) -> Answer {
         if let Err(why) = may(self.access, between, request.headers()) {
             return error(StatusCode::FORBIDDEN, "refused", why);
         }
@@ -79,7 +75,8 @@ impl Kv {
             return failure(&Error::Overloaded { retry_after: Duration::from_secs(1) });
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "invalid", "keys are only listed: GET or HEAD");
+            let mut answer =
+                error(StatusCode::METHOD_NOT_ALLOWED, "invalid", "keys are only listed: GET or HEAD");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }

@@ -98,11 +98,12 @@ mod tests {
     #[test]
     fn parameters_are_taken_or_refused() {
         let whole = asked("prefix=a%2F&after=a%2Fb&limit=7&values=true").expect("it is well-formed");
-        let wanted =
-            Asked { prefix: b"a/".to_vec(), after: Some(b"a/b".to_vec()), limit: 7, values: true };
+        let wanted = Asked { prefix: b"a/".to_vec(), after: Some(b"a/b".to_vec()), limit: 7, values: true };
         assert_eq!(whole, wanted);
         assert_eq!(asked("").map(|asked| (asked.prefix, asked.limit)), Ok((Vec::new(), 1_000)));
-        for wrong in ["limit=0", "limit=10001", "limit=x", "values=1", "prefix=%z", "prefix=a&prefix=b", "pre=a"] {
+        for wrong in
+            ["limit=0", "limit=10001", "limit=x", "values=1", "prefix=%z", "prefix=a&prefix=b", "pre=a"]
+        {
             assert!(asked(wrong).is_err(), "{wrong}");
         }
     }

@@ -67,7 +67,8 @@ async fn with_four_of_nine_dead_keys_are_put_compared_and_deleted() {
     assert_eq!(kv(at, "GET", "brief", &[], "").await.body, "x");
 
     // Keys in their order, a page at a time.
-    let list = async |query: &str| ask(at, "GET", &format!("/v1/kv{query}"), &[], b"").await.expect("an answer");
+    let list =
+        async |query: &str| ask(at, "GET", &format!("/v1/kv{query}"), &[], b"").await.expect("an answer");
     assert_eq!(kv(at, "PUT", "brief%2F2", &[], "z").await.code, 200);
     let page = list("?prefix=brief&limit=1").await;
     assert_eq!((page.code, page.header("ennead-after")), (200, Some("brief")), "{page:?}");

@@ -7,7 +7,8 @@ use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
-    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish, Write,
+    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
+    Write,
 };
 use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use ennead_ring::effect::{Account, Decree, Effect, Input, Limits, Mono, Now};
 use ennead_ring::gathering::{Heard, Next, Verdict};
-use ennead_ring::message::{
-    Addr, Ask, Envelope, ListPage, ListRecord, ListRequest, ListValue, Message,
-};
+use ennead_ring::message::{Addr, Ask, Envelope, ListPage, ListRecord, ListRequest, ListValue, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
@@ -85,7 +83,8 @@ pub(crate) fn four_of_nine_do_not_tell_a_range(rules: Rules) -> Option<String> {
     for member in 0..4 {
         gathering.hear(member, epoch(1), page(&Held::new(), None, 9));
     }
-    ends(&mut gathering).then(|| "four machines' silence about a key was taken for five slots' (directed)".to_owned())
+    ends(&mut gathering)
+        .then(|| "four machines' silence about a key was taken for five slots' (directed)".to_owned())
 }
 
 /// L2: nor does a fifth that does not vote for all it owns.
@@ -115,7 +114,8 @@ pub(crate) fn views_are_not_mixed(rules: Rules) -> Option<String> {
         let member = second.index_of(machine(n).name).expect("a member") as u32;
         gathering.hear(member, epoch(1), page(&Held::new(), None, 9));
     }
-    ends(&mut gathering).then(|| "what was told in an earlier view hid a key of this one (directed)".to_owned())
+    ends(&mut gathering)
+        .then(|| "what was told in an earlier view hid a key of this one (directed)".to_owned())
 }
 
 /// L1: a page that was being read when a view came is not told in that view: whoever came to own more is not synced.
@@ -171,7 +171,8 @@ pub(crate) fn hear(node: &mut Node, from: Addr, number: u32, message: Message) -
 /// A client asks for a page.
 pub(crate) fn ask(node: &mut Node, prefix: &[u8], values: Option<Vec<u64>>) -> Vec<Effect> {
     let values = values.map(|without| without.into_iter().map(|n| machine(n).name).collect());
-    let request = ListRequest { after: None, prefix: prefix.to_vec(), bytes: 64 << 10, within: 1_000, values };
+    let request =
+        ListRequest { after: None, prefix: prefix.to_vec(), bytes: 64 << 10, within: 1_000, values };
     hear(node, Addr::Client(1), 1, Message::List { ask: Ask(1), request: Box::new(request) })
 }
 
