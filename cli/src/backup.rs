@@ -109,7 +109,7 @@ fn to_json(header: &Header, trailer: &Trailer) -> Value {
         "bytes": trailer.bytes,
         "blocks": trailer.blocks,
         "digest": hex(&trailer.digest),
-        "base": header.base.as_ref().map(|digest| hex(digest)),
+        "base": header.base.as_ref().map(hex),
     })
 }
 

@@ -176,7 +176,7 @@ impl World {
                 Next::Wait => {
                     let done = pass.gathering.done().cloned();
                     pass.open.retain(|key, place| {
-                        let passed = Some(&*key) <= done.as_ref();
+                        let passed = Some(key) <= done.as_ref();
                         if passed {
                             told.push((*place, Reply::Nothing(None)));
                         }
