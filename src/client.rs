@@ -6,6 +6,7 @@ mod health;
 mod link;
 mod lock;
 mod many;
+mod listing;
 mod operate;
 mod read;
 mod why;
@@ -34,6 +35,7 @@ use crate::wire::Frame;
 pub use edit::{Counter, Touch};
 pub use error::{Effect, Error};
 pub use lock::{Acquire, Lock, LockError, LockRequest};
+pub use listing::{List, Listed, Listing};
 pub use operate::CheckAnswer;
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.
@@ -310,6 +312,12 @@ impl Client {
     /// Removes the value.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Delete<'_> {
         Delete { client: self, key: user_key(key), condition: Condition::Any }
+    }
+
+    /// The keys that begin with `prefix` (all keys, with an empty one), in their order; see [`List`] for what may be
+    /// relied on.
+    pub fn list(&self, prefix: impl AsRef<[u8]>) -> List {
+        List::new(&self.link, prefix.as_ref())
     }
 
     /// Where the key's slots are, by the newest view known.

@@ -41,7 +41,7 @@ pub(crate) struct Global {
     /// Which client's certificate; needed only where there are several
     #[arg(long = "as", global = true, env = "KVCTL_AS", value_name = "NAME")]
     pub(crate) identity: Option<String>,
-    /// Deadline of each operation, retries included [default: 2s; of leave, remove and check in all: 10m]
+    /// Deadline of each operation, retries included [default: 2s; of leave, remove and check in all: 10m; of list and backup without getting further: 30s]
     #[arg(long, global = true, env = "KVCTL_TIMEOUT", value_name = "TIME", value_parser = some_time)]
     timeout: Option<Duration>,
     /// Answer in JSON, errors too
@@ -53,6 +53,11 @@ impl Global {
     /// How long one operation may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs(2))
+    }
+
+    /// How long something that goes through all keys waits where it gets no further.
+    pub(crate) fn patience_of_a_pass(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(30))
     }
 
     /// How long a change of the whole cluster may take, which is made of many operations.
@@ -111,6 +116,19 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Lists the keys that begin with PREFIX, or all, in their order: streamed, however many there are
+    ///
+    /// Every key is in it whose last write ended before the listing began, and which was not written since.
+    List(List),
+    /// Writes every key into a file while the cluster works, or checks such a file
+    ///
+    /// The file is whole or not there: FILE.partial is what has been taken of it, and --resume goes on with that.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Backup(Backup),
+    /// Puts the keys of a backup back, into an empty cluster or one that works
+    ///
+    /// Keys that have a value are left as they are. It can be done again. Exit code 1: some keys could not be restored.
+    Restore(Restore),
     /// Shows where a key's slots are on the ring, and who owns them
     Locate(Locate),
     /// Can any four machines fail now? Who is up, suspect or down, and why; what moves
@@ -273,6 +291,68 @@ pub(crate) struct Lock {
     /// What to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+/// `kvctl list`.
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// What the keys begin with [default: nothing]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// At most so many keys; stderr tells how to go on
+    #[arg(long, value_name = "N", value_parser = some_count)]
+    pub(crate) limit: Option<u64>,
+    /// Print the values too
+    #[arg(long)]
+    pub(crate) values: bool,
+    /// Go on after this key, such as the last one listed
+    #[arg(long, value_name = "CURSOR", conflicts_with = "after_base64")]
+    pub(crate) after: Option<String>,
+    /// The same for a key that is no text
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) after_base64: Option<String>,
+}
+
+/// `kvctl backup`.
+#[derive(Args, Debug)]
+pub(crate) struct Backup {
+    #[command(subcommand)]
+    pub(crate) command: Option<BackupCommand>,
+    /// Where to; it must not be there yet
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) file: Option<PathBuf>,
+    /// Only what changed since these: the last full backup, and those that go on from it, the oldest first
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub(crate) since: Vec<PathBuf>,
+    /// Go on with FILE.partial
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Only keys that begin so
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+}
+
+/// `kvctl backup verify`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum BackupCommand {
+    /// Reads all of a file, asks nobody, and names the first bad block; exit code 1 if there is one
+    Verify {
+        /// Which
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `kvctl restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Those that it goes on from: the last full backup first
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub(crate) since: Vec<PathBuf>,
+    /// Write over values that are there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 /// `kvctl locate`.
@@ -554,6 +634,13 @@ fn per_hour(text: &str) -> Result<f64, String> {
 fn some_time(text: &str) -> Result<Duration, String> {
     match units::duration(text) {
         Ok(Duration::ZERO) => Err("a time above zero, such as 250ms, 2s, 10m".to_string()),
+        other => other.map_err(|e| e.to_string()),
+    }
+}
+
+fn some_count(text: &str) -> Result<u64, String> {
+    match units::count(text) {
+        Ok(0) => Err("a number above zero".to_string()),
         other => other.map_err(|e| e.to_string()),
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use ennead::Name;
+use ennead::backup::BackupError;
 use ennead::client::{Effect, Error};
 use serde_json::{Value, json};
 
@@ -53,6 +54,9 @@ pub(crate) enum Failure {
     /// The time is over, and the end of it not seen.
     #[error("{0}")]
     TimeOver(String),
+    /// A backup could not be taken, read or put back.
+    #[error("{0}")]
+    Backup(#[from] BackupError),
     /// Certificates cannot be made or read.
     #[error("{0}")]
     Certs(#[from] ennead::certs::CertError),
@@ -79,12 +83,18 @@ impl Failure {
             | Self::NoSuchMachine(_)
             | Self::Held { .. }
             | Self::Client(Error::VersionMismatch { .. }) => NO,
-            Self::Client(e) => match e.effect() {
+            Self::Backup(BackupError::Damaged { .. } | BackupError::Unfinished { .. }) => NO,
+            Self::Client(e) | Self::Backup(BackupError::Client(e)) => match e.effect() {
                 Effect::Unchanged => FAILED,
                 Effect::Unknown => UNKNOWN,
             },
             Self::Untold { .. } | Self::TimeOver(_) | Self::Lost(_) => UNKNOWN,
-            Self::Usage(_) | Self::Refused(_) | Self::Certs(_) | Self::Input(..) | Self::Output(_) => FAILED,
+            Self::Usage(_)
+            | Self::Refused(_)
+            | Self::Backup(_)
+            | Self::Certs(_)
+            | Self::Input(..)
+            | Self::Output(_) => FAILED,
         }
     }
 
@@ -95,6 +105,7 @@ impl Failure {
             Self::Held { .. } => "held",
             Self::Lost(_) => "lost",
             Self::Refused(_) => "refused",
+            Self::Backup(_) => "backup",
             Self::TimeOver(_) => "timeout",
             Self::Usage(_) => "invalid",
             Self::Certs(_) => "certificates",
@@ -104,7 +115,7 @@ impl Failure {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        if let Self::Client(error) = self {
+        if let Self::Client(error) | Self::Backup(BackupError::Client(error)) = self {
             return error.to_json();
         }
         let outcome = if self.exit_code() == UNKNOWN { "unknown" } else { "unchanged" };

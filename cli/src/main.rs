@@ -7,6 +7,8 @@
 //! | [`edit`] | ttl, touch, incr |
 //! | [`many`], [`mod@batch`] | several keys; a file of operations |
 //! | [`lock`], [`child`] | a command under a lock; the command's process |
+//! | [`list`] | the keys in their order |
+//! | [`backup`] | all keys in a file, and back |
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
@@ -24,6 +26,7 @@
 
 mod args;
 mod batch;
+mod backup;
 mod bench;
 mod certs;
 mod check;
@@ -33,6 +36,7 @@ mod crashes;
 mod data;
 mod edit;
 mod failure;
+mod list;
 mod locate;
 mod lock;
 mod many;
@@ -123,6 +127,9 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Batch { file } => batch::run(&file, global, output).await,
         Command::Lock(args) => lock::run(args, global, output).await,
         Command::LockChild { parent, command } => child::become_command(parent, &command, output),
+        Command::List(args) => list::run(args, global, output).await,
+        Command::Backup(args) => backup::backup(args, global, output).await,
+        Command::Restore(args) => backup::restore(args, global, output).await,
         Command::Locate(args) => locate::run(args, global, output).await,
         Command::Status(args) => status::run(args, global, output).await,
         Command::Members(args) => members::run(args, global, output).await,

@@ -115,6 +115,10 @@ pub enum Message {
     /// F2: an operator says that these machines are gone for good, though five slots of some keys are lost with them.
     /// Answered by [`Wished`](Self::Wished).
     Force { ask: Ask, machines: Vec<Machine> },
+    /// L1: a client lists keys: tell what you hold of those after `after`.
+    List { ask: Ask, request: Box<ListRequest> },
+    /// L1: this.
+    Listed { ask: Ask, page: Box<ListPage> },
 }
 
 /// An acceptor's answer.
@@ -244,6 +248,59 @@ pub enum Held {
     Record { stamp: Stamp, votes: SlotSet, tombstone: bool, state: Option<Arc<State>> },
     /// R3: it cannot say.
     Unreadable,
+}
+
+/// L1: what of its keys a machine is to tell a client.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListRequest {
+    /// Keys after this one; from the first with `None`.
+    pub after: Option<Key>,
+    /// Keys that begin so, and that are not the cluster's own.
+    pub prefix: Vec<u8>,
+    /// A page is sent once it has so many bytes.
+    pub bytes: u32,
+    /// How long, in milliseconds, the client waits for it.
+    pub within: u32,
+    /// Tell the values too of those keys whose first owner you are, leaving these machines out.
+    pub values: Option<Vec<Name>>,
+}
+
+/// L1: a part of what a machine tells a client, in the order of the keys. It is worth what the machine was when it read
+/// its records: synced, at the epoch of the envelope.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListPage {
+    /// True if it votes for all the slots that it owns; else nothing is told.
+    pub synced: bool,
+    /// As it was asked.
+    pub after: Option<Key>,
+    /// Keys, in order, with the records held, or `None` where it cannot say (R3). Of every other key up to `upto` it
+    /// tells "none".
+    pub keys: Vec<(Key, Option<ListRecord>)>,
+    /// Told up to here; `None`: to the end.
+    pub upto: Option<Key>,
+    /// Keys that it has in all, roughly.
+    pub total: u64,
+}
+
+/// A record as told to a client that lists keys.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListRecord {
+    pub stamp: Stamp,
+    pub votes: SlotSet,
+    pub version: u64,
+    pub expires: Option<Hlc>,
+    pub value: ListValue,
+}
+
+/// A value as told to a client that lists keys.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum ListValue {
+    /// There is none: a tombstone.
+    None,
+    /// One of so many bytes.
+    Bytes(u64),
+    /// This one.
+    Whole(Arc<[u8]>),
 }
 
 /// A3: a record as told to a reader.
@@ -449,6 +506,8 @@ impl Message {
             Self::ProbeFor { .. } => "probe_for",
             Self::Alive { .. } => "alive",
             Self::Force { .. } => "force",
+            Self::List { .. } => "list",
+            Self::Listed { .. } => "listed",
         }
     }
 
@@ -515,6 +574,13 @@ impl Message {
             }
             Self::Fetched { records, .. } => {
                 records.iter().filter_map(|(_, record)| Some(of(&record.as_ref()?.state))).sum()
+            }
+            Self::Listed { page, .. } => {
+                let value = |record: &ListRecord| match &record.value {
+                    ListValue::Whole(value) => value.len(),
+                    ListValue::None | ListValue::Bytes(_) => 0,
+                };
+                page.keys.iter().filter_map(|(_, record)| record.as_ref().map(value)).sum()
             }
             _ => 0,
         }

@@ -142,6 +142,14 @@ pub enum Mutant {
     I5Version,
     /// I6: a retry is told what the counter is now, not what it gave.
     I6Now,
+    /// L1: a page is told as of now, whatever the machine was when its records were read.
+    L1Late,
+    /// L2: a range counts as told with one machine fewer than are needed.
+    L2Few,
+    /// L2: a machine that is not synced counts among those who told.
+    L2Unsynced,
+    /// L4: what was told in an earlier view is counted in this one.
+    L4Mixed,
 }
 
 impl Mutant {
@@ -202,5 +210,9 @@ impl Mutant {
         Self::V3Unlawful,
         Self::I5Version,
         Self::I6Now,
+        Self::L1Late,
+        Self::L2Few,
+        Self::L2Unsynced,
+        Self::L4Mixed,
     ];
 }

@@ -111,7 +111,7 @@ fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
     bytes.into()
 }
 
-fn value_of(bytes: &[u8], counter: bool) -> u64 {
+pub(crate) fn value_of(bytes: &[u8], counter: bool) -> u64 {
     if counter {
         return number::of(Some(bytes)).expect("a counter is a number") as u64;
     }

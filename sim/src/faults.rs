@@ -56,6 +56,8 @@ pub struct Profile {
     pub reads: u32,
     /// Of 100 calls: by counting votes.
     pub direct_reads: u32,
+    /// One more client lists all keys, again and again.
+    pub lists: bool,
     /// How far the clients' clocks are off.
     pub client_skew: u64,
     /// How often a client gives up at once, so that outcomes are unknown.
@@ -221,6 +223,7 @@ impl Profile {
             compares: 15,
             reads: 25,
             direct_reads: 15,
+            lists: false,
             client_skew: 0,
             gives_up: 0.0,
             ttl: 0.0,

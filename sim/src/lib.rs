@@ -16,6 +16,7 @@
 //! | `claims`, `asked` | what must be true at every moment |
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
+//! | `lister` | who lists all keys, each of which is judged like a read |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker`, `counting` | was the key one register? one counter? |
 //! | `report`, `measure` | what a run tells; its figures |
@@ -35,6 +36,7 @@ mod disaster;
 mod disk;
 mod events;
 mod faults;
+mod lister;
 mod measure;
 mod members;
 mod menu;

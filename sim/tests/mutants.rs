@@ -11,6 +11,8 @@ mod directed;
 mod forced;
 #[path = "../../ring/tests/forced/world.rs"]
 mod forced_world;
+#[path = "../../ring/tests/listing/world.rs"]
+mod listing;
 
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Epoch, SlotSet, Tally};
@@ -220,7 +222,7 @@ fn an_incr_that_is_counted_twice_is_noticed() {
 
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 13] = [
+const DIRECTED: [Directed; 17] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
@@ -234,6 +236,10 @@ const DIRECTED: [Directed; 13] = [
     (Mutant::F2Covers, forced::the_named_make_up_for_nobody),
     (Mutant::R2Stale, forced::who_forgot_a_settled_view_takes_no_part),
     (Mutant::V3Unlawful, forced::no_view_is_adopted_that_cannot_be),
+    (Mutant::L1Late, listing::a_page_is_worth_what_the_machine_was),
+    (Mutant::L2Few, listing::four_of_nine_do_not_tell_a_range),
+    (Mutant::L2Unsynced, listing::who_is_not_synced_tells_nothing),
+    (Mutant::L4Mixed, listing::views_are_not_mixed),
 ];
 
 #[test]

@@ -7,7 +7,8 @@ use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
-    Message, Op, Outcome, Page, Purpose, TellRequest, Wish, Write,
+    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
+    Write,
 };
 use ennead_ring::stamp::{Applied, Came, Uncountable};
 use ennead_ring::{
@@ -331,6 +332,30 @@ fn about_views() -> BoxedStrategy<Message> {
     .boxed()
 }
 
+fn list_request() -> impl Strategy<Value = ListRequest> {
+    let values = option::of(vec(name(), 0..3));
+    (option::of(key()), vec(any::<u8>(), 0..9), any::<u32>(), any::<u32>(), values).prop_map(
+        |(after, prefix, bytes, within, values)| ListRequest { after, prefix, bytes, within, values },
+    )
+}
+
+fn list_record() -> impl Strategy<Value = ListRecord> {
+    let value = prop_oneof![
+        Just(ListValue::None),
+        any::<u64>().prop_map(ListValue::Bytes),
+        value().prop_map(ListValue::Whole),
+    ];
+    (stamp(), votes(), any::<u64>(), option::of(hlc()), value).prop_map(
+        |(stamp, votes, version, expires, value)| ListRecord { stamp, votes, version, expires, value },
+    )
+}
+
+pub(crate) fn list_page() -> impl Strategy<Value = ListPage> {
+    let keys = vec((key(), option::of(list_record())), 0..5);
+    (any::<bool>(), option::of(key()), keys, option::of(key()), any::<u64>())
+        .prop_map(|(synced, after, keys, upto, total)| ListPage { synced, after, keys, upto, total })
+}
+
 /// Of what is held, and of who is there.
 fn about_machines() -> BoxedStrategy<Message> {
     prop_oneof![
@@ -339,6 +364,8 @@ fn about_machines() -> BoxedStrategy<Message> {
         (ask(), vec(key(), 0..5)).prop_map(|(ask, keys)| Message::Fetch { ask, keys }),
         (ask(), vec((key(), option::of(record())), 0..4))
             .prop_map(|(ask, records)| Message::Fetched { ask, records }),
+        (ask(), list_request()).prop_map(|(ask, request)| Message::List { ask, request: Box::new(request) }),
+        (ask(), list_page()).prop_map(|(ask, page)| Message::Listed { ask, page: Box::new(page) }),
         (ask(), gossip()).prop_map(|(ask, gossip)| Message::Probe { ask, gossip }),
         (ask(), machine(), any::<u32>(), gossip())
             .prop_map(|(ask, whom, within, gossip)| Message::ProbeFor { ask, whom, within, gossip }),
