@@ -4,9 +4,9 @@ mod edit;
 mod error;
 mod health;
 mod link;
+mod listing;
 mod lock;
 mod many;
-mod listing;
 mod operate;
 mod read;
 mod why;
@@ -34,8 +34,8 @@ use crate::wire::Frame;
 
 pub use edit::{Counter, Touch};
 pub use error::{Effect, Error};
-pub use lock::{Acquire, Lock, LockError, LockRequest};
 pub use listing::{List, Listed, Listing};
+pub use lock::{Acquire, Lock, LockError, LockRequest};
 pub use operate::CheckAnswer;
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.

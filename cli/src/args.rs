@@ -291,6 +291,8 @@ pub(crate) struct Lock {
     /// What to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
 /// `kvctl list`.
 #[derive(Args, Debug)]
 pub(crate) struct List {

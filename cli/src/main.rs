@@ -25,8 +25,8 @@
 //! | [`output`], [`failure`] | what is said, and how it ends |
 
 mod args;
-mod batch;
 mod backup;
+mod batch;
 mod bench;
 mod certs;
 mod check;
