@@ -5,6 +5,7 @@ mod health;
 mod link;
 mod operate;
 mod read;
+mod throttle;
 mod why;
 mod write;
 

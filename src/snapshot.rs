@@ -45,6 +45,8 @@ pub(crate) struct Snapshot {
     pub(crate) messages: Vec<(&'static str, [u64; 2])>,
     /// Answers that wait for the disk before they may leave.
     pub(crate) parked: usize,
+    /// What clients asked and has not been looked at; what was turned away from there; Accepts that the disk could not take.
+    pub(crate) border: [u64; 3],
     /// How far the latest time that anybody named was ahead of this machine's clock, lately: in nanoseconds.
     pub(crate) ahead: u64,
     /// Restarts of parts: the core loop and the storage writer.

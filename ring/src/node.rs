@@ -89,7 +89,8 @@ enum Entry {
 #[derive(Debug)]
 enum Work {
     /// Somebody says something.
-    Message { from: Addr, message: Message },
+    /// Since when it waits: the time for its answer has begun.
+    Message { from: Addr, message: Message, came: Mono },
     /// S5, S6, M1: a pass has brought this.
     Take(Take),
     /// T2: this record is for nothing.

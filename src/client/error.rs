@@ -59,6 +59,12 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disks of so many of the key's owners have no room for a value that the others are not a quorum. The key is as
+    /// it was; reads and deletes go on.
+    DiskFull {
+        /// Whose disks.
+        machines: Vec<Name>,
+    },
     /// The request itself is wrong: an empty key, a value too long. Nothing was tried.
     Invalid(String),
     /// A machine refused, for this reason. The key is as it was.
@@ -68,8 +74,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// One word: `no_quorum`, `timeout`, `version_mismatch`, `unreachable`, `overloaded`, `invalid`,
-    /// `refused` or `setup`.
+    /// One word: `no_quorum`, `timeout`, `version_mismatch`, `unreachable`, `overloaded`, `disk_full`,
+    /// `invalid`, `refused` or `setup`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoQuorum { .. } => "no_quorum",
@@ -77,6 +83,7 @@ impl Error {
             Self::VersionMismatch { .. } => "version_mismatch",
             Self::Unreachable { .. } => "unreachable",
             Self::Overloaded { .. } => "overloaded",
+            Self::DiskFull { .. } => "disk_full",
             Self::Invalid(_) => "invalid",
             Self::Refused(_) => "refused",
             Self::Setup(_) => "setup",
@@ -102,6 +109,9 @@ impl Error {
             Self::VersionMismatch { found } => object["version"] = json!(found),
             Self::Overloaded { retry_after } => {
                 object["retry_after_ms"] = json!(retry_after.as_millis() as u64);
+            }
+            Self::DiskFull { machines } => {
+                object["machines"] = machines.iter().map(ToString::to_string).collect();
             }
             Self::Unreachable { tried } => {
                 object["silent"] = tried.iter().map(|(name, _)| name.to_string()).collect();
@@ -163,6 +173,11 @@ impl fmt::Display for Error {
             Self::Overloaded { retry_after } => {
                 write!(f, "the cluster is overloaded; nothing was changed, try again in {retry_after:?}")
             }
+            Self::DiskFull { machines } => write!(
+                f,
+                "too many of the key's disks are full ({}); nothing was changed: make room there, and it goes on by itself",
+                Names(machines)
+            ),
             Self::Invalid(why) | Self::Refused(why) => write!(f, "{why}; nothing was changed"),
             Self::Setup(why) => write!(f, "{why}"),
         }

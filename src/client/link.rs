@@ -322,6 +322,21 @@ impl Link {
         ranked.into_iter().map(|(_, _, member, name)| (name, member)).collect()
     }
 
+    /// When to come back to a machine that turns so much away that it is better not asked now.
+    pub(super) fn stay_away(&self, from: Name) -> Option<Duration> {
+        self.state().health.get_mut(&from)?.throttle.stay_away(Instant::now(), rand::random())
+    }
+
+    /// A machine has done something about a request, or has turned it away and said for how long.
+    pub(super) fn was_taken(&self, by: Name, turned: Option<Duration>) {
+        let mut state = self.state();
+        let throttle = &mut state.health.entry(by).or_default().throttle;
+        match turned {
+            Some(later) => throttle.turned(Instant::now(), later),
+            None => throttle.taken(Instant::now()),
+        }
+    }
+
     /// One of these that nobody has asked for some time, if there is any.
     pub(super) fn stale(&self, of: &[Name]) -> Option<Name> {
         let (now, state) = (Instant::now(), self.state());

@@ -220,6 +220,10 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "in")], heard);
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "out")], said);
     }
+    let [lines, turned, swamped] = snapshot.border;
+    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", lines);
+    text.counter("ennead_lines_turned_total", "Of them, those told to come back later.", turned);
+    text.counter("ennead_accepts_dropped_total", "Accepts lost since the disk could not take them.", swamped);
     text.gauge(
         "ennead_answers_parked",
         "Messages that wait until what they say is on disk.",
@@ -242,6 +246,11 @@ fn disk(text: &mut Text, snapshot: &Snapshot) {
         "ennead_disk_stalled_seconds",
         "What an fsync takes while that is far too long; else 0.",
         stalled,
+    );
+    text.gauge(
+        "ennead_disk_full",
+        "1 while the disk has no room for values: they are refused.",
+        u8::from(snapshot.health.full),
     );
     text.gauge(
         "ennead_load_percent",

@@ -14,6 +14,7 @@ use crate::snapshot::{Place, Snapshot};
 use crate::status::{Figures, MachineStatus, PeerState, PeerStatus};
 use crate::storage::StorageStats;
 use crate::transport::TransportStats;
+use crate::units::show_size;
 use crate::{program, progress};
 
 /// Between two publications.
@@ -21,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long "lately" is, at least; twice as long at most.
 const LATELY: Duration = Duration::from_secs(60);
 /// Requests that ended so have failed: a comparison that does not hold, or an absent key, is an answer.
-const FAILED: [&str; 4] = ["no_quorum", "unknown", "overloaded", "refused"];
+const FAILED: [&str; 5] = ["no_quorum", "unknown", "overloaded", "refused", "no_room"];
 
 /// What is counted for those who look.
 #[derive(Default)]
@@ -76,6 +77,7 @@ impl Core<'_> {
             storage: self.parts.storage.stats(),
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),
             parked: self.parked.values().map(Vec::len).sum(),
+            border: [self.border.waiting() as u64, self.border.turned(), self.swamped],
             ahead: self.look.ahead(at),
             restarts: self.parts.restarts,
         };
@@ -148,9 +150,21 @@ impl Core<'_> {
             taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
-            objections: peers_of.objections(),
+            objections: self.short_of_room().into_iter().chain(peers_of.objections()).collect(),
             figures: self.figures(&transport, &storage),
         }
+    }
+
+    /// What a person should do about this machine's disk.
+    fn short_of_room(&self) -> Option<String> {
+        let (free, reserve) = self.parts.storage.room();
+        let text = || {
+            let (free, reserve) = (show_size(free), show_size(reserve));
+            format!(
+                "its disk is full: {free} are left, and {reserve} are kept for what must be written; values are refused, reads go on"
+            )
+        };
+        self.parts.storage.is_short_of_room().then(text)
     }
 
     fn figures(&self, transport: &TransportStats, storage: &StorageStats) -> Figures {

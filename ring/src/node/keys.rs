@@ -49,8 +49,8 @@ impl Node {
     /// Does it at a key that is in memory.
     pub(super) fn work(&mut self, now: Now, key: &Key, work: Work, effects: &mut Vec<Effect>) {
         match work {
-            Work::Message { from, message } => {
-                self.at(now, key, effects, |cell, turn| cell.on_message(turn, from, message));
+            Work::Message { from, message, came } => {
+                self.at(now, key, effects, |cell, turn| cell.on_message(turn, from, message, came));
             }
             Work::Take(take) => {
                 // Decided in another view: the pass of this one decides it anew.
