@@ -639,6 +639,7 @@ fn begin(
     crash::belongs_to(&config.data);
     let mut transport = Config::new(Role::Machine(me), identity.clone());
     transport.run = run;
+    transport.renew_from = Some(config.certs.clone());
     transport.listen = Some(config.listen);
     transport.cluster = restored.views.last().map(|view| view.cluster());
     transport.max_value = config.max_value;

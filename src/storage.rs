@@ -368,13 +368,14 @@ impl Storage {
         (state.stats.fsync_micros, state.fsync_since.map(|since| since.elapsed()))
     }
 
-    /// True while the disk has less room than is kept in reserve, or has said that it is full. Nothing has failed: what
+    /// True while the disk has less room than is kept for what must be written, or has said that it is full. Nothing has failed: what
     /// is handed in all the same waits for room. Waits for nobody.
     pub fn is_short_of_room(&self) -> bool {
         self.shared.room.is_short()
     }
 
-    /// Bytes free on the disk at the last look, and bytes kept in reserve.
+    /// Bytes free on the disk at the last look, and bytes that must be for values to be taken: the reserve, and what is in
+    /// the journal only.
     pub fn room(&self) -> (u64, u64) {
         self.shared.room.figures()
     }

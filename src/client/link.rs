@@ -142,6 +142,7 @@ impl Link {
         let (tx, rx) = mpsc::channel(4096);
         let mut config = Config::new(Role::Client, identity);
         config.max_value = options.max_value;
+        config.renew_from = Some(options.certs.clone());
         let transport = Transport::bind(config, tx).map_err(|e| Error::Setup(e.to_string()))?;
         let state = State { budget: BUDGET, read_us: (1_000.0, 500.0), ..State::default() };
         let link = Arc::new(Self {

@@ -7,6 +7,7 @@ use ennead_ring::counts::{KINDS, OUTCOMES, Timings};
 use super::routes::Served;
 use super::space::Room;
 use super::text::Text;
+use crate::clock::since_1970;
 use crate::snapshot::{Place, Snapshot};
 use crate::status::PeerState;
 
@@ -214,6 +215,23 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         "ennead_frames_dropped_total",
         "Frames that found no room or no connection.",
         transport.dropped,
+    );
+    let certificates = &snapshot.certificates;
+    let left = certificates.expires.saturating_sub(since_1970().as_secs() as i64);
+    text.gauge(
+        "ennead_certificate_expires_seconds",
+        "How long the certificates in use are good for; negative once they are not.",
+        left,
+    );
+    text.counter(
+        "ennead_certificates_renewed_total",
+        "Times that new ones were taken from the folder.",
+        certificates.renewed,
+    );
+    text.gauge(
+        "ennead_certificates_refused",
+        "1 while those in the folder do not fit, so that older ones are in use.",
+        u8::from(certificates.refused.is_some()),
     );
     text.family("ennead_messages_total", "counter", "Messages of the protocol, by kind and direction.");
     for (kind, [heard, said]) in &snapshot.messages {

@@ -120,6 +120,7 @@ mod tests {
             messages: Vec::new(),
             parked: 0,
             border: [0; 3],
+            certificates: crate::transport::Certificates { expires: 0, renewed: 0, refused: None },
             ahead: 0,
             restarts: [0, 0],
         }

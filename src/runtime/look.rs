@@ -9,14 +9,16 @@ use ennead_ring::view::Name;
 use ennead_ring::{MemberState, Standing, Suspect};
 
 use super::{Core, now};
-use crate::clock::unix_ms;
+use crate::clock::{since_1970, unix_ms};
 use crate::snapshot::{Place, Snapshot};
 use crate::status::{Figures, MachineStatus, PeerState, PeerStatus};
 use crate::storage::StorageStats;
-use crate::transport::TransportStats;
+use crate::transport::{Certificates, TransportStats};
 use crate::units::show_size;
 use crate::{program, progress};
 
+/// Certificates that expire so soon, in seconds, are told of: 30 days.
+const EXPIRES_SOON: i64 = 30 * 86_400;
 /// Between two publications.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long "lately" is, at least; twice as long at most.
@@ -76,6 +78,7 @@ impl Core<'_> {
             transport: self.parts.transport.stats(),
             storage: self.parts.storage.stats(),
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),
+            certificates: self.parts.transport.certificates(),
             parked: self.parked.values().map(Vec::len).sum(),
             border: [self.border.waiting() as u64, self.border.turned(), self.swamped],
             ahead: self.look.ahead(at),
@@ -150,18 +153,36 @@ impl Core<'_> {
             taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
-            objections: self.short_of_room().into_iter().chain(peers_of.objections()).collect(),
+            objections: {
+                let own = self.short_of_room().into_iter().chain(self.certificates());
+                own.chain(peers_of.objections()).collect()
+            },
             figures: self.figures(&transport, &storage),
+        }
+    }
+
+    /// What a person should do about this machine's certificates.
+    fn certificates(&self) -> Option<String> {
+        let Certificates { expires, refused, .. } = self.parts.transport.certificates();
+        let left = expires.saturating_sub(since_1970().as_secs() as i64);
+        let renew = "renew them with `kvctl certs renew`";
+        match refused {
+            Some(why) => Some(format!("its certificates in the folder are not used: {why}")),
+            None if left < 0 => Some(format!("its certificates are past their time: {renew}")),
+            None if left < EXPIRES_SOON => {
+                Some(format!("its certificates are good for {} days more: {renew}", left / 86_400))
+            }
+            None => None,
         }
     }
 
     /// What a person should do about this machine's disk.
     fn short_of_room(&self) -> Option<String> {
-        let (free, reserve) = self.parts.storage.room();
+        let (free, needed) = self.parts.storage.room();
         let text = || {
-            let (free, reserve) = (show_size(free), show_size(reserve));
+            let (free, needed) = (show_size(free), show_size(needed));
             format!(
-                "its disk is full: {free} are left, and {reserve} are kept for what must be written; values are refused, reads go on"
+                "its disk is full: {free} are left, and {needed} are kept for what must be written; values are refused, reads go on"
             )
         };
         self.parts.storage.is_short_of_room().then(text)

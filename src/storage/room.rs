@@ -1,8 +1,8 @@
 //! Room on the disk: watched, so that values are refused while there is still room for what must be written; and waited
 //! for where there is none.
 //!
-//! What must be written is little: limits, views, decrees, and the journal's way into the ordered store. The reserve is
-//! for that. Should others fill the disk all the same, whoever needs room waits for it, and goes on by itself.
+//! What must be written is little: limits, views, decrees, and what is in the journal on its way into the ordered store.
+//! The reserve, and as much as is not there yet, are for that. Should others fill the disk all the same, whoever needs room waits for it, and goes on by itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(super) struct Room {
     look: Look,
     /// Less than this is too little to take values.
     reserve: u64,
+    /// The reserve, and what is on its way into the ordered store.
+    needed: AtomicU64,
     free: AtomicU64,
     is_low: AtomicBool,
     /// Threads that wait for room.
@@ -46,6 +48,7 @@ impl Room {
             folder: folder.to_owned(),
             look,
             reserve,
+            needed: AtomicU64::new(reserve),
             free: AtomicU64::new(u64::MAX),
             is_low: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -59,9 +62,9 @@ impl Room {
         self.is_low.load(Relaxed) || self.waiting.load(Relaxed) > 0
     }
 
-    /// What was free at the last look, and what is kept free.
+    /// What was free at the last look, and what must be.
     pub(super) fn figures(&self) -> (u64, u64) {
-        (self.free.load(Relaxed), self.reserve)
+        (self.free.load(Relaxed), self.needed.load(Relaxed))
     }
 
     /// The disk has said that it is full, whatever it tells of its room.
@@ -73,8 +76,9 @@ impl Room {
         let free = (self.look)(&self.folder).unwrap_or(u64::MAX);
         self.free.store(free, Relaxed);
         // A little more than was missing, so that one file does not turn it on and off.
-        let enough = self.reserve.saturating_add(self.reserve / 8);
-        if free < self.reserve {
+        let needed = self.needed.load(Relaxed);
+        let enough = needed.saturating_add(self.reserve / 8);
+        if free < needed {
             self.is_low.store(true, Relaxed);
         } else if free >= enough {
             self.is_low.store(false, Relaxed);
@@ -87,14 +91,16 @@ impl Room {
 pub(super) fn watch(shared: &Shared) -> Result<(), StorageError> {
     let mut was_short = false;
     loop {
+        let unapplied = shared.state().overlay.bytes() as u64;
+        shared.room.needed.store(shared.room.reserve.saturating_add(unapplied), Relaxed);
         let free = shared.room.look();
         let short = shared.room.is_short();
         if short != was_short {
-            let (free, reserve) = (free >> 20, shared.room.reserve >> 20);
+            let (free, needed) = (free >> 20, shared.room.figures().1 >> 20);
             match short {
                 true => tracing::error!(
                     free_mib = free,
-                    reserve_mib = reserve,
+                    needed_mib = needed,
                     "the disk is full: values are refused until there is room, reads go on"
                 ),
                 false => tracing::info!(free_mib = free, "there is room on the disk again"),
