@@ -369,7 +369,9 @@ fn a_write_for_which_too_few_have_room_is_refused_before_it_is_sent_and_all_else
     // This one as well: what has not been proposed is not.
     s.feed(Input::Health(health(true)));
     s.promise(2, None);
-    let full = vec![machine(0).name, machine(1).name];
+    // In the order of the key's slots.
+    let owners = ennead_ring::Ring::of(&s.view).owners(&ennead_ring::Chain::of(b"k", 3));
+    let full: Vec<_> = owners.machines().filter(|m| *m < 2).map(|m| machine(m as u8).name).collect();
     assert_eq!(s.outcomes(), [(1, Outcome::NoRoom { full: full.clone() })]);
     s.request(2, Op::Write(put(2, Condition::Any)));
     assert_eq!(s.outcomes()[1..], [(2, Outcome::NoRoom { full })]);
