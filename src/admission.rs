@@ -254,6 +254,7 @@ mod tests {
     #[test]
     fn who_stays_crowded_is_told_to_stay_away_longer_and_longer() {
         let (mut line, start) = (Line::<u64>::new(), Instant::now());
+        line.asked.push_back(asked(1, start));
         let mut told = Vec::new();
         for half_seconds in 0..9 {
             line.note(start + INTERVAL * half_seconds, TARGET * 2);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ennead_ring::SlotSet;
+use ennead_ring::counts::Histogram;
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Answer, Change, Envelope, Message, Op, Outcome, Write};
 
@@ -12,9 +13,13 @@ use crate::admission::{Asked, Lines, Next};
 use crate::transport::To;
 use crate::wire::Frame;
 
-/// Requests being served above which further ones wait in their lines. Many more than keep the disk busy, so that some
-/// which wait for the dead do not keep out the others.
-const SERVED: u64 = 1_024;
+/// Requests being served above which further ones wait in their lines, at most and at least. Many more than keep the disk
+/// busy, so that some which wait for the dead do not keep out the others...
+const SERVED: (u64, u64) = (64, 1_024);
+/// ...but not so many that even the quickest takes so long, in microseconds, as a power of two: 65 ms.
+const TOO_LONG: usize = 16;
+/// More of them at a time, while the quickest does not.
+const MORE: u64 = 64;
 /// Requests and reads begun before what else has come gets its turn.
 const REQUESTS: usize = 64;
 const READS: usize = 256;
@@ -30,6 +35,10 @@ pub(super) struct Border {
     reads: Lines<(Addr, Box<Envelope>)>,
     /// Told to come back later.
     turned: u64,
+    /// Requests that may be served at once.
+    most: u64,
+    /// How long requests took, when that was last looked at.
+    took: Histogram,
     /// Keys that are being looked up on the disk.
     pub(super) loads: u64,
 }
@@ -37,7 +46,26 @@ pub(super) struct Border {
 impl Border {
     /// One that holds so many bytes of requests at most.
     pub(super) fn new(bytes: usize) -> Self {
-        Self { requests: Lines::new(bytes), reads: Lines::new(bytes), turned: 0, loads: 0 }
+        Self {
+            requests: Lines::new(bytes),
+            reads: Lines::new(bytes),
+            turned: 0,
+            most: SERVED.1,
+            took: [0; 32],
+            loads: 0,
+        }
+    }
+
+    /// Looks at how long requests have taken since it last did. That even the quickest took long says that they stand in
+    /// one another's way; that some took long says that they wait for somebody.
+    fn breathe(&mut self, took: &Histogram) {
+        let before = std::mem::replace(&mut self.took, *took);
+        let quickest = took.iter().zip(before).position(|(now, before)| *now > before);
+        self.most = match quickest {
+            Some(bucket) if bucket >= TOO_LONG => (self.most / 2).max(SERVED.0),
+            Some(_) => (self.most + MORE).min(SERVED.1),
+            None => self.most,
+        };
     }
 
     /// Requests and reads told to come back later.
@@ -103,8 +131,11 @@ impl Core<'_> {
         }
     }
 
-    /// Turns those away that have waited too long behind others that are still being served.
+    /// At each beat: fewer are served at once if they stand in one another's way; and those are turned away that have
+    /// waited too long behind others.
     pub(super) fn shed(&mut self) {
+        let took = self.node.counts().took[0].buckets;
+        self.border.breathe(&took);
         let now = Instant::now();
         while !self.may_serve()
             && let Some(next) = self.border.requests.shed(now)
@@ -119,7 +150,7 @@ impl Core<'_> {
     }
 
     fn may_serve(&self) -> bool {
-        self.node.counts().waiting + self.border.loads < SERVED
+        self.node.counts().waiting + self.border.loads < self.border.most
     }
 
     fn go_on_with(&mut self, next: Next<(Addr, Box<Envelope>)>) {
@@ -163,5 +194,26 @@ impl Core<'_> {
     /// again; what waits for the disk would grow without bound otherwise.
     pub(super) fn is_swamped(&self, message: &Message) -> bool {
         matches!(message, Message::Accept { .. }) && self.parts.storage.backlog() > self.parts.backlog
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_are_served_at_once_while_even_the_quickest_takes_long_and_not_because_some_do() {
+        let (mut border, mut took) = (Border::new(1 << 20), [0; 32]);
+        let mut pass = |border: &mut Border, buckets: &[usize]| {
+            buckets.iter().for_each(|bucket| took[*bucket] += 1);
+            border.breathe(&took);
+            border.most
+        };
+        // Two seconds for those that wait for the dead, two milliseconds for the others.
+        assert_eq!(pass(&mut border, &[11, 21, 21, 21]), SERVED.1);
+        assert_eq!(pass(&mut border, &[17, 18, 21]), SERVED.1 / 2);
+        assert_eq!(pass(&mut border, &[]), SERVED.1 / 2, "nothing is known");
+        assert_eq!((0..9).map(|_| pass(&mut border, &[19])).last(), Some(SERVED.0));
+        assert_eq!(pass(&mut border, &[12, 19]), SERVED.0 + MORE);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::peers::Shared;
-use crate::certs::{self, Identity};
+use crate::certs::{self, Identity, Who};
 
 /// Between two looks at the files. What changed is taken when it has not changed any more since the look before.
 const EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +44,11 @@ impl Shared {
         Certificates { expires: identity.expires(), renewed: *renewed, refused: refused.clone() }
     }
 
+    /// False for a machine's own client, which has the same files: one of them says what became of them.
+    fn speaks(&self) -> bool {
+        self.config.listen.is_some() || matches!(self.config.identity.who(), Who::Client(_))
+    }
+
     /// Takes what is in the folder now, if it is something else and fits.
     fn renew(&self, dir: &Path) {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,11 +65,18 @@ impl Shared {
         match taken {
             Ok(found) => {
                 let days = (found.expires() - crate::clock::since_1970().as_secs() as i64) / 86_400;
-                tracing::info!(who = %found.who(), days, "new certificates are in use");
+                if self.speaks() {
+                    tracing::info!(who = %found.who(), days, "new certificates are in use");
+                }
                 *in_use = InUse { identity: found, renewed: in_use.renewed + 1, refused: None };
             }
             Err(why) => {
-                tracing::error!(why, "the certificates in the folder are not used; those before are used on");
+                if self.speaks() {
+                    tracing::error!(
+                        why,
+                        "the certificates in the folder are not used; those before are used on"
+                    );
+                }
                 in_use.refused = Some(why);
             }
         }
