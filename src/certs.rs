@@ -4,6 +4,9 @@
 //! `clients/NAME.pem|.key`. A peer's certificate names its IP address and `ennead://peer/NAME`, a client's
 //! `ennead://client/NAME`. Keys are ECDSA on P-256: what `ring` signs and verifies fastest.
 
+mod fit;
+mod renew;
+
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -21,6 +24,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub(crate) use fit::stamp;
+pub use renew::{renew, renew_authority, retire_authorities};
 
 /// How long an authority is good for, in days.
 pub const AUTHORITY_DAYS: i64 = 3650;
@@ -93,6 +99,14 @@ pub enum CertError {
         wanted: Who,
         /// What makes the right one.
         command: String,
+    },
+    /// A certificate cannot be used, though all of its files are there.
+    #[error("{} cannot be used: {why}; issue it again with `kvctl certs renew`", .path.display())]
+    Unfit {
+        /// Which.
+        path: PathBuf,
+        /// What does not fit.
+        why: String,
     },
     /// Nobody can be called that.
     #[error(
@@ -187,10 +201,11 @@ fn is_client_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-/// A certificate with its key, and the authority to judge others by.
+/// A certificate with its key, and the authorities to judge others by.
 pub struct Identity {
     who: Who,
-    authority: CertificateDer<'static>,
+    /// At least one; the newest first.
+    authorities: Vec<CertificateDer<'static>>,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
@@ -221,9 +236,14 @@ impl Identity {
         &self.who
     }
 
-    /// The authority's certificate.
+    /// The authority's certificate: the newest one's, where there are several.
     pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.authority
+        &self.authorities[0]
+    }
+
+    /// The certificates of all authorities that others are judged by.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
     }
 
     /// Its own certificate.
@@ -236,8 +256,12 @@ impl Identity {
         &self.key
     }
 
-    fn load(dir: &Path, who: Who) -> Result<Self, CertError> {
-        let authority = read_certificate(&dir.join("ca.pem"), || init_command(dir))?;
+    /// What a folder has for this machine or client.
+    ///
+    /// # Errors
+    /// As [`peer`](Self::peer).
+    pub fn load(dir: &Path, who: Who) -> Result<Self, CertError> {
+        let authorities = renew::authorities(dir)?;
         let path = pem_path(dir, &who);
         let command = || issue_command(dir, &who);
         let certificate = read_certificate(&path, command)?;
@@ -251,7 +275,7 @@ impl Identity {
         let path = path.with_extension("key");
         let key = PrivateKeyDer::from_pem_slice(&read(&path, command)?)
             .map_err(|e| CertError::Damaged { path, why: e.to_string() })?;
-        Ok(Self { who, authority, certificate, key })
+        Ok(Self { who, authorities, certificate, key })
     }
 }
 
@@ -259,7 +283,7 @@ impl Clone for Identity {
     fn clone(&self) -> Self {
         Self {
             who: self.who.clone(),
-            authority: self.authority.clone(),
+            authorities: self.authorities.clone(),
             certificate: self.certificate.clone(),
             key: self.key.clone_key(),
         }
@@ -281,14 +305,20 @@ pub fn init(dir: &Path) -> Result<PathBuf, CertError> {
     let pem = dir.join("ca.pem");
     let key = dir.join("ca.key");
     refuse_existing(&[&pem, &key])?;
+    let (certificate, private) = new_authority()?;
+    write_pair(&pem, &certificate, &key, &private)?;
+    Ok(pem)
+}
+
+/// An authority's certificate and its key, as PEM.
+fn new_authority() -> Result<(String, String), CertError> {
     let pair = KeyPair::generate()?;
     let mut params = params(&format!("ennead authority {:08x}", rand::random::<u32>()), AUTHORITY_DAYS);
     // It signs leaves and nothing else: no authority can be made below it.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&pair)?;
-    write_pair(&pem, &certificate.pem(), &key, &pair.serialize_pem())?;
-    Ok(pem)
+    Ok((certificate.pem(), pair.serialize_pem()))
 }
 
 /// Issues a certificate: `peers/NAME.pem|.key` or `clients/NAME.pem|.key`. Returns the certificate's path.
@@ -379,18 +409,22 @@ pub struct Shown {
     pub has_key: bool,
 }
 
-/// All certificates of a folder: the authority, then the peers, then the clients, by file name.
+/// All certificates of a folder: the authorities, the newest first, then the peers, then the clients, by file name.
 ///
 /// # Errors
 /// No authority, or a file that is damaged.
 pub fn show(dir: &Path) -> Result<Vec<Shown>, CertError> {
-    let mut paths = vec![(dir.join("ca.pem"), false)];
+    let of = |(at, certificate)| (dir.join("ca.pem"), certificate, at == 0, false);
+    let mut found: Vec<_> = renew::authorities(dir)?.into_iter().enumerate().map(of).collect();
     for folder in ["peers", "clients"] {
-        paths.extend(list(&dir.join(folder))?.into_iter().map(|path| (path, true)));
+        for path in list(&dir.join(folder))? {
+            let certificate = read_certificate(&path, || init_command(dir))?;
+            found.push((path, certificate, true, true));
+        }
     }
-    let mut shown = Vec::with_capacity(paths.len());
-    for (path, leaf) in paths {
-        let certificate = read_certificate(&path, || init_command(dir))?;
+    let mut shown = Vec::with_capacity(found.len());
+    // Only the newest authority's key is `ca.key`.
+    for (path, certificate, newest, leaf) in found {
         let damaged = |why: String| CertError::Damaged { path: path.clone(), why };
         let who = leaf.then(|| names(&certificate)).transpose().map_err(|e| damaged(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|e| damaged(e.to_string()))?;
@@ -400,7 +434,7 @@ pub fn show(dir: &Path) -> Result<Vec<Shown>, CertError> {
             serial,
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
-            has_key: path.with_extension("key").exists(),
+            has_key: newest && path.with_extension("key").exists(),
             path,
         });
     }

@@ -9,6 +9,7 @@ mod lock;
 mod many;
 mod operate;
 mod read;
+mod throttle;
 mod why;
 mod write;
 

@@ -36,7 +36,7 @@ struct Setting {
 
 /// The settings, in the order in which they are printed.
 #[rustfmt::skip]
-const SETTINGS: [Setting; 20] = [
+const SETTINGS: [Setting; 21] = [
     Setting { name: "listen", value: "IP[:PORT]", default: None,
         help: "Address to listen on, UDP; port 9595 if none is given" },
     Setting { name: "advertise", value: "IP[:PORT]", default: None,
@@ -59,6 +59,8 @@ const SETTINGS: [Setting; 20] = [
         help: "Longest value accepted from a client, at most 8MiB" },
     Setting { name: "request-memory", value: "SIZE", default: Some("256MiB"),
         help: "Memory for requests that are not answered yet; above it this machine refuses more as overloaded" },
+    Setting { name: "disk-reserve", value: "SIZE", default: Some("64MiB"),
+        help: "Room on the disk below which this machine takes no values, kept for what must be written; reads go on" },
     Setting { name: "patience", value: "TIME", default: Some("30s"),
         help: "How long a machine is down before the others drop it and restore its copies; longer than a restart takes" },
     Setting { name: "move-rate", value: "SIZE", default: Some("32MiB"),
@@ -288,6 +290,7 @@ impl Settings {
             virtual_peers: self.read("virtual-peers", within(1, MAX_WEIGHT as u64))?,
             max_value: self.read("max-value", value_size)?,
             request_memory: self.read("request-memory", memory)?,
+            disk_reserve: self.read("disk-reserve", reserve)?,
             patience: self.read("patience", patience)?,
             move_rate: self.read("move-rate", rate)?,
             check_every: self.read("check-every", time)?,
@@ -349,6 +352,7 @@ impl Settings {
                 virtual_peers: self.needed("virtual-peers", values.virtual_peers)? as u32,
                 max_value: self.needed("max-value", values.max_value)?,
                 request_memory: self.needed("request-memory", values.request_memory)?,
+                disk_reserve: self.needed("disk-reserve", values.disk_reserve)?,
                 patience: self.needed("patience", values.patience)?,
                 move_rate: self.needed("move-rate", values.move_rate)?,
                 check_every: self.needed("check-every", values.check_every)?,
@@ -404,6 +408,7 @@ pub(crate) struct Values {
     virtual_peers: Option<u64>,
     max_value: Option<usize>,
     request_memory: Option<usize>,
+    disk_reserve: Option<u64>,
     patience: Option<Duration>,
     move_rate: Option<u64>,
     check_every: Option<Duration>,
@@ -472,6 +477,16 @@ fn memory(text: &str) -> Result<usize, String> {
     match units::size(text).map_err(|e| e.to_string())? {
         bytes if bytes < 64 << 10 => Err("write 64KiB or more, such as 256MiB".to_string()),
         bytes => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
+    }
+}
+
+/// Reads what is kept free on a disk.
+fn reserve(text: &str) -> Result<u64, String> {
+    match units::size(text).map_err(|e| e.to_string())? {
+        bytes if bytes < 4 << 20 => {
+            Err("write 4MiB or more, such as 64MiB: the journal's next file is so long".to_string())
+        }
+        bytes => Ok(bytes),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Pulse {
     /// Since when it is as it is.
     since: Instant,
     health: Health,
+    /// The disk has no room for values.
+    full: bool,
     /// How late the loop was at the last reading: one that stood still once is not loaded.
     late: Duration,
 }
@@ -54,6 +56,7 @@ impl Pulse {
             usual: 0,
             since: now,
             health: Health::default(),
+            full: false,
             late: Duration::ZERO,
         }
     }
@@ -61,6 +64,11 @@ impl Pulse {
     /// How it is, and for how long.
     pub(crate) fn health(&self, now: Instant) -> (Health, Duration) {
         (self.health, now.saturating_duration_since(self.since))
+    }
+
+    /// Whether the disk has room for values: told with the next reading.
+    pub(crate) fn note_room(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Requests refused lately.
@@ -122,8 +130,9 @@ impl Pulse {
         let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
         // Who refuses work is full, however well its loop does.
         let load = if self.refused > 0 { load.max(100) } else { load };
+        let full = self.full;
         let health =
-            Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load };
+            Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load, full };
         let changed =
             (health.is_unwell(), health.load >= 100) != (self.health.is_unwell(), self.health.load >= 100);
         if changed {

@@ -1,5 +1,6 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
+mod admission;
 pub mod arcs;
 pub mod backup;
 pub mod certs;

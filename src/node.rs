@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub max_value: usize,
     /// Memory for requests that are not answered yet, in bytes; above it, more are refused as overloaded. Default 256 MiB.
     pub request_memory: usize,
+    /// Room on the disk, in bytes, below which it takes no values; reads and all else go on. Default 64 MiB.
+    pub disk_reserve: u64,
     /// How long another machine is down before it is dropped and its copies are restored (V7). Default 30 s.
     pub patience: Duration,
     /// Bytes a second that it takes in ahead of a move, or to compare copies. Default 32 MiB.
@@ -265,6 +267,7 @@ impl Builder {
             virtual_peers: self.virtual_peers.unwrap_or(DEFAULT_WEIGHT),
             max_value: self.max_value.unwrap_or(8 << 20),
             request_memory: Tuning::default().waiting_bytes,
+            disk_reserve: crate::storage::Options::default().reserve_bytes,
             patience: self.patience.unwrap_or(Duration::from_nanos(Tuning::default().patience)),
             move_rate: Tuning::default().move_rate,
             check_every: Duration::from_nanos(Tuning::default().check_every),
@@ -488,6 +491,7 @@ async fn live(
             restarts: [core_restarts.total(), storage_restarts.total()],
             publish,
             web: web.as_ref(),
+            backlog: config.request_memory,
         };
         match AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await {
             Ok(Ended::Shutdown(why)) => break (StopReason::Shutdown(why), None),
@@ -498,7 +502,7 @@ async fn live(
                 }
                 drop(storage.take());
                 while inbox.storage.try_recv().is_ok() {}
-                let why = match open_storage(&config.data, &storage_tx) {
+                let why = match open_storage(&config, &storage_tx) {
                     Ok((opened, restored)) if restored.incarnation == me.incarnation => {
                         storage = Some(opened);
                         *saved.borrow_mut() = Saved::of(&restored);
@@ -635,6 +639,7 @@ fn begin(
     crash::belongs_to(&config.data);
     let mut transport = Config::new(Role::Machine(me), identity.clone());
     transport.run = run;
+    transport.renew_from = Some(config.certs.clone());
     transport.listen = Some(config.listen);
     transport.cluster = restored.views.last().map(|view| view.cluster());
     transport.max_value = config.max_value;

@@ -28,7 +28,7 @@ pub(crate) fn open(
     config: &NodeConfig,
     events: &UnboundedSender<StorageEvent>,
 ) -> Result<(Storage, Restored), StorageError> {
-    let opened = open_storage(&config.data, events);
+    let opened = open_storage(config, events);
     let damage = match opened {
         // F2: what it holds is whole, and may vote no more.
         Ok((storage, restored)) => {
@@ -42,7 +42,7 @@ pub(crate) fn open(
             drop(storage);
             let aside = move_aside(&config.data)?;
             erase_note(&config.data);
-            let (storage, restored) = open_storage(&config.data, events)?;
+            let (storage, restored) = open_storage(config, events)?;
             tracing::error!(
                 reason = %why,
                 moved_to = %aside.display(),
@@ -61,7 +61,7 @@ pub(crate) fn open(
         return Err(damage);
     }
     let aside = move_aside(&config.data)?;
-    let (storage, restored) = open_storage(&config.data, events)?;
+    let (storage, restored) = open_storage(config, events)?;
     tracing::error!(
         reason = %damage.what(),
         moved_to = %aside.display(),
@@ -148,11 +148,11 @@ fn erase_note(data: &Path) {
 
 /// Opens the directory as it is.
 pub(crate) fn open_storage(
-    data: &Path,
+    config: &NodeConfig,
     events: &UnboundedSender<StorageEvent>,
 ) -> Result<(Storage, Restored), StorageError> {
     let events = events.clone();
-    Storage::open(data, Options::default(), move |event| {
+    Storage::open(&config.data, Options::with_reserve(config.disk_reserve), move |event| {
         // After the core loop has ended there is nobody to tell.
         let _ = events.send(event);
     })

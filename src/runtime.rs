@@ -15,10 +15,12 @@ use tokio::sync::mpsc;
 use crate::clock::unix_ns;
 use crate::progress;
 use crate::status::CheckStatus;
+mod admit;
 mod clocks;
 mod look;
 mod why;
 
+use self::admit::Border;
 use self::clocks::Clocks;
 use self::look::Look;
 use self::why::Beat;
@@ -30,8 +32,11 @@ use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
 use crate::transport::{self, Event, To, Transport};
 use crate::wire::Frame;
 
-/// Inputs taken before the writers of the connections get their turn.
-const BATCH: usize = 256;
+/// Inputs taken before the writers of the connections get their turn. What clients ask costs little until it is served,
+/// so that of it more is taken.
+const BATCH: usize = 1_024;
+/// What an input of others counts in it.
+const DEAR: usize = 4;
 /// A ballot or request this much ahead of our clock is logged loudly (section 12). It is obeyed.
 const FAR_AHEAD: u64 = 24 * 3_600 * 1_000_000_000;
 
@@ -126,6 +131,8 @@ pub(crate) struct Parts<'a> {
     /// Where it publishes how it is; `None` if nobody looks.
     pub(crate) publish: Option<&'a Publish>,
     pub(crate) web: Option<&'a http::Server>,
+    /// Bytes that may wait for the disk before Accepts are lost.
+    pub(crate) backlog: usize,
 }
 
 /// What is known of the other machines' connections.
@@ -172,7 +179,7 @@ impl Peers {
         }
     }
 
-    /// What a person should look at.
+    /// What a person should look at, of what others say.
     fn objections(&self) -> Vec<String> {
         let fresh = self.impostors.iter().filter(|(_, (at, _))| at.elapsed() < IMPOSTOR_FOR);
         let fresh = fresh.map(|(name, (at, why))| {
@@ -215,6 +222,9 @@ struct Core<'a> {
     beat: Beat,
     look: Look,
     clocks: Clocks,
+    border: Border,
+    /// Accepts lost, since the disk could not take them.
+    swamped: u64,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -249,6 +259,8 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         beat: Beat::new(),
         look: Look::default(),
         clocks: Clocks::default(),
+        border: Border::new(parts.tuning.waiting_bytes),
+        swamped: 0,
     };
     if let Some(view) = core.node.view() {
         parts.why.evidence.adopted(view);
@@ -279,17 +291,24 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
             () = tokio::time::sleep_until(beat.into()) => {}
             Some(errand) = inbox.errands.recv() => core.on_errand(errand),
             Some(event) = inbox.transport.recv() => core.on_transport(event),
+            () = std::future::ready(()), if core.may_admit() => {}
         }
         // What else has come meanwhile, without another trip through the scheduler.
-        for _ in 0..BATCH {
-            if let Ok(event) = inbox.storage.try_recv() {
+        let mut left = BATCH;
+        while left > 0 {
+            let cost = if let Ok(event) = inbox.storage.try_recv() {
                 core.on_storage(event);
+                DEAR
             } else if let Ok(event) = inbox.transport.try_recv() {
+                let client = matches!(event, Event::Frame { from: Addr::Client(_), .. });
                 core.on_transport(event);
+                if client { 1 } else { DEAR }
             } else {
                 break;
-            }
+            };
+            left = left.saturating_sub(cost);
         }
+        core.admit();
         if let Some(ended) = core.ended.take() {
             return ended;
         }
@@ -326,6 +345,7 @@ impl Core<'_> {
                 self.drain();
             }
             StorageEvent::Loaded { key, found } => {
+                self.border.loads = self.border.loads.saturating_sub(1);
                 if found == ennead_ring::effect::Loaded::Unreadable {
                     tracing::error!(key = %key.digest(), "a record is unreadable: this machine is mute for its key");
                 }
@@ -345,7 +365,11 @@ impl Core<'_> {
             Event::Frame { from, frame: Frame::Ring(envelope) } => {
                 self.look.heard(envelope.message.kind());
                 self.observe(from, &envelope);
-                self.input(Input::Message { from, envelope });
+                if self.is_swamped(&envelope.message) {
+                    self.swamped += 1;
+                } else {
+                    self.on_envelope(from, envelope);
+                }
             }
             Event::Frame { from, frame: Frame::StatusAsk { ask } } => {
                 let status = Box::new(self.status());
@@ -367,7 +391,8 @@ impl Core<'_> {
             Event::Frame { from, frame: Frame::Pong { number, wall_ms } } => {
                 self.on_clock(from, number, wall_ms);
             }
-            Event::Frame { .. } | Event::ClientGone(_) => {}
+            Event::ClientGone(client) => self.border.gone(client),
+            Event::Frame { .. } => {}
             Event::Impostor { name, why } => self.parts.peers.borrow_mut().note_impostor(name, why),
             Event::Failed(reason) => self.ended = Some(Ended::Transport(reason)),
             Event::Up { machine, run, version } => {
@@ -424,7 +449,10 @@ impl Core<'_> {
                         self.deliver(to, envelope);
                     }
                 }
-                Effect::Load { key } => self.parts.storage.load(key),
+                Effect::Load { key } => {
+                    self.border.loads += 1;
+                    self.parts.storage.load(key);
+                }
                 Effect::Scan { scan, after, keys, bytes } => {
                     let number = self.number_scan();
                     self.scans.insert(number, scan);
@@ -470,7 +498,9 @@ impl Core<'_> {
     fn deliver(&mut self, to: Addr, envelope: Box<Envelope>) {
         let me = self.parts.me;
         if matches!(to, Addr::Machine(machine) if machine.name == me.name) {
-            if let Some(envelope) = self.errand_done(envelope) {
+            if self.is_swamped(&envelope.message) {
+                self.swamped += 1;
+            } else if let Some(envelope) = self.errand_done(envelope) {
                 self.loopback.push_back(Input::Message { from: Addr::Machine(me), envelope });
             }
             return;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::status::MachineStatus;
 use crate::storage::StorageStats;
-use crate::transport::TransportStats;
+use crate::transport::{Certificates, TransportStats};
 
 /// Where a machine stands towards its cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +43,11 @@ pub(crate) struct Snapshot {
     pub(crate) storage: StorageStats,
     /// Messages by their kind: heard, and said.
     pub(crate) messages: Vec<(&'static str, [u64; 2])>,
+    pub(crate) certificates: Certificates,
     /// Answers that wait for the disk before they may leave.
     pub(crate) parked: usize,
+    /// What clients asked and has not been looked at; what was turned away from there; Accepts that the disk could not take.
+    pub(crate) border: [u64; 3],
     /// How far the latest time that anybody named was ahead of this machine's clock, lately: in nanoseconds.
     pub(crate) ahead: u64,
     /// Restarts of parts: the core loop and the storage writer.

@@ -15,6 +15,7 @@
 //! | `overlay` | what the ordered store does not hold yet |
 //! | `workers` | the threads |
 //! | `peers` | the names of the members, in a file of their own: whom to ask should the rest be lost |
+//! | `room` | room on the disk: watched, kept in reserve, waited for |
 //! | `salvage` | moves a damaged directory's content aside |
 //! | [`stats`](StorageStats) | what storage is doing, and how the disk does |
 
@@ -26,6 +27,7 @@ mod journal;
 mod ordered;
 mod overlay;
 mod peers;
+mod room;
 mod salvage;
 mod stats;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod workers;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -46,6 +49,7 @@ use home::{Home, Mark};
 use journal::{Journal, Recovered};
 use ordered::{Ordered, decode, keep, lost};
 use overlay::{Layer, Overlay};
+use room::{Look, Room};
 use workers::{Asked, Queued, Shared, State};
 
 #[doc(hidden)]
@@ -70,7 +74,11 @@ pub struct Options {
     pub unapplied_bytes: usize,
     /// Size of a journal file. Default 4 MiB. Each is written once with zeros, then used again for ever.
     pub segment_bytes: u64,
+    /// Room on the disk below which values are refused ([`Storage::is_short_of_room`]). Default 64 MiB. What must be
+    /// written goes on in it: less, and a disk that others fill stops the machine's reads that need a write, and its joins.
+    pub reserve_bytes: u64,
     disks: Disks,
+    look: Look,
 }
 
 impl Default for Options {
@@ -80,8 +88,17 @@ impl Default for Options {
             overlay_bytes: 16 << 20,
             unapplied_bytes: 32 << 20,
             segment_bytes: 4 << 20,
+            reserve_bytes: 64 << 20,
             disks: FileDisk::disks(),
+            look: room::look(),
         }
+    }
+}
+
+impl Options {
+    /// The defaults, with so many bytes of room kept free on the disk.
+    pub fn with_reserve(bytes: u64) -> Self {
+        Self { reserve_bytes: bytes, ..Self::default() }
     }
 }
 
@@ -92,6 +109,7 @@ impl fmt::Debug for Options {
             .field("overlay_bytes", &self.overlay_bytes)
             .field("unapplied_bytes", &self.unapplied_bytes)
             .field("segment_bytes", &self.segment_bytes)
+            .field("reserve_bytes", &self.reserve_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -228,6 +246,9 @@ impl Storage {
             ..State::default()
         };
         let shared = Arc::new(Shared {
+            room: Room::of(dir, options.look.clone(), options.reserve_bytes),
+            rooms: Condvar::new(),
+            backlog: AtomicUsize::new(0),
             options,
             folder: dir.to_owned(),
             ordered,
@@ -257,6 +278,7 @@ impl Storage {
         storage.others.push(start("tidier", Box::new(move |shared| workers::tidy(shared, &circle)))?);
         storage.others.push(start("reader", Box::new(workers::read))?);
         storage.others.push(start("scanner", Box::new(workers::scan))?);
+        storage.others.push(start("room", Box::new(room::watch))?);
         storage.writer = Some(start("writer", Box::new(move |shared| workers::write(shared, journal)))?);
         Ok((storage, restored))
     }
@@ -279,6 +301,7 @@ impl Storage {
             }
             Change::Limits(_) | Change::View(_) | Change::Account(_) | Change::Decree(_) => {}
         }
+        self.shared.backlog.fetch_add(workers::cost(&change), Relaxed);
         state.queue.push_back(Queued { ticket, number, change });
         drop(state);
         self.shared.queued.notify_one();
@@ -345,6 +368,23 @@ impl Storage {
         (state.stats.fsync_micros, state.fsync_since.map(|since| since.elapsed()))
     }
 
+    /// True while the disk has less room than is kept for what must be written, or has said that it is full. Nothing has failed: what
+    /// is handed in all the same waits for room. Waits for nobody.
+    pub fn is_short_of_room(&self) -> bool {
+        self.shared.room.is_short()
+    }
+
+    /// Bytes free on the disk at the last look, and bytes that must be for values to be taken: the reserve, and what is in
+    /// the journal only.
+    pub fn room(&self) -> (u64, u64) {
+        self.shared.room.figures()
+    }
+
+    /// Bytes of memory that changes take which wait for their fsync, roughly: what a disk that hangs lets grow.
+    pub fn backlog(&self) -> usize {
+        self.shared.backlog.load(Relaxed)
+    }
+
     /// Makes durable what is queued, tells of it, answers the loads asked for, and releases the directory.
     pub fn close(self) {}
 }
@@ -354,6 +394,7 @@ impl Drop for Storage {
         self.shared.state().closing = true;
         self.shared.queued.notify_all();
         self.shared.scans.notify_all();
+        self.shared.rooms.notify_all();
         // The writer first, as it may have to wait for the applier. A panic was told by `run`.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();

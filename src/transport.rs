@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ mod lanes;
 mod link;
 mod peers;
 mod proof;
+mod renewal;
 mod settings;
 mod versions;
 
 pub use close::{CloseCode, Ended};
 pub use counters::TransportStats;
 use peers::Shared;
+pub use renewal::Certificates;
 
 /// What an endpoint is to be. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -38,8 +41,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// A machine, whose certificate must name it, or a client.
     pub role: Role,
-    /// Certificate, key and authority.
+    /// Certificate, key and authorities.
     pub identity: Identity,
+    /// The folder they come from, to be looked at for others once a second; `None`: they stay. Default `None`.
+    pub renew_from: Option<PathBuf>,
     /// Which run of the program this is: told in the hello. Default: drawn.
     pub run: u64,
     /// The version of the wire that we speak. Default: this program's.
@@ -76,6 +81,7 @@ impl Config {
             listen: None,
             role,
             identity,
+            renew_from: None,
             run: rand::random(),
             wire: program::speaks(),
             cluster: None,
@@ -235,13 +241,15 @@ impl Transport {
             return Err(TransportError::NotMine { found: config.identity.who().clone(), name: machine.name });
         }
         let made = settings::settings(&config)?;
-        let mut endpoint =
+        let endpoint =
             quinn::Endpoint::new(made.endpoint, made.server, made.socket, Arc::new(quinn::TokioRuntime))
                 .map_err(TransportError::Socket)?;
-        endpoint.set_default_client_config(made.client);
         let address = endpoint.local_addr().map_err(TransportError::Socket)?;
-        let shared = Arc::new(Shared::new(config, endpoint, address, runtime.clone(), events));
+        let shared = Arc::new(Shared::new(config, endpoint, made.client, address, runtime.clone(), events));
         runtime.spawn(shared.clone().listen());
+        if let Some(dir) = shared.config.renew_from.clone() {
+            runtime.spawn(renewal::watch(Arc::downgrade(&shared), dir));
+        }
         Ok(Self { owner: Arc::new(Owner(shared)) })
     }
 
@@ -261,6 +269,11 @@ impl Transport {
     #[doc(hidden)]
     pub fn break_part(&self, part: Part) {
         self.owner.0.break_part(part);
+    }
+
+    /// How it stands with its certificates.
+    pub fn certificates(&self) -> Certificates {
+        self.owner.0.certificates()
     }
 
     /// Where the endpoint is bound.

@@ -488,6 +488,14 @@ pub(crate) enum Certs {
     Issue(Issue),
     /// Makes what is missing of these: the authority, certificates for peers and for clients
     Make(Make),
+    /// Makes certificates in place of those there are; machines and clients that run take them within seconds
+    Renew(Renew),
+    /// Leaves only the newest authority in ca.pem, once nothing in the folder is an older one's
+    Retire {
+        /// Folder of certificates
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Lists the certificates of a folder
     Show {
         /// Folder of certificates
@@ -508,6 +516,27 @@ pub(crate) struct Issue {
     /// For a client of this name
     #[arg(long, value_name = "NAME")]
     pub(crate) client: Option<String>,
+}
+
+/// `kvctl certs renew`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(crate) struct Renew {
+    /// Folder with ca.pem and ca.key
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// That of the machine of this name
+    #[arg(long, value_name = "IP[:PORT]", group = "what")]
+    pub(crate) peer: Option<Name>,
+    /// That of the client of this name
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub(crate) client: Option<String>,
+    /// All of the folder's machines and clients
+    #[arg(long, group = "what")]
+    pub(crate) all: bool,
+    /// The authority: those before stay good beside it. Take the new ca.pem everywhere before you renew the others
+    #[arg(long, group = "what")]
+    pub(crate) authority: bool,
 }
 
 /// `kvctl certs make`.

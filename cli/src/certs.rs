@@ -1,4 +1,4 @@
-//! certs init, issue, make and show: the cluster's own authority, for people.
+//! certs init, issue, make, renew, retire and show: the cluster's own authority, for people.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use ennead::certs::{self, Shown, Who};
 use serde_json::{Value, json};
 
 use crate::Verdict;
-use crate::args::{Certs, Issue, Make};
+use crate::args::{Certs, Issue, Make, Renew};
 use crate::data::rfc3339;
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -40,6 +40,29 @@ pub(crate) fn run(command: Certs, output: &mut Output) -> Result<Verdict, Failur
                 true => warn(&dir, output),
                 false if made.is_empty() => output.say("nothing was missing"),
                 false => {}
+            }
+        }
+        Certs::Renew(Renew { dir, authority: true, .. }) => {
+            tell_made(&certs::renew_authority(&dir)?, output)?;
+            warn(&dir, output);
+            output.say("take ca.pem to all machines and clients, then `kvctl certs renew --all`, then `kvctl certs retire`");
+        }
+        Certs::Renew(Renew { dir, peer, client, .. }) => {
+            let whom = match (peer, client) {
+                (Some(name), _) => vec![Who::Peer(name)],
+                (_, Some(name)) => vec![Who::Client(name)],
+                _ => certs::show(&dir)?.into_iter().filter_map(|shown| shown.who).collect(),
+            };
+            for who in whom {
+                tell_made(&certs::renew(&dir, &who)?, output)?;
+            }
+        }
+        Certs::Retire { dir } => {
+            let dropped = certs::retire_authorities(&dir)?;
+            match output.json {
+                true => output.print_json(&json!({"dropped": dropped}))?,
+                false => output
+                    .line(&format!("{dropped} older authorities are not trusted any more by this folder"))?,
             }
         }
         Certs::Show { dir } => {

@@ -104,7 +104,8 @@ impl Answers {
             let same = match answer {
                 Answer::Held { .. } => kind == Kind::Held,
                 Answer::Promised { .. } | Answer::Copy(_) | Answer::Mute => kind == Kind::Told,
-                Answer::Refused { .. } => false,
+                // Said without a look at the disk.
+                Answer::Refused { .. } | Answer::NoRoom | Answer::Busy { .. } => false,
             };
             if owed == ask {
                 timed.note(now, now.0.saturating_sub(sent.0));

@@ -38,7 +38,7 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message) {
+    pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message, came: Mono) {
         let voting = turn.local.voting(turn.key, turn.owners);
         let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
         match message {
@@ -60,6 +60,11 @@ impl Cell {
                 let line = if turn.local.rules.broken(Mutant::A1Unsynced) { None } else { line };
                 let after = line.max(self.acceptor.ticket());
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
+            }
+            // Not to accept is always allowed; said at once, so that nobody waits. A tombstone takes what is kept for it.
+            Message::Accept { ask, state, .. } if turn.local.is_full && state.value.is_some() => {
+                let message = Message::Answer { ask, votes: SlotSet::EMPTY, answer: Answer::NoRoom };
+                turn.local.send(from, message, None, turn.effects);
             }
             Message::Accept { ask, stamp, state, .. } => {
                 let (votes, answer, line) =
@@ -91,9 +96,8 @@ impl Cell {
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }
             Message::Request { ask, op, within, handed, .. } => {
-                let deadline = turn.now.mono.plus((u64::from(within) * 1_000_000).min(LONGEST));
-                let waiting =
-                    Waiting { from, ask, op, deadline, handed, sent: false, seq: 0, since: turn.now.mono };
+                let deadline = came.plus((u64::from(within) * 1_000_000).min(LONGEST));
+                let waiting = Waiting { from, ask, op, deadline, handed, sent: false, seq: 0, since: came };
                 self.on_request(turn, waiting);
             }
             Message::Collect { stamp, .. } => self.on_collect(turn, stamp),
@@ -155,6 +159,9 @@ impl Cell {
             turn.answer(&waiting, Outcome::NotHere);
         } else if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
+        } else if waiting.deadline <= turn.now.mono {
+            // Its time passed while the key was looked for on the disk.
+            turn.give_up(&waiting, 0, None);
         } else if let Some(reason) = unacceptable(turn, &waiting) {
             turn.answer(&waiting, Outcome::Refused(reason));
         } else if matches!(waiting.op, Op::Read) && !self.coordinator.leads(turn.promised) {

@@ -91,6 +91,10 @@ impl Coordinator {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
             return;
         }
+        if let Some(full) = turn.full_for(&waiting.op) {
+            turn.answer(&waiting, Outcome::NoRoom { full });
+            return;
+        }
         if self.waiting.is_empty() && matches!(self.stage, Stage::Resting(_)) {
             // The duel that we rest from is over: those who fought it have gone elsewhere or given up.
             (self.stage, self.backoff) = (Stage::Idle, 0);
@@ -145,8 +149,11 @@ impl Coordinator {
                         return;
                     }
                     let batch = self.waiting.len().min(BATCH);
-                    let batch = self.waiting.drain(..batch).collect();
-                    lead.propose(turn, batch);
+                    let batch = self.waiting.drain(..batch).filter(|waiting| wanted(turn, waiting));
+                    let batch: Vec<_> = batch.collect();
+                    if !batch.is_empty() {
+                        lead.propose(turn, batch);
+                    }
                 }
                 Stage::Idle if !self.waiting.is_empty() => self.prepare(turn),
                 Stage::Resting(until) if *until <= turn.now.mono => self.stage = Stage::Idle,
@@ -229,7 +236,8 @@ impl Coordinator {
                         self.land(turn);
                     }
                 }
-                Answer::Promised { .. } | Answer::Mute => {}
+                Answer::NoRoom => lead.no_room(turn, vote),
+                Answer::Promised { .. } | Answer::Mute | Answer::Busy { .. } => {}
             },
             _ => {}
         }
@@ -364,7 +372,9 @@ impl Coordinator {
         let Some(at) = self.handed.iter().position(|h| h.ask == ask) else { return };
         let Handed { to, mut waiting, .. } = self.handed.swap_remove(at);
         turn.local.forget(ask);
-        if let Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere = outcome {
+        if let Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere | Outcome::NoRoom { .. } =
+            outcome
+        {
             // Not its fault: try it here.
             self.favourite = None;
             waiting.handed = true;
@@ -500,6 +510,19 @@ impl Coordinator {
     pub(crate) fn retire(&mut self, turn: &mut Turn<'_>) {
         self.stand_down(turn);
     }
+}
+
+/// False if a request is answered instead of proposed: nobody waits for it any more, or there is no room for it.
+fn wanted(turn: &mut Turn<'_>, waiting: &Waiting) -> bool {
+    if waiting.deadline <= turn.now.mono {
+        turn.give_up(waiting, 0, None);
+        return false;
+    }
+    match turn.full_for(&waiting.op) {
+        Some(full) => turn.answer(waiting, Outcome::NoRoom { full }),
+        None => return true,
+    }
+    false
 }
 
 impl Preparing {

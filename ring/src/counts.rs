@@ -27,8 +27,18 @@ impl Timings {
 /// The kinds of requests, in the order in which [`Counts`] keeps them.
 pub const KINDS: [&str; 3] = ["write", "read", "settle"];
 /// What came of requests, in the order in which [`Counts`] keeps them.
-pub const OUTCOMES: [&str; 9] =
-    ["done", "mismatch", "absent", "too_late", "no_quorum", "unknown", "overloaded", "refused", "not_here"];
+pub const OUTCOMES: [&str; 10] = [
+    "done",
+    "mismatch",
+    "absent",
+    "too_late",
+    "no_quorum",
+    "unknown",
+    "overloaded",
+    "refused",
+    "not_here",
+    "no_room",
+];
 
 /// Counts since the node began, but for `waiting`, which is of now.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -96,6 +106,7 @@ fn number(outcome: &Outcome) -> usize {
         Outcome::Overloaded { .. } => 6,
         Outcome::Refused(_) | Outcome::Uncountable { .. } => 7,
         Outcome::NotHere => 8,
+        Outcome::NoRoom { .. } => 9,
     }
 }
 

@@ -93,6 +93,8 @@ struct Peer {
     word: u32,
     health: Health,
     unwell: Option<(Now, Mono)>,
+    /// When it was last heard to have no room for values.
+    full: Option<Mono>,
     lateness: Lateness,
 }
 
@@ -108,6 +110,7 @@ impl Peer {
             word: 0,
             health: Health::default(),
             unwell: None,
+            full: None,
             lateness: Lateness::default(),
         }
     }
@@ -126,6 +129,7 @@ impl Detector {
                 *self = Self { refuted, slowness, health, word, ..Self::default() };
                 local.doubted.clear();
                 local.unwell.clear();
+                local.full.clear();
                 local.is_unwell = health.is_unwell();
             }
             return false;

@@ -64,6 +64,8 @@ pub struct Health {
     pub stalled_ms: u32,
     /// How much of what it could do it is asked to do, in percent; 100 and above: it refuses work.
     pub load: u8,
+    /// Its disk has no room for further values: it takes none, and goes on with everything else.
+    pub full: bool,
 }
 
 impl Health {

@@ -219,6 +219,13 @@ impl Lead {
         None
     }
 
+    /// An owner has no room for a state: it is not asked again before all have answered.
+    pub(crate) fn no_room(&mut self, turn: &Turn<'_>, vote: Vote) {
+        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == vote.ask) {
+            flight.round.hear(turn, vote);
+        }
+    }
+
     /// Notes a refusal of one of this lead's questions; false if it is of none.
     pub(crate) fn refused(&mut self, turn: &Turn<'_>, vote: Vote) -> bool {
         if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == vote.ask) {

@@ -64,6 +64,10 @@ pub(crate) struct Local {
     pub(crate) unwell: Vec<Name>,
     /// The same of this machine.
     pub(crate) is_unwell: bool,
+    /// Members that say their disks have no room for values.
+    pub(crate) full: Vec<Name>,
+    /// The same of this machine: it takes none.
+    pub(crate) is_full: bool,
     /// When it last heard of a client's request, or of a round for one.
     served: Option<crate::Mono>,
     /// How long members take to answer.
@@ -114,6 +118,8 @@ impl Local {
             unwell: Vec::new(),
             counts: Counts::default(),
             is_unwell: false,
+            full: Vec::new(),
+            is_full: false,
             served: None,
             answers: Answers::default(),
             rng,
@@ -490,6 +496,12 @@ impl Local {
     /// A hint for choosing whom to ask first; never evidence.
     pub(crate) fn is_well(&self, member: u32) -> bool {
         self.is_reachable(member) && !self.unwell.contains(&self.present().machine(member).name)
+    }
+
+    /// False if it says that its disk has no room for a value; never evidence of what it holds.
+    pub(crate) fn has_room(&self, member: u32) -> bool {
+        let machine = self.present().machine(member);
+        if machine == self.me { !self.is_full } else { !self.full.contains(&machine.name) }
     }
 
     pub(crate) fn check(&self) {

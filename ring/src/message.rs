@@ -135,6 +135,10 @@ pub enum Answer {
     Copy(Copied),
     /// R3: my record of this key is unreadable. I say nothing about it.
     Mute,
+    /// My disk has no room for this value: I do not hold it, and did nothing.
+    NoRoom,
+    /// Not looked at, since too much is waiting: ask me again after so many milliseconds, or somebody else.
+    Busy { retry_after: u32 },
 }
 
 /// A warden's answer about the next view (V2).
@@ -449,6 +453,9 @@ pub enum Outcome {
     Counted { version: u64, value: i64, votes: u8 },
     /// I6: the key's value, of this version, cannot be counted up. Nothing was changed.
     Uncountable { version: u64, why: Uncountable },
+    /// Not tried: the disks of these owners have no room for the value, and the others are not five slots' owners. Nothing
+    /// was changed.
+    NoRoom { full: Vec<Name> },
 }
 
 impl Outcome {
@@ -480,6 +487,8 @@ impl Message {
                 Answer::Refused { .. } => "refused",
                 Answer::Copy(_) => "copy",
                 Answer::Mute => "mute",
+                Answer::NoRoom => "no_room",
+                Answer::Busy { .. } => "busy",
             },
             Self::Request { .. } => "request",
             Self::Outcome { .. } => "outcome",
@@ -540,7 +549,7 @@ impl Message {
                 Answer::Held { stamp } => Some(stamp.ballot),
                 Answer::Refused { beat } => Some(*beat),
                 Answer::Copy(copied) => copied.stamp().map(|s| s.ballot),
-                Answer::Mute => None,
+                Answer::Mute | Answer::NoRoom | Answer::Busy { .. } => None,
             },
             _ => None,
         }

@@ -21,7 +21,7 @@ use crate::key::Key;
 use crate::listing::Listings;
 use crate::local::Local;
 use crate::merge::{Act, Move, Take};
-use crate::message::{Addr, Message};
+use crate::message::{Addr, Change, Message, Op};
 use crate::quorum::SlotSet;
 pub use crate::setup::{Birth, PROBE_EVERY, Setup, Tuning};
 use crate::stamp::Stamp;
@@ -70,6 +70,8 @@ pub struct Node {
     young_bytes: usize,
     /// How many keys, and how many bytes, `young` may have before it becomes `old`.
     room: (usize, usize),
+    /// Bytes of values in messages that wait for storage.
+    loading_bytes: usize,
     /// When a key wants to be woken. An entry may be too early, never too late.
     timers: BTreeSet<(Mono, Key)>,
     /// F2, R2: why it may take part no more under this incarnation.
@@ -91,13 +93,32 @@ enum Entry {
 #[derive(Debug)]
 enum Work {
     /// Somebody says something.
-    Message { from: Addr, message: Message },
+    /// Since when it waits: the time for its answer has begun.
+    Message { from: Addr, message: Message, came: Mono },
     /// S5, S6, M1: a pass has brought this.
     Take(Take),
     /// T2: this record is for nothing.
     Forget(Stamp),
     /// Another machine asked for what is held here, under this number.
     Give(u64),
+}
+
+impl Work {
+    /// Bytes of the value that it carries for somebody who can ask again.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message { message: Message::Accept { state, .. }, .. } => {
+                state.value.as_ref().map_or(0, |v| v.len())
+            }
+            Self::Message { message: Message::Request { op: Op::Write(write), .. }, .. } => {
+                match &write.change {
+                    Change::Put { value, .. } => value.len(),
+                    Change::Delete => 0,
+                }
+            }
+            _ => 0,
+        }
+    }
 }
 
 impl Entry {
@@ -129,6 +150,7 @@ impl Node {
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
             young_bytes: 0,
+            loading_bytes: 0,
             room: (setup.tuning.cells / 2, setup.tuning.cell_bytes / 2),
             timers: BTreeSet::new(),
             was_unwell: false,

@@ -276,8 +276,9 @@ impl Sync {
         self.begin_check(local, now);
         let mut acts = Vec::new();
         for pass in &mut self.passes {
-            // The comparison waits while there is enough to mend.
-            if pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING {
+            // The comparison waits while there is enough to mend; and whatever brings values, while there is no room for them.
+            let mends = pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+            if mends || local.is_full && pass.purpose != Purpose::Sync {
                 continue;
             }
             pass.advance(local, now, effects, &mut acts);
@@ -361,7 +362,10 @@ impl Sync {
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
         local.newest()?;
         // See `advance`: settling rounds that end wake a comparison that waits.
-        let waits = |pass: &Merge| pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+        let waits = |pass: &Merge| {
+            let mends = pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+            mends || local.is_full && pass.purpose != Purpose::Sync
+        };
         let passes = self.passes.iter().filter(|pass| !waits(pass)).filter_map(Merge::wake_at);
         let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
         let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);

@@ -174,6 +174,18 @@ impl Turn<'_> {
         self.is_quorum(|m| self.local.is_alive(*m))
     }
 
+    /// The owners without room for the value of this request, where those with room do not own a quorum of the slots:
+    /// its Accept would be of unknown outcome (C4).
+    pub(crate) fn full_for(&self, op: &Op) -> Option<Vec<Name>> {
+        let local = &self.local;
+        let carries = matches!(op, Op::Write(Write { change: Change::Put { .. }, .. }));
+        if !carries || (local.full.is_empty() && !local.is_full) || self.is_quorum(|m| local.has_room(*m)) {
+            return None;
+        }
+        let full = self.owners.machines().filter(|m| !local.has_room(*m));
+        Some(full.map(|m| local.present().machine(m).name).collect())
+    }
+
     /// True if these owners own a quorum of the slots.
     fn is_quorum(&self, of: impl Fn(&u32) -> bool) -> bool {
         let mut tally = self.local.tally();
@@ -227,7 +239,11 @@ impl Turn<'_> {
                 Outcome::Unknown { votes, needed, silent }
             }
             (
-                Outcome::TooLate { .. } | Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere,
+                Outcome::TooLate { .. }
+                | Outcome::Refused(_)
+                | Outcome::Overloaded { .. }
+                | Outcome::NoRoom { .. }
+                | Outcome::NotHere,
                 Op::Write(_),
             ) if sent => Outcome::Unknown { votes: 0, needed: self.local.needed(), silent: Vec::new() },
             (outcome, _) => outcome,

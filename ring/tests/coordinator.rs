@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ennead_ring::effect::{Effect, Input, Limits, Loaded, Mono, Now};
+use ennead_ring::gossip::{Gossip, News, Said};
 use ennead_ring::message::{Addr, Answer, Ask, Bound, Change, Condition, Copied, Envelope, Message, Op};
 use ennead_ring::message::{Outcome, Write};
 use ennead_ring::mutant::Rules;
-use ennead_ring::node::{Birth, Setup, Tuning};
+use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{
-    Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Node,
-    Record, RequestId, SlotSet, Stamp, State, View,
+    Account, Ballot, ClusterId, Decree, Epoch, Health, Hlc, Incarnation, Key, Machine, Member, MemberState,
+    Node, Record, RequestId, SlotSet, Stamp, State, View,
 };
 
 const MS: u64 = 1_000_000;
@@ -34,6 +35,10 @@ fn machine(i: u8) -> Machine {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Tuning::default())
+    }
+
+    fn with(tuning: Tuning) -> Self {
         let member = |i| Member { machine: machine(i), weight: 8, next_weight: 8, state: MemberState::Up };
         let members = (0..3).map(member).collect();
         let view = Arc::new(View::new(ClusterId::new(5), Epoch::FIRST, 3, members, vec![]).unwrap());
@@ -45,7 +50,7 @@ impl Scene {
             account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },
             decree: Decree::default(),
             birth: Birth::None,
-            tuning: Tuning::default(),
+            tuning,
             seed: 1,
             rules: Rules::default(),
         };
@@ -83,7 +88,7 @@ impl Scene {
     fn answer(&mut self, i: u8, ask: Ask, answer: Answer) {
         let owners = ennead_ring::Ring::of(&self.view).owners(&ennead_ring::Chain::of(b"k", 3));
         let votes = match answer {
-            Answer::Refused { .. } => SlotSet::EMPTY,
+            Answer::Refused { .. } | Answer::NoRoom => SlotSet::EMPTY,
             _ => owners.slots_of(u32::from(i)),
         };
         self.say(Addr::Machine(machine(i)), Message::Answer { ask, votes, answer });
@@ -335,4 +340,117 @@ fn what_was_handed_to_a_machine_that_is_lost_comes_back_at_once() {
     s.feed(Input::Reachable { name: machine(1).name, reachable: false });
     s.wait(3 * MS);
     assert!(s.prepare(2).unwrap().1 > beat, "it waits for a machine that is gone");
+}
+
+fn health(full: bool) -> Health {
+    Health { full, ..Health::default() }
+}
+
+#[test]
+fn a_machine_without_room_takes_no_value_and_says_so_at_once_and_takes_a_tombstone() {
+    let mut s = Scene::new();
+    let ballot = Ballot { time: Hlc::from_nanos(s.now + 1), by: machine(1).incarnation };
+    let value: Option<Arc<[u8]>> = Some(b"v"[..].into());
+    let mut accept = |n: u32, full, value: &Option<Arc<[u8]>>| {
+        s.feed(Input::Health(health(full)));
+        let state = Arc::new(State { version: n.into(), value: value.clone(), ..State::default() });
+        let (ask, key, stamp) = (Ask(n.into()), s.key.clone(), Stamp { ballot, n });
+        s.say(Addr::Machine(machine(1)), Message::Accept { ask, key, stamp, state });
+        s.last(1, |m| match m {
+            Message::Answer { votes, answer, .. } => Some((votes.len(), answer.clone())),
+            _ => None,
+        })
+    };
+    assert_eq!(accept(1, true, &value), Some((0, Answer::NoRoom)));
+    assert_eq!(accept(2, true, &None), Some((1, Answer::Held { stamp: Stamp { ballot, n: 2 } })));
+    assert_eq!(accept(3, false, &value), Some((1, Answer::Held { stamp: Stamp { ballot, n: 3 } })));
+}
+
+#[test]
+fn a_write_that_was_sent_to_machines_without_room_is_of_unknown_outcome() {
+    let mut s = Scene::new();
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    s.promise(1, None);
+    for i in [1, 2] {
+        let (ask, ..) = s.accept(i).unwrap();
+        s.answer(i, ask, Answer::NoRoom);
+    }
+    assert_eq!(s.outcomes(), [], "one of three holds it, and another may yet");
+    s.wait(2_100 * MS);
+    assert!(
+        matches!(s.outcomes()[..], [(1, Outcome::Unknown { votes: 1, needed: 2, .. })]),
+        "{:?}",
+        s.outcomes()
+    );
+}
+
+#[test]
+fn a_write_for_which_too_few_have_room_is_refused_before_it_is_sent_and_all_else_goes_on() {
+    let mut s = Scene::with(Tuning { probe_every: PROBE_EVERY, ..Tuning::default() });
+    let say = |s: &mut Scene, number, full| {
+        let news = News { of: machine(1), refuted: number, said: Said::Health(health(full)) };
+        let message = Message::Alive { ask: Ask(0), reached: true, gossip: Gossip::new([news]) };
+        s.say(Addr::Machine(machine(1)), message);
+    };
+    // One of three without room: two are a quorum.
+    say(&mut s, 1, true);
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    assert!(s.prepare(2).is_some() && s.outcomes().is_empty());
+    // This one as well: what has not been proposed is not.
+    s.feed(Input::Health(health(true)));
+    s.promise(2, None);
+    // In the order of the key's slots.
+    let owners = ennead_ring::Ring::of(&s.view).owners(&ennead_ring::Chain::of(b"k", 3));
+    let full: Vec<_> = owners.machines().filter(|m| *m < 2).map(|m| machine(m as u8).name).collect();
+    assert_eq!(s.outcomes(), [(1, Outcome::NoRoom { full: full.clone() })]);
+    s.request(2, Op::Write(put(2, Condition::Any)));
+    assert_eq!(s.outcomes()[1..], [(2, Outcome::NoRoom { full })]);
+    assert!(s.accept(1).is_none() && s.accept(2).is_none());
+    // A delete needs no room to speak of.
+    let write = Write { change: Change::Delete, ..put(3, Condition::Any) };
+    s.request(3, Op::Write(write));
+    assert_eq!(s.outcomes().len(), 2, "it is under way");
+    s.request(4, Op::Read);
+    assert_eq!(s.outcomes().len(), 2, "so is a read");
+    // There is room again.
+    say(&mut s, 2, false);
+    s.request(5, Op::Write(put(5, Condition::Any)));
+    assert!(!s.outcomes().iter().any(|(ask, _)| *ask == 5));
+}
+
+#[test]
+fn a_request_whose_time_passed_while_its_key_was_looked_up_is_not_proposed() {
+    let mut s = Scene::new();
+    let mut effects = Vec::new();
+    let (ask, key, op) = (Ask(1), s.key.clone(), Op::Write(put(1, Condition::Any)));
+    let message = Message::Request { ask, key: key.clone(), op, within: 100, handed: false };
+    let (cluster, epoch) = (Some(s.view.cluster()), s.view.epoch());
+    let envelope = Box::new(Envelope { cluster, epoch, message });
+    let at = |now| Now { mono: Mono(now), wall: now };
+    s.node.handle(at(s.now), Input::Message { from: CLIENT, envelope }, &mut effects);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Load { .. })));
+    s.now += 200 * MS;
+    s.feed(Input::Loaded { key, found: Loaded::Nothing });
+    assert!(matches!(s.outcomes()[..], [(1, Outcome::NoQuorum { votes: 0, .. })]), "{:?}", s.outcomes());
+    assert!(s.prepare(1).is_none() && s.accept(1).is_none());
+}
+
+#[test]
+fn a_write_that_may_have_taken_effect_is_never_told_as_unchanged_for_want_of_room() {
+    let mut s = Scene::with(Tuning { probe_every: PROBE_EVERY, ..Tuning::default() });
+    s.request(1, Op::Write(put(1, Condition::Any)));
+    s.promise(1, None);
+    let time = s.accept(1).unwrap().1.ballot.time.plus(1);
+    // A floor, not a rival: it is tried again at once, and this machine holds it already.
+    let beat = Ballot { time, by: Incarnation::new(99) };
+    for i in [1, 2] {
+        let (ask, ..) = s.accept(i).unwrap();
+        s.answer(i, ask, Answer::Refused { beat });
+    }
+    let news = News { of: machine(1), refuted: 1, said: Said::Health(health(true)) };
+    let message = Message::Alive { ask: Ask(0), reached: true, gossip: Gossip::new([news]) };
+    s.say(Addr::Machine(machine(1)), message);
+    s.feed(Input::Health(health(true)));
+    s.promise(1, None);
+    assert!(matches!(s.outcomes()[..], [(1, Outcome::Unknown { .. })]), "{:?}", s.outcomes());
 }

@@ -162,6 +162,8 @@ impl Stage {
                     format!("copy: {} version {version}", self.stamp(*stamp))
                 }
                 Answer::Mute => "mute".to_string(),
+                Answer::NoRoom => "no room".to_string(),
+                Answer::Busy { .. } => "busy".to_string(),
             },
             Message::Request { handed: true, .. } => "request, handed over".to_string(),
             Message::Outcome { outcome, .. } => tell(outcome),
@@ -446,6 +448,7 @@ fn tell(outcome: &Outcome) -> String {
         Outcome::Overloaded { .. } => "overloaded".to_string(),
         Outcome::Refused(reason) => format!("refused: {reason}"),
         Outcome::NotHere => "not here".to_owned(),
+        Outcome::NoRoom { .. } => "no room".to_owned(),
     }
 }
 

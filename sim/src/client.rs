@@ -543,6 +543,7 @@ impl World {
             | Outcome::NoQuorum { .. }
             | Outcome::Overloaded { .. }
             | Outcome::Refused(_)
+            | Outcome::NoRoom { .. }
             | Outcome::NotHere => {
                 let (call, key) = (doing.call, doing.key);
                 if self.clients[c].scripted && !matches!(outcome, Outcome::Overloaded { .. }) {

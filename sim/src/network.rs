@@ -118,7 +118,7 @@ impl World {
                     Answer::Held { stamp } => stamp.n += 1,
                     Answer::Promised { record, .. } => *record = None,
                     Answer::Copy(copied) => *copied = Copied::None,
-                    Answer::Refused { .. } | Answer::Mute => {}
+                    Answer::Refused { .. } | Answer::Mute | Answer::NoRoom | Answer::Busy { .. } => {}
                 }
             }
             Message::Outcome { outcome, .. } => *outcome = Outcome::Done { version: 999_999, votes: 9 },

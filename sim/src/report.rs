@@ -314,6 +314,7 @@ pub(crate) fn said(outcome: &Outcome) -> &'static str {
         Outcome::NoQuorum { .. } => "no quorum",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Overloaded { .. } => "overloaded",
+        Outcome::NoRoom { .. } => "no room",
         Outcome::Refused(_) | Outcome::NotHere => "not tried",
     }
 }

@@ -145,6 +145,51 @@ fn all_certificates_are_shown() {
 }
 
 #[test]
+fn a_new_authority_comes_before_the_old_one_and_the_old_one_goes_when_nothing_is_its_any_more() {
+    let dir = authority();
+    let folder = dir.path();
+    let who = [peer("10.0.0.1"), client("ops")];
+    for who in &who {
+        issue(folder, who).unwrap();
+    }
+    let identity = || Identity::load(folder, client("ops")).unwrap();
+    let (first, before) = (identity(), identity().authority().clone());
+    assert!(first.check(folder).is_ok() && first.is_same(&identity()));
+    renew_authority(folder).unwrap();
+    assert_eq!(identity().authorities()[1..], [before]);
+    assert!(identity().check(folder).is_ok() && !first.is_same(&identity()));
+    assert_eq!(show(folder).unwrap().iter().filter(|shown| shown.who.is_none()).count(), 2);
+    assert!(matches!(retire_authorities(folder), Err(CertError::Unfit { .. })));
+    for who in &who {
+        renew(folder, who).unwrap();
+    }
+    assert_ne!(identity().certificate(), first.certificate());
+    assert_eq!((retire_authorities(folder).unwrap(), retire_authorities(folder).unwrap()), (1, 0));
+    assert!(identity().check(folder).is_ok() && identity().authorities().len() == 1);
+    let stranger = Identity { authorities: identity().authorities, ..first };
+    assert!(
+        stranger.check(folder).unwrap_err().to_string().contains("no authority in ca.pem"),
+        "{stranger:?}"
+    );
+    // Nothing is left of how it was made.
+    let left = fs::read_dir(folder).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.starts_with('.')));
+}
+
+#[test]
+fn a_key_that_is_anothers_does_not_fit() {
+    let dir = authority();
+    for who in [client("ops"), client("backup")] {
+        issue(dir.path(), &who).unwrap();
+    }
+    let stamp_before = stamp(dir.path(), &client("ops"));
+    fs::copy(dir.path().join("clients/backup.key"), dir.path().join("clients/ops.key")).unwrap();
+    assert_ne!(stamp(dir.path(), &client("ops")), stamp_before);
+    let error = Identity::load(dir.path(), client("ops")).unwrap().check(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("the key beside it is another's"), "{error}");
+}
+
+#[test]
 fn bytes_that_are_no_certificate_name_nobody() {
     for bytes in [&b""[..], b"\x30\x80", &[0xff; 100]] {
         assert_eq!(names(&CertificateDer::from(bytes)), Err(NamesError::Unreadable));

@@ -66,6 +66,12 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disks of so many of the key's owners have no room for a value that the others are not a quorum. The key is as
+    /// it was; reads and deletes go on.
+    DiskFull {
+        /// Whose disks.
+        machines: Vec<Name>,
+    },
     /// The request itself is wrong: an empty key, a value too long. Nothing was tried.
     Invalid(String),
     /// A machine refused, for this reason. The key is as it was.
@@ -76,7 +82,7 @@ pub enum Error {
 
 impl Error {
     /// One word: `no_quorum`, `timeout`, `version_mismatch`, `not_a_number`, `too_large`, `unreachable`,
-    /// `overloaded`, `invalid`, `refused` or `setup`.
+    /// `overloaded`, `disk_full`, `invalid`, `refused` or `setup`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoQuorum { .. } => "no_quorum",
@@ -86,6 +92,7 @@ impl Error {
             Self::Uncountable { why: Uncountable::TooLarge, .. } => "too_large",
             Self::Unreachable { .. } => "unreachable",
             Self::Overloaded { .. } => "overloaded",
+            Self::DiskFull { .. } => "disk_full",
             Self::Invalid(_) => "invalid",
             Self::Refused(_) => "refused",
             Self::Setup(_) => "setup",
@@ -112,6 +119,9 @@ impl Error {
             Self::Uncountable { version, .. } => object["version"] = json!(version),
             Self::Overloaded { retry_after } => {
                 object["retry_after_ms"] = json!(retry_after.as_millis() as u64);
+            }
+            Self::DiskFull { machines } => {
+                object["machines"] = machines.iter().map(ToString::to_string).collect();
             }
             Self::Unreachable { tried } => {
                 object["silent"] = tried.iter().map(|(name, _)| name.to_string()).collect();
@@ -182,6 +192,11 @@ impl fmt::Display for Error {
             Self::Overloaded { retry_after } => {
                 write!(f, "the cluster is overloaded; nothing was changed, try again in {retry_after:?}")
             }
+            Self::DiskFull { machines } => write!(
+                f,
+                "too many of the key's disks are full ({}); nothing was changed: make room there, and it goes on by itself",
+                Names(machines)
+            ),
             Self::Invalid(why) | Self::Refused(why) => write!(f, "{why}; nothing was changed"),
             Self::Setup(why) => write!(f, "{why}"),
         }

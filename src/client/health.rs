@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::throttle::Throttle;
+
 /// How long a suspect is asked last, unless something is heard from it.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
 /// How long a machine's word counts that another is better asked last. It is asked again much sooner.
@@ -37,6 +39,8 @@ pub(super) struct Health {
     asked: Option<Instant>,
     /// Smoothed time to answer a read.
     took: Duration,
+    /// How much of what it is asked it turns away.
+    pub(super) throttle: Throttle,
 }
 
 impl Health {

@@ -142,6 +142,7 @@ impl Link {
         let (tx, rx) = mpsc::channel(4096);
         let mut config = Config::new(Role::Client, identity);
         config.max_value = options.max_value;
+        config.renew_from = Some(options.certs.clone());
         let transport = Transport::bind(config, tx).map_err(|e| Error::Setup(e.to_string()))?;
         let state = State { budget: BUDGET, read_us: (1_000.0, 500.0), ..State::default() };
         let link = Arc::new(Self {
@@ -324,6 +325,21 @@ impl Link {
         drop(state);
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, _, member, name)| (name, member)).collect()
+    }
+
+    /// When to come back to a machine that turns so much away that it is better not asked now.
+    pub(super) fn stay_away(&self, from: Name) -> Option<Duration> {
+        self.state().health.get_mut(&from)?.throttle.stay_away(Instant::now(), rand::random())
+    }
+
+    /// A machine has done something about a request, or has turned it away and said for how long.
+    pub(super) fn was_taken(&self, by: Name, turned: Option<Duration>) {
+        let mut state = self.state();
+        let throttle = &mut state.health.entry(by).or_default().throttle;
+        match turned {
+            Some(later) => throttle.turned(Instant::now(), later),
+            None => throttle.taken(Instant::now()),
+        }
     }
 
     /// One of these that nobody has asked for some time, if there is any.

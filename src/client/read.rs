@@ -27,13 +27,15 @@ struct Asking {
     asked: Vec<(Name, Instant)>,
     answered: Vec<(Name, Duration)>,
     refused: Vec<Name>,
+    /// Somebody has too much to do, and says when to come back.
+    busy: Option<Duration>,
 }
 
 impl Asking {
     fn new(link: &Arc<Link>, known: Arc<Known>, owners: Owners) -> Self {
         let reader = Reader::new(known.view.slots());
         let replies = link.question();
-        Self { known, owners, replies, reader, asked: vec![], answered: vec![], refused: vec![] }
+        Self { known, owners, replies, reader, asked: vec![], answered: vec![], refused: vec![], busy: None }
     }
 
     fn ask(&mut self, link: &Link, key: &Key, name: Name, inline: u32) {
@@ -58,6 +60,13 @@ impl Asking {
                             _ => votes,
                         };
                         self.reader.hear(name, envelope.epoch, votes, copied);
+                        link.was_taken(name, None);
+                    }
+                    Message::Answer { answer: Answer::Busy { retry_after }, .. } => {
+                        let later = Duration::from_millis(retry_after.into());
+                        link.was_taken(name, Some(later));
+                        self.busy = self.busy.max(Some(later));
+                        self.refused.push(name);
                     }
                     _ => self.refused.push(name),
                 }
@@ -79,8 +88,22 @@ impl Asking {
     }
 }
 
-/// The settled value.
+/// The settled value. Machines that are too busy are asked again when they said, within the budget and the deadline.
 pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Result<Option<Record>, Error> {
+    loop {
+        let later = match once(link, key, deadline).await {
+            Err(Error::Overloaded { retry_after }) => retry_after,
+            other => return other,
+        };
+        let pause = later.mul_f64(rand::random_range(1.0..1.5));
+        if Instant::now() + pause >= deadline || !link.may_retry() {
+            return Err(Error::Overloaded { retry_after: later });
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn once(link: &Arc<Link>, key: &Key, deadline: Instant) -> Result<Option<Record>, Error> {
     let known = link.view(deadline).await?;
     let owners = known.owners(key);
     let mut asking = Asking::new(link, known.clone(), owners);
@@ -89,7 +112,11 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
     // The five that answer fastest; suspects, and who is not well, last.
     let mut covered = SlotSet::EMPTY;
     let mut rest = Vec::new();
-    for (name, member) in link.ranked(&known, &owners) {
+    let ranked = link.ranked(&known, &owners);
+    if let Some(retry_after) = ranked.first().and_then(|(name, _)| link.stay_away(*name)) {
+        return Err(Error::Overloaded { retry_after });
+    }
+    for (name, member) in ranked {
         if covered.len() >= quorum_of(known.view.slots()) {
             rest.push(name);
             continue;
@@ -143,6 +170,9 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
             }
             None => break,
         }
+    }
+    if let Some(retry_after) = asking.busy {
+        return Err(Error::Overloaded { retry_after });
     }
     // Copies differ, or too few spoke: D3 and D4 are a coordinator's work.
     let votes = asking.reader.votes();

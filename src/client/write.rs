@@ -94,7 +94,7 @@ struct Tries<'a> {
     votes: u8,
     silent: Vec<Name>,
     overloaded: Option<Duration>,
-    refused: Option<Box<str>>,
+    refused: Option<Error>,
     /// The newest try is lost with its machine: going on to the next one burdens nobody twice, and costs nothing of
     /// the budget.
     lost: bool,
@@ -135,6 +135,10 @@ pub(super) async fn through_coordinators(
             if late || (retry && !tries.lost && !link.may_retry()) {
                 return tries.last_words(quorum_of(known.view.slots())).await;
             }
+            if let Some(later) = link.stay_away(name) {
+                tries.overloaded = Some(later);
+                continue;
+            }
             if let Err(why) = link.reach(name, deadline).await {
                 tracing::debug!(peer = %name, why, "not reached");
                 tries.not_reached(name);
@@ -155,10 +159,17 @@ pub(super) async fn through_coordinators(
         if let Some(reason) =
             tries.refused.take_if(|_| tries.all.iter().all(|t| t.stands == Stands::Unchanged))
         {
-            return Err(Error::Refused(reason.into()));
+            return Err(reason);
         }
-        // Everyone was tried. A random part of the pause, so that clients do not come back together.
-        let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
+        // Everyone was tried. A random part of the pause, so that clients do not come back together; whoever was told when
+        // to come back does not come sooner.
+        let pause = match tries.overloaded {
+            Some(later) => later.mul_f64(rand::random_range(1.0..1.5)),
+            None => backoff.mul_f64(rand::random_range(0.5..1.0)),
+        };
+        if tries.overloaded.is_some() && Instant::now() + pause >= deadline {
+            return tries.last_words(quorum_of(known.view.slots())).await;
+        }
         if let Some(outcome) = tries.wait((Instant::now() + pause).min(deadline)).await {
             link.succeeded();
             return Ok(outcome);
@@ -248,6 +259,11 @@ impl Tries<'_> {
         };
         let others_changed_nothing = self.all.iter().all(|t| t.ask == asked || t.stands == Stands::Unchanged);
         let Some(this) = self.all.iter_mut().find(|t| t.ask == asked) else { return Taken::Nothing };
+        let turned = match &outcome {
+            Outcome::Overloaded { retry_after } => Some(Duration::from_millis(u64::from(*retry_after))),
+            _ => None,
+        };
+        self.link.was_taken(name, turned);
         match outcome {
             Outcome::NoQuorum { votes, silent, .. } => {
                 this.stands = Stands::Unchanged;
@@ -261,9 +277,9 @@ impl Tries<'_> {
                 self.silent = silent;
                 Taken::Closed
             }
-            Outcome::Overloaded { retry_after } => {
+            Outcome::Overloaded { .. } => {
                 this.stands = Stands::Unchanged;
-                self.overloaded = Some(Duration::from_millis(retry_after.into()));
+                self.overloaded = turned;
                 Taken::Closed
             }
             // In no view, or no longer in it: another one is. A newer view says who.
@@ -273,7 +289,13 @@ impl Tries<'_> {
             }
             Outcome::Refused(reason) => {
                 this.stands = Stands::Unchanged;
-                self.refused = Some(reason);
+                self.refused = Some(Error::Refused(reason.into()));
+                Taken::Closed
+            }
+            // One that knows better than the others, or worse; it will be seen at the next try.
+            Outcome::NoRoom { full } => {
+                this.stands = Stands::Unchanged;
+                self.refused = Some(Error::DiskFull { machines: full });
                 Taken::Closed
             }
             Outcome::Done { .. } | Outcome::Counted { .. } | Outcome::Value(_) => Taken::Answer(outcome),

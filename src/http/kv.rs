@@ -304,6 +304,7 @@ fn failure(why: &Error) -> Answer {
         // The only one after which the value may have changed.
         Error::Unknown { .. } => StatusCode::GATEWAY_TIMEOUT,
         Error::Setup(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut answer = json(status, &why.to_json());

@@ -7,6 +7,7 @@ use ennead_ring::counts::{KINDS, OUTCOMES, Timings};
 use super::routes::Served;
 use super::space::Room;
 use super::text::Text;
+use crate::clock::since_1970;
 use crate::snapshot::{Place, Snapshot};
 use crate::status::PeerState;
 
@@ -215,11 +216,32 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         "Frames that found no room or no connection.",
         transport.dropped,
     );
+    let certificates = &snapshot.certificates;
+    let left = certificates.expires.saturating_sub(since_1970().as_secs() as i64);
+    text.gauge(
+        "ennead_certificate_expires_seconds",
+        "How long the certificates in use are good for; negative once they are not.",
+        left,
+    );
+    text.counter(
+        "ennead_certificates_renewed_total",
+        "Times that new ones were taken from the folder.",
+        certificates.renewed,
+    );
+    text.gauge(
+        "ennead_certificates_refused",
+        "1 while those in the folder do not fit, so that older ones are in use.",
+        u8::from(certificates.refused.is_some()),
+    );
     text.family("ennead_messages_total", "counter", "Messages of the protocol, by kind and direction.");
     for (kind, [heard, said]) in &snapshot.messages {
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "in")], heard);
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "out")], said);
     }
+    let [lines, turned, swamped] = snapshot.border;
+    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", lines);
+    text.counter("ennead_lines_turned_total", "Of them, those told to come back later.", turned);
+    text.counter("ennead_accepts_dropped_total", "Accepts lost since the disk could not take them.", swamped);
     text.gauge(
         "ennead_answers_parked",
         "Messages that wait until what they say is on disk.",
@@ -242,6 +264,11 @@ fn disk(text: &mut Text, snapshot: &Snapshot) {
         "ennead_disk_stalled_seconds",
         "What an fsync takes while that is far too long; else 0.",
         stalled,
+    );
+    text.gauge(
+        "ennead_disk_full",
+        "1 while the disk has no room for values: they are refused.",
+        u8::from(snapshot.health.full),
     );
     text.gauge(
         "ennead_load_percent",

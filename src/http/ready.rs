@@ -12,8 +12,6 @@ use crate::units::{show_duration, show_size};
 const LATE: Duration = Duration::from_secs(5);
 /// One that has said nothing for so long will not by itself.
 const DEAD: Duration = Duration::from_secs(30);
-/// Less room than this is a full disk: the journal's next file may not fit.
-const ROOM: u64 = 16 << 20;
 
 /// Why the program should be started again; nothing if it lives.
 pub(super) fn dead(snapshot: Option<&Snapshot>, now: Instant) -> Option<String> {
@@ -53,8 +51,9 @@ pub(super) fn unready(snapshot: Option<&Snapshot>, room: Option<u64>, now: Insta
             why.push(format!("fewer than a quorum can be reached: {reached} of {machines} machines"));
         }
     }
-    if let Some(room) = room.filter(|room| *room < ROOM) {
-        why.push(format!("its disk is full: {} are left", show_size(room)));
+    if snapshot.health.full {
+        let left = room.map(|room| format!(": {} are left", show_size(room))).unwrap_or_default();
+        why.push(format!("its disk is full{left}; it takes no values"));
     }
     why
 }
@@ -120,6 +119,8 @@ mod tests {
             storage: Default::default(),
             messages: Vec::new(),
             parked: 0,
+            border: [0; 3],
+            certificates: crate::transport::Certificates { expires: 0, renewed: 0, refused: None },
             ahead: 0,
             restarts: [0, 0],
         }
@@ -154,7 +155,8 @@ mod tests {
         assert!(with(&|s| s.place = Place::Leaving).contains("leaving"));
         assert!(with(&|s| s.status.synced_slots = 0).contains("votes at 0 of its 64 positions"));
         let fine = snapshot(9, 0);
-        assert!(unready(Some(&fine), Some(1 << 20), fine.at)[0].contains("disk is full: 1MiB are left"));
+        let full = Snapshot { health: Health { full: true, ..Health::default() }, ..snapshot(9, 0) };
+        assert!(unready(Some(&full), Some(1 << 20), full.at)[0].contains("disk is full: 1MiB are left"));
         assert!(unready(None, None, fine.at)[0].contains("only just begun"));
     }
 

@@ -16,6 +16,7 @@ fn name(n: u8) -> Name {
 
 fn config(data: &Path, birth: Birth) -> NodeConfig {
     NodeConfig {
+        disk_reserve: 0,
         listen: name(1).address(),
         advertise: name(1),
         data: data.to_owned(),

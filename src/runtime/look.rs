@@ -9,19 +9,22 @@ use ennead_ring::view::Name;
 use ennead_ring::{MemberState, Standing, Suspect};
 
 use super::{Core, now};
-use crate::clock::unix_ms;
+use crate::clock::{since_1970, unix_ms};
 use crate::snapshot::{Place, Snapshot};
 use crate::status::{Figures, MachineStatus, PeerState, PeerStatus};
 use crate::storage::StorageStats;
-use crate::transport::TransportStats;
+use crate::transport::{Certificates, TransportStats};
+use crate::units::show_size;
 use crate::{program, progress};
 
+/// Certificates that expire so soon, in seconds, are told of: 30 days.
+const EXPIRES_SOON: i64 = 30 * 86_400;
 /// Between two publications.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long "lately" is, at least; twice as long at most.
 const LATELY: Duration = Duration::from_secs(60);
 /// Requests that ended so have failed: a comparison that does not hold, or an absent key, is an answer.
-const FAILED: [&str; 4] = ["no_quorum", "unknown", "overloaded", "refused"];
+const FAILED: [&str; 5] = ["no_quorum", "unknown", "overloaded", "refused", "no_room"];
 
 /// What is counted for those who look.
 #[derive(Default)]
@@ -75,7 +78,9 @@ impl Core<'_> {
             transport: self.parts.transport.stats(),
             storage: self.parts.storage.stats(),
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),
+            certificates: self.parts.transport.certificates(),
             parked: self.parked.values().map(Vec::len).sum(),
+            border: [self.border.waiting() as u64, self.border.turned(), self.swamped],
             ahead: self.look.ahead(at),
             restarts: self.parts.restarts,
         };
@@ -148,9 +153,39 @@ impl Core<'_> {
             taken_bytes: self.node.taken_bytes(),
             moves: progress::moves(&self.node, mono),
             check: progress::check(&self.node),
-            objections: peers_of.objections(),
+            objections: {
+                let own = self.short_of_room().into_iter().chain(self.certificates());
+                own.chain(peers_of.objections()).collect()
+            },
             figures: self.figures(&transport, &storage),
         }
+    }
+
+    /// What a person should do about this machine's certificates.
+    fn certificates(&self) -> Option<String> {
+        let Certificates { expires, refused, .. } = self.parts.transport.certificates();
+        let left = expires.saturating_sub(since_1970().as_secs() as i64);
+        let renew = "renew them with `kvctl certs renew`";
+        match refused {
+            Some(why) => Some(format!("its certificates in the folder are not used: {why}")),
+            None if left < 0 => Some(format!("its certificates are past their time: {renew}")),
+            None if left < EXPIRES_SOON => {
+                Some(format!("its certificates are good for {} days more: {renew}", left / 86_400))
+            }
+            None => None,
+        }
+    }
+
+    /// What a person should do about this machine's disk.
+    fn short_of_room(&self) -> Option<String> {
+        let (free, needed) = self.parts.storage.room();
+        let text = || {
+            let (free, needed) = (show_size(free), show_size(needed));
+            format!(
+                "its disk is full: {free} are left, and {needed} are kept for what must be written; values are refused, reads go on"
+            )
+        };
+        self.parts.storage.is_short_of_room().then(text)
     }
 
     fn figures(&self, transport: &TransportStats, storage: &StorageStats) -> Figures {

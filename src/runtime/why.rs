@@ -100,11 +100,13 @@ impl Core<'_> {
         let late = time.duration_since(self.beat.next);
         self.beat.next = time + BEAT;
         let (fsyncs, running) = self.parts.storage.fsyncs();
-        let refused = self.node.turned_away();
+        let refused = self.node.turned_away() + self.border.turned();
+        self.shed();
         if self.stood_still(late) {
             self.beat.awakening = AWAKENING;
         }
         let before = self.beat.pulse.health(time).0;
+        self.beat.pulse.note_room(self.parts.storage.is_short_of_room());
         let health = match self.beat.awakening.checked_sub(1) {
             Some(left) => {
                 self.beat.awakening = left;

@@ -63,7 +63,8 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
-    /// No space is left, or the quota is used up. What was acknowledged is safe.
+    /// No space is left, or the quota is used up. What was acknowledged is safe. A machine that runs waits for room; one
+    /// that starts ends with this.
     #[error("disk full: {}: {source}; free some space and start again: nothing acknowledged is lost", .path.display())]
     DiskFull {
         /// The file or directory.
@@ -105,6 +106,16 @@ impl StorageError {
             }
             _ => Self::Io { path, doing, source },
         }
+    }
+
+    /// The error of a failed fsync. It is never "full": after it nobody knows what is on disk, and room does not tell.
+    pub(super) fn fsync(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), doing: "fsync of the journal", source }
+    }
+
+    /// True if there was no room: what was to be written may be written once there is.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. })
     }
 
     /// True if something that was said to be durable is lost (R2): not for a passing failure, nor where the

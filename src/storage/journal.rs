@@ -175,7 +175,8 @@ impl Journal {
     /// Writes the group and returns once it is on disk; empties it.
     ///
     /// # Errors
-    /// Any: the journal must not be used again then.
+    /// A full disk: all is as before, and the same group may be tried again. Any other: the journal must not be used
+    /// again then.
     pub(super) fn append(&mut self, group: &mut Group) -> Result<(), StorageError> {
         assert!(group.count > 0, "an empty group");
         entry::mark_last(self.salt, group.last_start, group.last_key_len, &mut group.bytes);
@@ -190,11 +191,12 @@ impl Journal {
         }
         let Some(segment) = self.live.back_mut() else { unreachable!("a segment was just pushed") };
         // A group larger than a whole segment makes its file longer: rare, and then fsync writes metadata too.
+        // What a full disk took of it lies behind the end, as a torn write does, and is written over.
         segment
             .disk
             .write(segment.end, &group.bytes)
             .map_err(|e| StorageError::io(&segment.path, "writing the journal", e))?;
-        segment.disk.sync().map_err(|e| StorageError::io(&segment.path, "fsync of the journal", e))?;
+        segment.disk.sync().map_err(|e| StorageError::fsync(&segment.path, e))?;
         self.at.sequence += group.count;
         self.at.group += 1;
         segment.end += bytes;
@@ -253,7 +255,11 @@ impl Circle {
             file.sync_all()?;
             sync_directory(&self.folder)
         };
-        make().map_err(|e| StorageError::io(&path, "creating a journal file", e))?;
+        make().map_err(|e| {
+            // Half a file would keep the room that others wait for.
+            let _ = fs::remove_file(&path);
+            StorageError::io(&path, "creating a journal file", e)
+        })?;
         self.attach(path, 0, 0)
     }
 

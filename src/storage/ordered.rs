@@ -72,6 +72,13 @@ pub(super) fn lost() -> Kept {
     Vec::new().into()
 }
 
+/// A part of a layer on its way to the disk.
+pub(super) struct Piece {
+    sequence: SeqNo,
+    /// With it, all of the layer is there.
+    pub(super) last: bool,
+}
+
 /// The ordered store.
 pub(super) struct Ordered {
     folder: PathBuf,
@@ -162,9 +169,9 @@ impl Ordered {
         Ok(views)
     }
 
-    /// Puts the next piece of a layer's records in place of what it covers, and with the last piece the rest of
-    /// the layer; returns once the piece is on disk, as a whole or not at all. `Ok(true)` was the last.
-    /// `records` are those of the layer, from where the piece before it ended.
+    /// Gets the next piece of a layer's records ready to be put in place of what it covers, and with the last piece the
+    /// rest of the layer; [`flush`](Self::flush) puts it there. `records` are those of the layer, from where the piece
+    /// before it ended.
     ///
     /// A crash between two pieces is harmless: until `meta` is there, the journal still has them all.
     ///
@@ -174,7 +181,7 @@ impl Ordered {
         &self,
         records: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Option<Kept>)>>,
         layer: &Layer,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Piece, StorageError> {
         let sequence = self.sequence.next();
         let mut bytes = 0;
         while bytes < PIECE_BYTES {
@@ -198,9 +205,16 @@ impl Ordered {
             let meta = MetaBytes { sequence: last, group, limits: layer.meta.limits };
             self.tree.insert(META, encode_checked(META, &meta), sequence);
         }
-        guarded(|| self.tree.flush_active_memtable(sequence))
-            .map_err(|e| Self::failure(&self.folder, "writing the records", e))?;
-        Ok(last)
+        Ok(Piece { sequence, last })
+    }
+
+    /// Returns once the piece is on disk, as a whole or not at all.
+    ///
+    /// # Errors
+    /// A full disk: the same piece may be tried again. Any other: nothing more must be applied then.
+    pub(super) fn flush(&self, piece: &Piece) -> Result<(), StorageError> {
+        guarded(|| self.tree.flush_active_memtable(piece.sequence))
+            .map_err(|e| Self::failure(&self.folder, "writing the records", e))
     }
 
     /// Takes over the views of a layer, and drops those of which its account says nothing more.

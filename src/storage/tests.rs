@@ -5,7 +5,7 @@
 //! | `faulty_disk` | a disk that stalls, fails and tears when a test says so |
 //! | `restarts` | what was handed in is there, and still there after a restart |
 //! | `group_commit` | nothing is told before its fsync, and all that waits shares one |
-//! | `failures` | whatever cannot be written ends it with a reason |
+//! | `failures` | whatever cannot be written ends it with a reason; a full disk is waited out |
 //! | `crash_images` | a journal as a crash may leave it |
 //! | `scans` | all that is kept, page by page |
 //! | `rot` | bytes that change on disk are blamed on a record or refused |

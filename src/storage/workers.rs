@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use super::home;
 use super::journal::{Circle, Group, Journal};
 use super::ordered::{Kept, Ordered, encode_into, keep, panic_text, read_kept};
 use super::overlay::{Found, Overlay};
+use super::room::Room;
 use super::stats::{StorageStats, count};
 use super::{Options, StorageEvent, entry, peers};
 
@@ -56,6 +58,11 @@ pub(super) struct Shared {
     pub(super) asked: Condvar,
     /// A scan is waiting.
     pub(super) scans: Condvar,
+    /// Room on the disk is looked for.
+    pub(super) rooms: Condvar,
+    pub(super) room: Room,
+    /// Bytes of records handed in and not on their way to the disk yet.
+    pub(super) backlog: AtomicUsize,
     /// Held while an event that concerns durability is told: after `Failed` there is no `Durable`.
     pub(super) failed: Mutex<bool>,
     pub(super) events: Box<dyn Fn(StorageEvent) + Send + Sync>,
@@ -99,6 +106,15 @@ impl Shared {
         on.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn wait_a_while<'a>(
+        &self,
+        on: &Condvar,
+        state: MutexGuard<'a, State>,
+        most: Duration,
+    ) -> MutexGuard<'a, State> {
+        on.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Tells the owner once that nothing more becomes durable.
     fn fail(&self, error: StorageError) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,6 +122,7 @@ impl Shared {
         self.layers.notify_all();
         self.queued.notify_all();
         self.scans.notify_all();
+        self.rooms.notify_all();
         if !std::mem::replace(&mut *failed, true) {
             (self.events)(StorageEvent::Failed(error));
         }
@@ -154,7 +171,11 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
                 let limits = state.overlay.active.meta.limits;
                 let written = state.stats.groups > 0;
                 drop(state);
-                return if written { seal(&mut journal, &limits) } else { Ok(()) };
+                return match written.then(|| seal(&mut journal, &limits)) {
+                    // What was acknowledged is on the disk all the same.
+                    Some(Err(error)) if !error.is_full() => Err(error),
+                    _ => Ok(()),
+                };
             }
             let full = is_over(shared, &state, 2);
             if !waiting.is_empty() && !full {
@@ -180,6 +201,7 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         while group.len() < shared.options.group_bytes {
             let Some(Queued { ticket, number, change }) = waiting.pop_front() else { break };
             last = ticket;
+            shared.backlog.fetch_sub(cost(&change), Relaxed);
             let mut add = |kind, key: &[u8], body: &[u8]| {
                 let sum = entry::checksum(key, body);
                 journal.add(&mut group, kind, key, body, sum);
@@ -219,8 +241,7 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
         }
         scratch.shrink_to(1 << 16);
         let (bytes, changes) = (group.len(), group.count());
-        journal.append(&mut group)?;
-        let took = begun.elapsed();
+        let Some(took) = append(shared, &mut journal, &mut group, begun)? else { return Ok(()) };
 
         // In handfuls: whoever hands a change in must not wait for thousands to be moved.
         let mut records = records.into_iter().peekable();
@@ -264,6 +285,40 @@ pub(super) fn write(shared: &Shared, mut journal: Journal) -> Result<(), Storage
     }
 }
 
+/// Memory that a change takes while it waits for its fsync, roughly.
+pub(super) fn cost(change: &Change) -> usize {
+    const FRAME: usize = 256;
+    match change {
+        Change::Record { record, .. } => FRAME + record.state.value.as_ref().map_or(0, |value| value.len()),
+        _ => FRAME,
+    }
+}
+
+/// Writes the group, and tells how long that took; waits for room where there is none. `None` if it came to nothing, as
+/// storage is closing.
+fn append(
+    shared: &Shared,
+    journal: &mut Journal,
+    group: &mut Group,
+    mut begun: Instant,
+) -> Result<Option<Duration>, StorageError> {
+    loop {
+        match journal.append(group) {
+            Ok(()) => return Ok(Some(begun.elapsed())),
+            Err(error) if error.is_full() => {
+                // It is the room that is missing: the disk does not hang.
+                shared.state().fsync_since = None;
+                if !shared.wait_for_room(&error) {
+                    return Ok(None);
+                }
+                begun = Instant::now();
+                shared.state().fsync_since = Some(begun);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Ends the journal with a group that changes nothing: it proves that the group before it was whole, so that
 /// rot there is found for what it is, and not taken for the torn end of a write.
 fn seal(journal: &mut Journal, limits: &Limits) -> Result<(), StorageError> {
@@ -304,7 +359,16 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
         let mut records = layer.records.iter().peekable();
         loop {
             let begun = Instant::now();
-            if shared.ordered.apply(&mut records, &layer)? {
+            let piece = shared.ordered.apply(&mut records, &layer)?;
+            while let Err(error) = shared.ordered.flush(&piece) {
+                if !error.is_full() {
+                    return Err(error);
+                }
+                if !shared.wait_for_room(&error) {
+                    return Ok(());
+                }
+            }
+            if piece.last {
                 break;
             }
             // The journal shares the disk: leave it half of the time, unless the writer waits for us anyway.
@@ -351,17 +415,31 @@ pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError>
         if std::mem::take(&mut state.file_wanted) {
             drop(state);
             if circle.is_short() {
-                circle.extend()?;
+                match circle.extend() {
+                    // Whoever needs it makes it, and waits.
+                    Err(error) if error.is_full() => shared.room.note_full(),
+                    made => made?,
+                }
             }
             state = shared.state();
             continue;
         }
-        if state.stats.merge_blocked || !std::mem::take(&mut state.merge_wanted) {
+        // A merge needs room before it makes any.
+        let may_merge = !state.stats.merge_blocked && !shared.room.is_short();
+        if !may_merge || !std::mem::take(&mut state.merge_wanted) {
             state = shared.wait(&shared.chores, state);
             continue;
         }
         drop(state);
-        let merged = shared.ordered.tidy()?;
+        let merged = match shared.ordered.tidy() {
+            Err(error) if error.is_full() => {
+                shared.room.note_full();
+                state = shared.state();
+                state.merge_wanted = true;
+                continue;
+            }
+            merged => merged?,
+        };
         // A merge may make the level below too large in turn.
         let more = merged && shared.ordered.is_untidy();
         state = shared.state();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ennead_ring::message::Addr;
 use ennead_ring::view::{ClusterId, Machine};
-use quinn::{Connection, Endpoint, Incoming};
+use quinn::{ClientConfig, Connection, Endpoint, Incoming};
 use rand::RngExt;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
@@ -23,8 +23,9 @@ use super::close::{CloseCode, End, Ended, cut, end_of, no_answer};
 use super::counters::Counters;
 use super::lanes::Lanes;
 use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
-use super::{Config, Event, Name, Part, To, TransportStats, proof, versions};
-use crate::certs::{self, Who};
+use super::renewal::InUse;
+use super::{Config, Event, Name, Part, To, TransportError, TransportStats, proof, settings, versions};
+use crate::certs::{self, Identity, Who};
 use crate::program;
 use crate::supervisor::{self, Restarts};
 use crate::wire::{Frame, Hello, Role};
@@ -57,6 +58,9 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) events: mpsc::Sender<Event>,
     endpoint: Endpoint,
+    /// How we dial.
+    dialling: Mutex<ClientConfig>,
+    pub(super) in_use: Mutex<InUse>,
     /// Where our tasks live, whoever calls from wherever.
     runtime: Handle,
     cluster: OnceLock<ClusterId>,
@@ -204,6 +208,7 @@ impl Shared {
     pub(super) fn new(
         config: Config,
         endpoint: Endpoint,
+        dialling: ClientConfig,
         address: SocketAddr,
         runtime: Handle,
         events: mpsc::Sender<Event>,
@@ -213,6 +218,8 @@ impl Shared {
             let _ = cluster.set(id);
         }
         Self {
+            in_use: InUse::new(config.identity.clone()),
+            dialling: Mutex::new(dialling),
             config,
             address,
             counters: Counters::default(),
@@ -229,6 +236,16 @@ impl Shared {
             handshakes: AtomicUsize::new(0),
             table: Mutex::default(),
         }
+    }
+
+    /// From now on this identity is shown, and judges others, on connections that are made.
+    pub(super) fn show(&self, identity: &Identity) -> Result<(), TransportError> {
+        let client = settings::client(&self.config, identity)?;
+        if self.config.listen.is_some() {
+            self.endpoint.set_server_config(Some(settings::server(&self.config, identity)?));
+        }
+        *self.dialling.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -415,7 +432,8 @@ impl Shared {
         own: Hello,
     ) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
         let text = name.ip().to_string();
-        let connecting = self.endpoint.connect(name.address(), &text).map_err(|e| {
+        let how = self.dialling.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let connecting = self.endpoint.connect_with(how, name.address(), &text).map_err(|e| {
             let reason = format!("cannot be dialled from here: {e}");
             Refused { code: None, reason, how: Ended::Other }
         })?;

@@ -60,10 +60,10 @@ pub(super) fn settings(config: &Config) -> Result<Settings, TransportError> {
     Ok(Settings {
         endpoint: endpoint(config),
         server: match config.listen {
-            Some(_) => Some(server(config)?),
+            Some(_) => Some(server(config, &config.identity)?),
             None => None,
         },
-        client: client(config)?,
+        client: client(config, &config.identity)?,
         socket,
     })
 }
@@ -131,18 +131,19 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, TransportError> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.authority().clone())?;
+    for authority in identity.authorities() {
+        roots.add(authority.clone())?;
+    }
     Ok(Arc::new(roots))
 }
 
-fn server(config: &Config) -> Result<ServerConfig, TransportError> {
+pub(super) fn server(config: &Config, identity: &Identity) -> Result<ServerConfig, TransportError> {
     let provider = provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(&config.identity)?, provider.clone()).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider.clone()).build()?;
     let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![config.identity.certificate().clone()], config.identity.key().clone_key())?;
+        .with_single_cert(vec![identity.certificate().clone()], identity.key().clone_key())?;
     tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     // Every connection proves anew who it is: no tickets, and no data before the handshake.
     tls.send_tls13_tickets = 0;
@@ -158,14 +159,11 @@ fn server(config: &Config) -> Result<ServerConfig, TransportError> {
     Ok(server)
 }
 
-fn client(config: &Config) -> Result<ClientConfig, TransportError> {
+pub(super) fn client(config: &Config, identity: &Identity) -> Result<ClientConfig, TransportError> {
     let mut tls = rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock::Certified))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots(&config.identity)?)
-        .with_client_auth_cert(
-            vec![config.identity.certificate().clone()],
-            config.identity.key().clone_key(),
-        )?;
+        .with_root_certificates(roots(identity)?)
+        .with_client_auth_cert(vec![identity.certificate().clone()], identity.key().clone_key())?;
     tls.alpn_protocols = vec![config.wire.clone(), INTRODUCTION.to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;

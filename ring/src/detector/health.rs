@@ -29,13 +29,15 @@ impl Detector {
         health: Health,
         effects: &mut Vec<Effect>,
     ) {
-        let changed = self.health.is_unwell() != health.is_unwell();
+        let kind = |health: Health| (health.is_unwell(), health.full);
+        let changed = kind(self.health) != kind(health);
         self.health = health;
+        local.is_full = health.full;
         if !self.is_on(local, now) {
             local.is_unwell = health.is_unwell();
             return;
         }
-        let again = health.is_unwell() && self.said.plus(UNWELL_AGAIN) <= now.mono;
+        let again = kind(health) != (false, false) && self.said.plus(UNWELL_AGAIN) <= now.mono;
         if changed || again {
             self.said = now.mono;
             let number = self.next_word(now);
@@ -64,16 +66,18 @@ impl Detector {
         health: Health,
     ) {
         let peer = &mut self.peers[member as usize];
-        let old = peer.unwell.is_some_and(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono);
+        let words = peer.unwell.map(|(_, heard)| heard).into_iter().chain(peer.full);
+        let old = words.max().is_some_and(|heard| heard.plus(UNWELL_FOR) <= now.mono);
         if number <= peer.word && !old {
             return;
         }
         (peer.word, peer.health) = (number, health);
         let since = peer.unwell.map_or(now, |(since, _)| since);
-        let was = peer.unwell.is_some();
+        let was = (peer.unwell.is_some(), peer.full.is_some());
+        peer.full = health.full.then_some(now.mono);
         peer.unwell = health.is_unwell().then_some((since, now.mono));
         self.rumours.add_health(peer.machine, number, Said::Health(health));
-        self.urgent |= was != health.is_unwell();
+        self.urgent |= was != (health.is_unwell(), health.full);
         self.note_unwell(local);
     }
 
@@ -87,6 +91,9 @@ impl Detector {
         let unwell = (0..self.peers.len() as u32).filter(|m| Some(*m) != me && is_unwell(*m));
         local.unwell.clear();
         local.unwell.extend(unwell.map(|m| self.peers[m as usize].machine.name));
+        let full = self.peers.iter().filter(|peer| peer.full.is_some() && peer.machine != local.me);
+        local.full.clear();
+        local.full.extend(full.map(|peer| peer.machine.name));
         local.is_unwell = self.health.is_unwell() || me.is_some_and(|me| self.is_late(me));
     }
 
@@ -95,6 +102,7 @@ impl Detector {
         let mut over = self.forget_old_witnesses(now);
         for peer in &mut self.peers {
             over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            over |= peer.full.take_if(|heard| heard.plus(UNWELL_FOR) <= now.mono).is_some();
         }
         if over {
             self.note_unwell(local);

@@ -218,7 +218,7 @@ fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
     of_two.me = machine(2);
     of_two.present_mut().me = Some(1);
     let (mut one, mut of_one) = of_machine_1(&[1, 2, 3, 4]);
-    let (stalled, well) = (Health { stalled_ms: 1_500, load: 3 }, Health::default());
+    let (stalled, well) = (Health { stalled_ms: 1_500, load: 3, ..Health::default() }, Health::default());
     let mut effects = Vec::new();
     two.on_health(&mut of_two, at(1_000), stalled, &mut effects);
     // By way of 3, who passes it on at once.
@@ -245,7 +245,7 @@ fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
 #[test]
 fn a_word_that_is_not_said_again_runs_out() {
     let (mut one, mut local) = of_machine_1(&[1, 2]);
-    let said = Said::Health(Health { stalled_ms: 900, load: 0 });
+    let said = Said::Health(Health { stalled_ms: 900, ..Health::default() });
     let gossip = Gossip::new([News { of: machine(2), refuted: 7, said }]);
     told(&mut one, &mut local, at(1_000), 2, gossip);
     assert_eq!(one.unwell(&local).len(), 1);

@@ -83,7 +83,7 @@ impl Node {
                 None if self.local.rules.broken(Mutant::V5Stranger) => {
                     if let Message::Prepare { ref key, .. } | Message::Accept { ref key, .. } = message {
                         let key = key.clone();
-                        self.route(now, key, Work::Message { from, message }, effects);
+                        self.route(now, key, Work::Message { from, message, came: now.mono }, effects);
                     }
                 }
                 None => {}
@@ -145,14 +145,14 @@ impl Node {
                 if machine != self.local.me {
                     self.local.note_served(now);
                 }
-                self.route(now, key, Work::Message { from, message }, effects);
+                self.route(now, key, Work::Message { from, message, came: now.mono }, effects);
             }
             Message::Collect { ref key, epoch: settled, .. } => {
                 let key = key.clone();
                 // G2: whoever has adopted that view notes that it is settled.
                 if settled <= self.local.epoch() {
                     self.settle(now, settled, effects);
-                    self.route(now, key, Work::Message { from, message }, effects);
+                    self.route(now, key, Work::Message { from, message, came: now.mono }, effects);
                 }
             }
             Message::Probe { .. } | Message::ProbeFor { .. } | Message::Alive { .. } => {
@@ -200,7 +200,7 @@ impl Node {
             Message::Read { ref key, .. } | Message::Request { ref key, .. } => {
                 self.local.note_served(now);
                 let key = key.clone();
-                self.route(now, key, Work::Message { from, message }, effects);
+                self.route(now, key, Work::Message { from, message, came: now.mono }, effects);
             }
             Message::Force { ask, machines } => self.on_force(now, from, ask, &machines, effects),
             Message::List { ask, request } if matches!(from, Addr::Client(_)) => {

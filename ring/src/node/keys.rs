@@ -27,18 +27,25 @@ impl Node {
             self.young_bytes += entry.bytes();
             self.young.insert(key.clone(), entry);
         }
+        // What does not fit is lost like any message: whoever asked asks again. One value always fits, however long.
+        let bytes = work.bytes();
+        let fits = bytes == 0
+            || self.loading_bytes == 0
+            || self.loading_bytes + bytes <= self.local.tuning.waiting_bytes;
         match self.young.get_mut(&key) {
             Some(Entry::Here(_)) => {
                 self.work(now, &key, work, effects);
             }
             Some(Entry::Loading(waiting)) => {
-                // What does not fit is lost like any message: whoever asked asks again.
-                if waiting.len() < self.local.tuning.waiting_per_key || !matches!(work, Work::Message { .. })
-                {
+                let short = waiting.len() < self.local.tuning.waiting_per_key;
+                if (short && fits) || !matches!(work, Work::Message { .. }) {
+                    self.loading_bytes += bytes;
                     waiting.push(work);
                 }
             }
+            None if !fits => {}
             None => {
+                self.loading_bytes += bytes;
                 self.rotate(now);
                 effects.push(Effect::Load { key: key.clone() });
                 self.young.insert(key, Entry::Loading(vec![work]));
@@ -49,8 +56,8 @@ impl Node {
     /// Does it at a key that is in memory.
     pub(super) fn work(&mut self, now: Now, key: &Key, work: Work, effects: &mut Vec<Effect>) {
         match work {
-            Work::Message { from, message } => {
-                self.at(now, key, effects, |cell, turn| cell.on_message(turn, from, message));
+            Work::Message { from, message, came } => {
+                self.at(now, key, effects, |cell, turn| cell.on_message(turn, from, message, came));
             }
             Work::Take(take) => {
                 // Decided in another view: the pass of this one decides it anew.
@@ -100,6 +107,7 @@ impl Node {
         let Some(Entry::Loading(waiting)) = table.insert(key.clone(), Entry::Here(Box::new(cell))) else {
             return;
         };
+        self.loading_bytes -= waiting.iter().map(Work::bytes).sum::<usize>();
         for work in waiting {
             self.work(now, &key, work, effects);
         }

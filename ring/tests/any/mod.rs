@@ -161,6 +161,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             silent
         }),
         any::<u32>().prop_map(|retry_after| Outcome::Overloaded { retry_after }),
+        silent().prop_map(|full| Outcome::NoRoom { full }),
         ".{0,40}".prop_map(|s| Outcome::Refused(s.into_boxed_str())),
     ]
 }
@@ -180,6 +181,8 @@ fn answer() -> impl Strategy<Value = Answer> {
         ballot().prop_map(|beat| Answer::Refused { beat }),
         copied.prop_map(Answer::Copy),
         Just(Answer::Mute),
+        Just(Answer::NoRoom),
+        any::<u32>().prop_map(|retry_after| Answer::Busy { retry_after }),
     ]
 }
 
@@ -215,7 +218,8 @@ pub(crate) fn decree() -> impl Strategy<Value = Decree> {
 fn gossip() -> impl Strategy<Value = Gossip> {
     let silent = (name(), any::<u32>()).prop_map(|(by, age)| Said::Silent { by, age });
     let late = (name(), any::<u32>()).prop_map(|(by, ms)| Said::Late { by, ms });
-    let health = any::<(u32, u8)>().prop_map(|(stalled_ms, load)| Said::Health(Health { stalled_ms, load }));
+    let health = any::<(u32, u8, bool)>()
+        .prop_map(|(stalled_ms, load, full)| Said::Health(Health { stalled_ms, load, full }));
     let news = (machine(), any::<u32>(), prop_oneof![Just(Said::Alive), silent, health, late])
         .prop_map(|(of, refuted, said)| News { of, refuted, said });
     vec(news, 0..12).prop_map(Gossip::new)

@@ -1,15 +1,20 @@
-//! Whatever cannot be written ends it with a reason, and nothing more is promised.
+//! Whatever cannot be written ends it with a reason, and nothing more is promised; but a full disk is waited out.
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
-use ennead_ring::Loaded;
+use ennead_ring::{Change, Loaded};
 
 use super::faulty_disk::{Faults, Torn};
-use super::{Rig, put, record, small};
+use super::{Rig, limits, put, record, small};
+use crate::storage::Options;
 use crate::storage::disk::Disk;
-use crate::storage::{Options, StorageError};
+use crate::storage::room::Look;
 
 #[test]
 fn an_fsync_error_ends_it_with_a_reason_and_is_never_retried() {
@@ -89,7 +94,7 @@ fn a_panic_in_a_storage_thread_is_told_as_a_failure() {
 }
 
 #[test]
-fn a_full_disk_is_named() {
+fn an_fsync_that_fails_for_want_of_room_is_a_failed_fsync() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let options = Options { disks: faults.disks(), ..Options::default() };
@@ -97,6 +102,91 @@ fn a_full_disk_is_named() {
     faults.fail(1, io::ErrorKind::StorageFull, Torn::Prefix(20));
     rig.persist(put(2, 2));
     let reason = rig.settle().unwrap_err();
-    assert!(matches!(reason, StorageError::DiskFull { .. }), "{reason:?}");
-    assert!(reason.to_string().starts_with("disk full: "), "{reason}");
+    assert!(reason.to_string().contains("fsync of the journal failed"), "{reason}");
+}
+
+/// A storage whose disk is filled and emptied by the test, with 1 MiB in reserve.
+struct Filling {
+    rig: Rig,
+    faults: Arc<Faults>,
+    free: Arc<AtomicU64>,
+}
+
+impl Filling {
+    fn open(dir: &Path) -> Self {
+        let (faults, free) = (Arc::new(Faults::default()), Arc::new(AtomicU64::new(1 << 30)));
+        let told = free.clone();
+        let look: Look = Arc::new(move |_| Some(told.load(Relaxed)));
+        let options = Options { disks: faults.disks(), look, reserve_bytes: 1 << 20, ..small() };
+        Self { rig: Rig::open(dir, options).unwrap(), faults, free }
+    }
+
+    fn fill(&self, full: bool) {
+        self.free.store(if full { 0 } else { 1 << 30 }, Relaxed);
+        self.faults.fill(full);
+    }
+
+    /// Waits until it notices.
+    fn is_short(&self, short: bool) {
+        while self.rig.storage.is_short_of_room() != short {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Filling::open(dir.path());
+    disk.rig.persist(put(1, 1));
+    disk.rig.settle().unwrap();
+    disk.is_short(false);
+    disk.fill(true);
+    for n in 2..200 {
+        disk.rig.persist(put(n, n));
+    }
+    let told = disk.rig.events.recv_timeout(Duration::from_millis(600));
+    assert!(told.is_err(), "{told:?}");
+    disk.is_short(true);
+    assert!(disk.rig.storage.backlog() > 0 && disk.rig.storage.stats().fsync_running.is_none());
+    disk.fill(false);
+    disk.rig.settle().unwrap();
+    disk.is_short(false);
+    assert_eq!(disk.rig.storage.backlog(), 0);
+    drop(disk);
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    for n in 1..200 {
+        assert_eq!(rig.get(n), Loaded::Record(record(n, 50)), "{n}");
+    }
+}
+
+#[test]
+fn values_are_refused_before_the_disk_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Filling::open(dir.path());
+    disk.free.store((1 << 20) - 1, Relaxed);
+    disk.is_short(true);
+    // What must be written is.
+    disk.rig.persist(Change::Limits(limits(7)));
+    disk.rig.settle().unwrap();
+    // A little more than was missing, or it would be on and off with each file.
+    disk.free.store(1 << 20, Relaxed);
+    thread::sleep(Duration::from_millis(600));
+    disk.is_short(true);
+    disk.free.store(2 << 20, Relaxed);
+    disk.is_short(false);
+}
+
+#[test]
+fn closing_does_not_wait_for_room_and_keeps_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Filling::open(dir.path());
+    disk.rig.persist(put(1, 1));
+    disk.rig.settle().unwrap();
+    disk.fill(true);
+    disk.rig.persist(put(2, 2));
+    disk.is_short(true);
+    drop(disk);
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    assert_eq!((rig.get(1), rig.get(2)), (Loaded::Record(record(1, 50)), Loaded::Nothing));
 }

@@ -20,6 +20,8 @@ struct FaultState {
     stalled_after: Option<u64>,
     /// The error of the sync with this number, and how much of what it should have written gets written.
     fail: Option<(u64, io::ErrorKind, Torn)>,
+    /// Writes find no room, after half of their bytes.
+    full: bool,
 }
 
 /// Which bytes of an unsynced write a power cut leaves.
@@ -67,6 +69,10 @@ impl Faults {
         self.state.lock().unwrap().fail = Some((number, kind, torn));
     }
 
+    pub(super) fn fill(&self, full: bool) {
+        self.state.lock().unwrap().full = full;
+    }
+
     pub(super) fn syncs(&self) -> u64 {
         self.state.lock().unwrap().syncs
     }
@@ -74,6 +80,10 @@ impl Faults {
 
 impl Disk for FaultyDisk {
     fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.faults.state.lock().unwrap().full {
+            self.unsynced.push((at, bytes[..bytes.len() / 2].to_vec()));
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.unsynced.push((at, bytes.to_vec()));
         Ok(())
     }

@@ -1,0 +1,215 @@
+//! More is asked than can be done: on real processes, by counts. Figures are `benches/overload.rs`'s.
+
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
+
+#[allow(dead_code, reason = "another test uses the rest")]
+mod real;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use ennead::certs::{self, Who};
+use ennead::client::{ClientOptions, Effect, Error};
+use ennead::{Client, Name};
+use real::{START_WITHIN, real};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// What came of many puts.
+#[derive(Default)]
+struct Tally {
+    done: AtomicU64,
+    overloaded: AtomicU64,
+    other: AtomicU64,
+}
+
+impl Tally {
+    fn note(&self, came: &Result<u64, Error>) {
+        let count = match came {
+            Ok(_) => &self.done,
+            Err(Error::Overloaded { .. }) => &self.overloaded,
+            Err(_) => &self.other,
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    fn read(&self) -> [u64; 3] {
+        [&self.done, &self.overloaded, &self.other].map(|n| n.load(Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_next_to_nothing() {
+    let three = real(134, 41, 3, &[]).await;
+    let tally = Arc::new(Tally::default());
+    let (names, folder, counted) = (three.cluster.names(), three.cluster.certs(), tally.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    // On a thread of its own: what its tasks take of a processor, the other client does not wait for here.
+    let flood = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let mut options = ClientOptions::new(names, folder);
+            (options.identity, options.timeout) = (Some("local".to_owned()), Duration::from_secs(5));
+            let flooding = Client::with_options(options).await.expect("a client");
+            let mut flood = JoinSet::new();
+            for i in 0..10_000 {
+                let (flooding, tally) = (flooding.clone(), counted.clone());
+                flood.spawn(async move {
+                    for n in 0.. {
+                        let came = flooding.put(format!("flood-{i}-{n}"), vec![7; 256]).await;
+                        tally.note(&came);
+                        if let Err(Error::Overloaded { retry_after }) = came {
+                            tokio::time::sleep(retry_after).await;
+                        }
+                    }
+                });
+            }
+            // The end of the test is its end.
+            let _ = stopped.await;
+        });
+    });
+    // Patient: this is about turns, not about how fast this computer is.
+    let client = three.cluster.client(Duration::from_secs(10)).await.expect("a client");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = Instant::now();
+    for n in 0..30 {
+        client.put(format!("one-{n}"), "x").await.unwrap_or_else(|e| panic!("put {n}: {e}"));
+        assert!(client.get(format!("one-{n}")).await.expect("a get").is_some());
+    }
+    eprintln!(
+        "60 operations in {:?}; done, overloaded, other of the flood: {:?}",
+        begun.elapsed(),
+        tally.read()
+    );
+    let [done, overloaded, _] = tally.read();
+    assert!(done > 0 && overloaded > 0, "{:?}", tally.read());
+    drop(stop);
+    flood.join().expect("no panic");
+}
+
+#[tokio::test]
+async fn what_was_refused_or_expired_is_never_written() {
+    let one = real(134, 51, 1, &["--request-memory", "1MiB"]).await;
+    one.ask_for(0, "slow-disk", "200");
+    let impatient = one.cluster.client(Duration::from_millis(700)).await.expect("a client");
+    let mut puts = JoinSet::new();
+    for i in 0..2_000 {
+        let impatient = impatient.clone();
+        puts.spawn(async move { (i, impatient.put(format!("k{i}"), vec![7; 1_024]).await) });
+    }
+    let all = puts.join_all().await;
+    one.heal(0, "slow-disk");
+    let unchanged: Vec<_> =
+        all.iter().filter(|(_, put)| put.as_ref().is_err_and(|e| e.effect() == Effect::Unchanged)).collect();
+    let done = all.iter().filter(|(_, put)| put.is_ok()).count();
+    eprintln!("{done} done, {} unchanged of {}", unchanged.len(), all.len());
+    assert!(unchanged.len() > 100, "nothing was refused: {}", unchanged.len());
+    for (i, put) in unchanged {
+        let copy = one.client.get(format!("k{i}")).await.expect("a get");
+        assert!(copy.is_none(), "k{i} was written after {put:?}");
+    }
+}
+
+/// Memory of a process that is not shared or swapped, in MiB, where the system tells.
+fn memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1_024)
+}
+
+#[tokio::test]
+async fn memory_stays_bounded_while_a_disk_hangs_and_everybody_writes() {
+    let mut one = real(134, 61, 1, &["--request-memory", "16MiB"]).await;
+    let Some(before) = memory(one.cluster.pid(0).expect("a process")) else {
+        eprintln!("SKIPPED: this system does not tell how much memory a process takes");
+        return;
+    };
+    one.ask_for(0, "slow-disk", "3000");
+    let client = one.cluster.client(Duration::from_millis(500)).await.expect("a client");
+    let tally = Arc::new(Tally::default());
+    let mut crowd = JoinSet::new();
+    for i in 0..200 {
+        let (client, tally) = (client.clone(), tally.clone());
+        crowd.spawn(async move {
+            for n in 0.. {
+                tally.note(&client.put(format!("k{i}-{n}"), vec![7; 64 << 10]).await);
+            }
+        });
+    }
+    let mut most = 0;
+    for _ in 0..80 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(memory(one.cluster.pid(0).expect("a process")).unwrap_or(0));
+    }
+    crowd.abort_all();
+    let [.., other] = tally.read();
+    eprintln!("{before} MiB before, {most} MiB at most; done, overloaded, other: {:?}", tally.read());
+    // Lines, requests and what waits for the disk are bounded by 16 MiB each; the journal and the overlay have their own.
+    assert!(most < before + 160, "{before} MiB grew to {most} MiB");
+    assert!(other > 0, "the disk hung");
+    one.heal(0, "slow-disk");
+    let begun = Instant::now();
+    while let Err(error) = one.client.put("after", "x").await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+    }
+    assert!(one.cluster.is_running(0));
+}
+
+/// A machine alone that logs all it can to where nobody takes it.
+struct Talker {
+    child: Child,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+async fn talker(host: u8, log: &[&str]) -> Talker {
+    let dir = tempfile::tempdir().expect("a folder");
+    let name: Name = Ipv4Addr::new(127, 0, 134, host).to_string().parse().expect("a name");
+    let folder = dir.path().join("certs");
+    certs::make(&folder, [Who::Peer(name), Who::Client("test".into())]).expect("certificates");
+    let child = Command::new(env!("CARGO_BIN_EXE_ennead"))
+        .args(["serve", "--die-with-parent", "--init", "--log-level", "trace", "--listen", &name.to_string()])
+        .args([Path::new("--data"), &dir.path().join("data"), Path::new("--certs"), &folder])
+        .args(log)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let begun = Instant::now();
+    let client = loop {
+        match Client::connect([name], folder.clone()).await {
+            Ok(client) => break client,
+            Err(error) => assert!(begun.elapsed() < START_WITHIN, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    Talker { child, client, _dir: dir }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_takes_slows_nothing() {
+    // A pipe that nobody reads holds 64 KiB; a full disk takes nothing at all. Nobody scrapes the metrics either.
+    for (host, log) in [(71, &[][..]), (72, &["--log-file", "/dev/full"][..])] {
+        let mut talker = talker(host, log).await;
+        let begun = Instant::now();
+        for n in 0..1_000 {
+            let key = format!("k{}", n % 100);
+            talker.client.put(&*key, vec![7; 100]).await.unwrap_or_else(|e| panic!("put {n}: {e}"));
+            assert!(talker.client.get(&*key).await.expect("a get").is_some());
+        }
+        eprintln!("2000 operations in {:?}", begun.elapsed());
+        assert!(talker.child.try_wait().expect("its state").is_none(), "it has ended");
+    }
+}
