@@ -113,7 +113,7 @@ impl Work {
             Self::Message { message: Message::Request { op: Op::Write(write), .. }, .. } => {
                 match &write.change {
                     Change::Put { value, .. } => value.len(),
-                    Change::Delete => 0,
+                    Change::Delete | Change::Touch { .. } | Change::Incr { .. } => 0,
                 }
             }
             _ => 0,

@@ -178,7 +178,7 @@ impl Turn<'_> {
     /// its Accept would be of unknown outcome (C4).
     pub(crate) fn full_for(&self, op: &Op) -> Option<Vec<Name>> {
         let local = &self.local;
-        let carries = matches!(op, Op::Write(Write { change: Change::Put { .. }, .. }));
+        let carries = matches!(op, Op::Write(write) if !matches!(write.change, Change::Delete));
         if !carries || (local.full.is_empty() && !local.is_full) || self.is_quorum(|m| local.has_room(*m)) {
             return None;
         }
