@@ -55,6 +55,7 @@ pub mod node;
 pub mod placement;
 pub mod position;
 pub mod quorum;
+pub mod rare;
 pub mod reader;
 mod reading;
 mod register;
