@@ -107,11 +107,15 @@ fn op_of(op: &ennead_ring::message::Op) -> String {
             format!("put {}", number(bytes))
         }
         Op::Write(Write { change: Change::Delete, .. }) => "delete".to_owned(),
+        Op::Write(Write { change: Change::Touch { .. }, .. }) => "touch".to_owned(),
+        Op::Write(Write { change: Change::Incr { by }, .. }) => format!("add {by}"),
     }
 }
 
+/// A value is eight bytes or more, or the text of a counter.
 fn number(bytes: &[u8]) -> String {
-    bytes.first_chunk().map_or("?".to_owned(), |eight| u64::from_be_bytes(*eight).to_string())
+    let text = || String::from_utf8_lossy(bytes).into_owned();
+    bytes.first_chunk().map_or_else(text, |eight| u64::from_be_bytes(*eight).to_string())
 }
 
 fn value(value: &Option<std::sync::Arc<[u8]>>) -> String {
@@ -121,6 +125,7 @@ fn value(value: &Option<std::sync::Arc<[u8]>>) -> String {
 fn told(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done { version, .. } => format!("done, version {version}"),
+        Outcome::Counted { version, value, .. } => format!("counted {value}, version {version}"),
         Outcome::Value(None) => "no value".to_owned(),
         Outcome::Value(Some(found)) => format!("value {}, version {}", number(&found.value), found.version),
         Outcome::Mismatch { version: Some(version) } => format!("mismatch, the version is {version}"),

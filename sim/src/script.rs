@@ -215,6 +215,14 @@ impl fmt::Display for Wish {
                 write!(f, "delete key {key}")?;
                 *condition
             }
+            Call::Touch(condition) => {
+                write!(f, "touch key {key}")?;
+                *condition
+            }
+            Call::Incr(by) => {
+                write!(f, "add {by} at key {key}")?;
+                If::Any
+            }
             Call::Get => {
                 write!(f, "get key {key}")?;
                 If::Any
@@ -372,6 +380,10 @@ fn wish(said: &str) -> Result<Wish, String> {
     let (key, call) = if let Some((value, of)) = what.strip_prefix("put ").and_then(|p| p.split_once(" at "))
     {
         (key(of)?, Call::Put(number(value)?, condition))
+    } else if let Some((by, of)) = what.strip_prefix("add ").and_then(|add| add.split_once(" at ")) {
+        (key(of)?, Call::Incr(number(by)?))
+    } else if let Some(of) = what.strip_prefix("touch ") {
+        (key(of)?, Call::Touch(condition))
     } else if let Some(of) = what.strip_prefix("delete ") {
         (key(of)?, Call::Delete(condition))
     } else {

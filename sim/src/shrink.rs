@@ -5,7 +5,7 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::Tuning;
 use rand::rngs::StdRng;
 
-use crate::faults::Profile;
+use crate::faults::{Counters, Profile};
 use crate::recorder::record;
 use crate::script::{ROUND, Script, Step};
 use crate::world::run;
@@ -13,8 +13,8 @@ use crate::world::run;
 /// A way to a simpler world, in a word or two.
 type Less = (&'static str, fn(&mut Profile));
 
-/// The first is needed: a script begins with view 1 on every disk.
-const BORN: Less = ("born", |p| (p.born, p.dirty_birth) = (true, false));
+/// The first is needed: a script begins with view 1 on every disk, and nobody lists keys in it.
+const BORN: Less = ("born", |p| (p.born, p.dirty_birth, p.lists) = (true, false, false));
 /// The biggest steps first.
 const LESS: &[Less] = &[
     ("three machines", |p| (p.machines, p.founders, p.slots) = (3, 3, 3)),
@@ -41,6 +41,8 @@ const LESS: &[Less] = &[
     ("nothing late", |p| p.tail = 0.0),
     ("patient clients", |p| p.gives_up = 0.0),
     ("no votes counted by clients", |p| p.direct_reads = 0),
+    ("nothing counted", |p| p.counters = Counters::None),
+    ("no touches", |p| p.touches = 0),
     ("no deletes", |p| p.deletes = 0),
     ("no comparisons", |p| p.compares = 0),
     ("short values", |p| p.tuning.inline = 64 << 10),

@@ -1,13 +1,13 @@
 //! A script acted out: real nodes and disks, and nothing that draws lots. Whatever of a script is left out is still a run
 //! that may happen: what is not delivered is lost, what is not synced is not on disk, who does not start is down.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
 use ennead_ring::message::{
-    Addr, Answer, Ask, Change, Copied, Envelope, Found, Message, Op as Asked, Outcome, Write,
+    Addr, Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Asked, Outcome, Write,
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
@@ -66,6 +66,8 @@ struct Stage<'a> {
     callers: HashMap<usize, Caller>,
     /// Of each question of a client: its call, and whether it was not the first.
     asks: Vec<(usize, bool)>,
+    /// Keys that are counted up.
+    counters: BTreeSet<usize>,
     stamps: u64,
     /// What did happen.
     acted: Vec<Step>,
@@ -125,6 +127,7 @@ impl<'a> Stage<'a> {
             post: HashMap::new(),
             callers: HashMap::new(),
             asks: Vec::new(),
+            counters: BTreeSet::new(),
             stamps: 0,
             acted: Vec::new(),
         }
@@ -322,6 +325,9 @@ impl<'a> Stage<'a> {
             done: None,
         });
         self.asks.push((number, again));
+        if matches!(call, Call::Incr(_)) {
+            self.counters.insert(key);
+        }
         let (ask, key) = (Ask(self.asks.len() as u64), self.keys.get(key).clone());
         let message = match wish {
             Wish::Copy { .. } => Message::Read { ask, key, inline: 1 << 20 },
@@ -338,6 +344,8 @@ impl<'a> Stage<'a> {
                         write(condition_of(condition), Change::Put { value: bytes_of(value, 8), ttl: None })
                     }
                     Call::Delete(condition) => write(condition_of(condition), Change::Delete),
+                    Call::Touch(condition) => write(condition_of(condition), Change::Touch { ttl: None }),
+                    Call::Incr(by) => write(Condition::Any, Change::Incr { by }),
                 };
                 Message::Request { ask, key, op, within: *within, handed: false }
             }
@@ -356,14 +364,15 @@ impl<'a> Stage<'a> {
         let Some(caller) = self.callers.get_mut(&number).filter(|caller| caller.done.is_none()) else {
             return false;
         };
+        let counter = self.counters.contains(&caller.key);
         let reply = match envelope.message {
             Message::Answer { votes, answer: Answer::Copy(copied), .. } => {
                 caller.reader.hear(name, envelope.epoch, votes, copied);
-                caller.copied()
+                caller.copied(counter)
             }
             Message::Outcome { ask, outcome } => {
                 let again = self.asks.get(ask.0 as usize - 1).is_some_and(|(_, again)| *again);
-                caller.told(again, outcome)
+                caller.told(again, outcome, counter)
             }
             _ => return false,
         };
@@ -385,25 +394,26 @@ impl<'a> Stage<'a> {
 
 impl Caller {
     /// D1: five votes for one copy.
-    fn copied(&self) -> Option<Reply> {
+    fn copied(&self, counter: bool) -> Option<Reply> {
         let stamp = self.reader.settled()?;
         match self.reader.copy_of(stamp)? {
             Copied::None => Some(Reply::Nothing(None)),
             Copied::Whole(record) => Some(match &record.state.value {
-                Some(value) => Reply::Found(value_of(value), record.state.version),
+                Some(value) => Reply::Found(value_of(value, counter), record.state.version),
                 None => Reply::Nothing(Some(record.state.version)),
             }),
             Copied::Summary { .. } => None,
         }
     }
 
-    fn told(&mut self, again: bool, outcome: Outcome) -> Option<Reply> {
+    fn told(&mut self, again: bool, outcome: Outcome, counter: bool) -> Option<Reply> {
         self.open -= u32::from(!matches!(outcome, Outcome::Unknown { .. }) && self.open > 0);
         match outcome {
             Outcome::Done { version, .. } => Some(Reply::Done(version)),
             Outcome::Value(Some(Found { value, version, .. })) => {
-                Some(Reply::Found(value_of(&value), version))
+                Some(Reply::Found(value_of(&value, counter), version))
             }
+            Outcome::Counted { version, value, .. } => Some(Reply::Counted(value, version)),
             Outcome::Value(None) => Some(Reply::Nothing(None)),
             Outcome::Mismatch { version } => {
                 self.settled |= again;

@@ -4,8 +4,10 @@
 //! | command | what |
 //! |---|---|
 //! | `SHRINK=D3Later cargo test -p ennead-sim --test mutants shrink_one -- --nocapture` | hunts this mutant, makes the seed small, and writes the script |
+//! | `SHRINK=D3Later KEEP=1 ...` | the same in that mutant's world with every rule kept, if that fails |
 //! | `SHRINK=8841 ...` | the same of a seed of `sim.rs` that fails with every rule kept |
 //! | `SHRINK_PLAYS=20000 ...` | acts scripts out so many times at most; 4,000 if nobody says |
+//! | `SHRINK_TRIES=500 ...` | looks for a failure in each smaller world among so many seeds; 30 if nobody says |
 
 use std::path::{Path, PathBuf};
 
@@ -75,18 +77,22 @@ fn a_script_that_makes_no_sense_is_refused_with_its_line() {
 #[test]
 fn shrink_one() {
     let Ok(wanted) = std::env::var("SHRINK") else { return };
-    let plays = std::env::var("SHRINK_PLAYS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
+    let number =
+        |name: &str, usual: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
+    let (plays, tries) = (number("SHRINK_PLAYS", 4_000), number("SHRINK_TRIES", 30) as u64);
     // Panics are how some of them show.
     std::panic::set_hook(Box::new(|_| {}));
     let (mutant, shrunk) = match wanted.parse() {
-        Ok(seed) => (None, shrink(seed, &|rng| Profile::draw(rng), 30, plays)),
+        Ok(seed) => (None, shrink(seed, &|rng| Profile::draw(rng), tries, plays)),
         Err(_) => {
             let named = |mutant: &&Mutant| format!("{mutant:?}") == wanted;
             let mutant = *Mutant::ALL.iter().find(named).expect("SHRINK is a mutant, or a seed");
-            let broken = Rules::without(Some(mutant));
+            // Its world may fail with every rule kept, too: then that is what is to be looked at.
+            let kept = std::env::var_os("KEEP").is_some();
+            let broken = Rules::without(Some(mutant).filter(|_| !kept));
             let profile = |rng: &mut StdRng| Profile { rules: broken, ..profile(rng, mutant) };
             let seed = (0..BUDGET).find(|seed| run(*seed, profile, false).is_err()).expect("it lives");
-            (Some(mutant), shrink(seed, &profile, 30, plays))
+            (Some(mutant).filter(|_| !kept), shrink(seed, &profile, tries, plays))
         }
     };
     let _ = std::panic::take_hook();

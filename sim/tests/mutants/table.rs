@@ -20,7 +20,7 @@ const HEAD: &str = "\
 # Mutants: each rule switched off, and what it took to notice
 
 Written by `MUTANTS=write cargo test -p ennead-sim --test mutants every_mutant -- --nocapture`, which also fails if one of
-them lives. A run is one seed of the simulator, in a world bent towards where the rule matters (`profile` in
+them lives; with `MUTANT=C2Early` its row alone. A run is one seed of the simulator, in a world bent towards where the rule matters (`profile` in
 `sim/tests/mutants.rs`); the same seed with every rule kept must hold. \"By hand\" drives single machines
 (`sim/tests/mutants/`): its breach shows once in a million runs, or only inside one machine. Times are those of a debug build on two
 cores that others used too.
@@ -57,11 +57,17 @@ fn row(mutant: Mutant, kill: &Kill) -> String {
     format!("| {mutant:?} | {} | {runs} | {time} | {:.2} | {what} |", rule(mutant), kill.wall)
 }
 
-/// Writes it anew.
+/// Writes these anew; the others stay as they are.
 pub(crate) fn write(kills: &[(Mutant, Kill)]) {
+    let former = std::fs::read_to_string(file()).unwrap_or_default();
     let mut text = HEAD.to_owned();
-    for (mutant, kill) in kills {
-        let _ = writeln!(text, "{}", row(*mutant, kill));
+    for mutant in Mutant::ALL {
+        let begins = format!("| {mutant:?} |");
+        let new = kills.iter().find(|(of, _)| of == mutant).map(|(mutant, kill)| row(*mutant, kill));
+        let row = new.or_else(|| former.lines().find(|line| line.starts_with(&begins)).map(str::to_owned));
+        if let Some(row) = row {
+            let _ = writeln!(text, "{row}");
+        }
     }
     std::fs::write(file(), text).expect("docs/mutants.md is written");
 }
