@@ -13,7 +13,7 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name, Node,
-    Position, Ring, SlotSet, Stamp, State, Tally, View,
+    Position, Ring, SlotSet, Stamp, State, Tally, View, Zone,
 };
 
 fn name(number: u32) -> Name {
@@ -22,11 +22,8 @@ fn name(number: u32) -> Name {
 }
 
 fn view(machines: u32, weight: u32) -> View {
-    let member = |number: u32| Member {
-        machine: Machine { name: name(number), incarnation: Incarnation::new(u64::from(number)) },
-        weight,
-        next_weight: weight,
-        state: MemberState::Up,
+    let member = |number: u32| {
+        Member::up(Machine { name: name(number), incarnation: Incarnation::new(u64::from(number)) }, weight)
     };
     View::new(ClusterId::new(1), Epoch::FIRST, 9, (1..=machines).map(member).collect(), vec![])
         .expect("a valid view")
@@ -86,6 +83,7 @@ fn acceptor() -> (Node, Addr, Key) {
     let setup = Setup {
         me,
         weight: 64,
+        zone: Zone::NONE,
         limits: Limits::default(),
         views: vec![Arc::new(view)],
         account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },

@@ -55,7 +55,7 @@ mod tests {
         let member = |(i, name): (usize, &&str)| {
             let incarnation = Incarnation::new(i as u64 + 1);
             let machine = Machine { name: name.parse().expect("a name"), incarnation };
-            Member { machine, weight, next_weight: weight, state: MemberState::Up }
+            Member::up(machine, weight)
         };
         let members = names.iter().enumerate().map(member).collect();
         View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).expect("a view")

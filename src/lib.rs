@@ -19,6 +19,7 @@ pub mod http;
 mod knock;
 pub mod moving;
 pub mod node;
+mod place;
 pub mod plan;
 mod program;
 mod progress;
@@ -34,6 +35,7 @@ pub mod transport;
 pub mod units;
 pub mod verdict;
 pub mod wire;
+pub mod zones;
 
 pub use client::Client;
 pub use ennead_ring::Name;

@@ -27,6 +27,7 @@ mod circle;
 mod crashes;
 mod data;
 mod failure;
+mod imagined;
 mod locate;
 mod measure;
 mod members;
@@ -41,6 +42,7 @@ mod status;
 mod terminal;
 mod top;
 mod watch;
+mod weight;
 mod why;
 
 use std::ffi::OsString;
@@ -114,6 +116,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Top(args) => top::run(args, global, output).await,
         Command::Leave(args) => membership::leave(args, global, output).await,
         Command::Remove(args) => membership::remove(args, global, output).await,
+        Command::Weight(args) => weight::run(args, global, output).await,
         Command::Recover(args) => recover::recover(args, global, output).await,
         Command::Check => check::run(global, output).await,
         Command::Why { machine } => why::run(machine, global, output).await,

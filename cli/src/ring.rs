@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use ennead::client::Location;
 use ennead::plan;
-use ennead_ring::{MemberState, View};
+use ennead_ring::{MemberState, View, Zone};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Ring};
 use crate::circle::{self, Mark};
 use crate::data::check_key;
 use crate::failure::Failure;
-use crate::locate::{self, imagine_view};
+use crate::imagined::imagine_view;
+use crate::locate;
 use crate::output::{Output, table};
 use crate::terminal;
 use crate::watch::{Look, show};
@@ -52,6 +53,7 @@ struct Picture {
 struct Machine {
     name: String,
     state: MemberState,
+    zone: Zone,
     positions: u32,
     /// Of the circle, and of all slots of all keys: 0 to 1.
     circle: f64,
@@ -75,6 +77,7 @@ impl Picture {
         let machines = view.members().iter().zip(parts).map(|(member, (circle, slots))| Machine {
             name: member.machine.name.to_string(),
             state: member.state,
+            zone: member.zone,
             positions: if member.in_ring() { member.weight } else { 0 },
             circle,
             slots,
@@ -144,10 +147,11 @@ impl Picture {
             }
         };
         let percent = |part: f64| format!("{:.1} %", part * 100.0);
-        let mut head = ["", "MACHINE", "SLOTS", "CIRCLE"].map(String::from).to_vec();
-        if self.key.is_some() {
-            head.push("OF KEY".to_string());
-        }
+        let zoned = self.machines.iter().any(|m| !m.zone.is_none());
+        let zone = zoned.then_some("ZONE");
+        let of_key = self.key.is_some().then_some("OF KEY");
+        let head = ["", "MACHINE"].into_iter().chain(zone).chain(["SLOTS", "CIRCLE"]).chain(of_key);
+        let head = head.map(String::from).collect();
         let row = |&i: &usize| {
             let machine = &self.machines[i];
             let name = match machine.state {
@@ -157,7 +161,9 @@ impl Picture {
             };
             let sign = if machine.positions > 0 { circle::sign(i, colour) } else { "  ".to_string() };
             let slots: Vec<String> = machine.of_key.iter().map(ToString::to_string).collect();
-            vec![sign, name, percent(machine.slots), percent(machine.circle), slots.join(",")]
+            let zone = zoned.then(|| machine.zone.to_string());
+            let parts = [percent(machine.slots), percent(machine.circle), slots.join(",")];
+            [sign, name].into_iter().chain(zone).chain(parts).collect()
         };
         let rows: Vec<_> = std::iter::once(head).chain(shown.iter().map(row)).collect();
         let mut lines: Vec<String> = table(&rows).lines().map(String::from).collect();
@@ -172,6 +178,7 @@ impl Picture {
             json!({
                 "name": m.name,
                 "state": state_word(m.state),
+                "zone": (!m.zone.is_none()).then(|| m.zone.as_str()),
                 "positions": m.positions,
                 "circle": m.circle,
                 "slots": m.slots,

@@ -138,6 +138,8 @@ pub enum Mutant {
     R2Stale,
     /// V3: a view is adopted that no decree can have made of the one before.
     V3Unlawful,
+    /// S1: where slots move only between machines that stay, each counts as synced for what it gains.
+    S1Moved,
 }
 
 impl Mutant {
@@ -196,5 +198,6 @@ impl Mutant {
         Self::F2Covers,
         Self::R2Stale,
         Self::V3Unlawful,
+        Self::S1Moved,
     ];
 }

@@ -170,6 +170,7 @@ const MOVING_PROBES: &[&str] = &[
     "left",
     "more lost than promised",
     "not taken",
+    "place changed",
     "rejoined with data",
     "restored from a backup",
     "scanned",
@@ -184,6 +185,7 @@ const MOVING_PROBES: &[&str] = &[
     "voted before all was synced",
     "wiped",
     "wiped and taken in again",
+    "zone failed",
 ];
 
 #[test]

@@ -23,7 +23,7 @@ use super::error::StorageError;
 
 /// The format this program writes. Older ones are read, and then marked as this one: a program that knows only
 /// them would take the kinds of entries that came since for a torn end.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 /// The oldest format read. In it are no accounts, decrees and forgotten keys.
 const OLDEST: u32 = 1;
 pub(super) const MARK: &str = "ennead-data";

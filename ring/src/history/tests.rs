@@ -10,6 +10,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{ClusterId, Member, MemberState, Name};
+use crate::zone::Zone;
+
+/// A weight, and one of three zones or none.
+fn place() -> impl Strategy<Value = (u32, Zone)> {
+    let zone =
+        prop::sample::select(&["-", "-", "a", "b", "c"][..]).prop_map(|name| name.parse().expect("a zone"));
+    (1..4u32, zone)
+}
 
 fn machine(n: u8) -> Machine {
     let name: Name = format!("10.0.0.{n}").parse().expect("a name");
@@ -21,7 +29,7 @@ fn epoch(number: usize) -> Epoch {
 }
 
 fn present(number: usize, members: &[u8]) -> Present {
-    let up = |n: &u8| Member { machine: machine(*n), weight: 2, next_weight: 2, state: MemberState::Up };
+    let up = |n: &u8| Member::up(machine(*n), 2);
     let members = members.iter().map(up).collect();
     let view = View::new(ClusterId::new(1), epoch(number), 9, members, Vec::new()).expect("a view");
     Present::new(Arc::new(view), machine(1))
@@ -166,19 +174,19 @@ proptest! {
     /// M1: the next ring is the ring of the view in which those who come have come, and those who go are gone.
     #[test]
     fn the_next_ring_is_the_ring_of_the_view_after_the_move(
-        states in proptest::collection::vec((0..3u8, 1..4u32, 1..4u32), 1..12),
+        states in proptest::collection::vec((0..3u8, place(), place()), 1..12),
         key in any::<u32>(),
     ) {
         let state = |s| [MemberState::Up, MemberState::Joining, MemberState::Leaving][usize::from(s)];
-        let member = |(i, (s, weight, next_weight)): (usize, &(u8, u32, u32))| Member {
-            machine: machine(i as u8 + 1), weight: *weight, next_weight: *next_weight, state: state(*s),
+        let member = |(i, (s, now, next)): (usize, &(u8, (u32, Zone), (u32, Zone)))| Member {
+            next_weight: next.0, next_zone: next.1, ..Member::new(machine(i as u8 + 1), *now, state(*s))
         };
         let members: Vec<Member> = states.iter().enumerate().map(member).collect();
         let make = |members: Vec<Member>| View::new(ClusterId::new(1), epoch(0), 9, members, Vec::new());
         let Ok(now) = make(members.clone()) else { return Ok(()) };
         let stay = members.iter().filter(|m| m.state != MemberState::Leaving);
-        let moved = make(stay.map(|m| Member { weight: m.next_weight, state: MemberState::Up, ..*m }).collect());
-        let moves = members.iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight);
+        let moved = make(stay.map(|m| Member::new(m.machine, m.next_place(), MemberState::Up)).collect());
+        let moves = members.iter().any(|m| m.state != MemberState::Up || m.place() != m.next_place());
         let next = now.next_ring();
         prop_assert_eq!(next.is_some(), moves && moved.is_ok());
         let (Some(next), Ok(moved)) = (next, moved) else { return Ok(()) };
