@@ -47,7 +47,7 @@ pub fn fraction(position: Position) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
+    use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member};
 
     use super::*;
 

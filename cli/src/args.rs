@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::imagined::Imagined;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ennead::Name;
 use ennead::units;
+use ennead_ring::view::MAX_WEIGHT;
 
 /// The command line of ennead, a key-value store without a leader.
 ///

@@ -64,7 +64,7 @@ mod tests {
     use std::sync::Arc;
 
     use ennead_ring::counts::Counts;
-    use ennead_ring::{ClusterId, Epoch, Health, Incarnation, Machine, Member, MemberState, Name, View};
+    use ennead_ring::{ClusterId, Epoch, Health, Incarnation, Machine, Member, Name, View};
 
     use super::*;
     use crate::status::{CheckStatus, Figures, MachineStatus, PeerStatus};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ennead_ring::Zone;
 use ennead_ring::{
-    Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, MemberState, Ticket, View,
+    Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, Ticket, View,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

@@ -36,7 +36,7 @@ use ennead_ring::stamp::Record;
 use ennead_ring::view::MAX_MEMBERS;
 use ennead_ring::{
     Account, Ballot, Change, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine,
-    Member, MemberState, Scan, SlotSet, Stamp, State, Ticket, View,
+    Member, Scan, SlotSet, Stamp, State, Ticket, View,
 };
 
 use super::{Options, Restored, Storage, StorageError, StorageEvent};

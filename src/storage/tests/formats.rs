@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ennead_ring::{
-    Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, MemberState, View,
+    Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, View,
 };
 
 use super::{Rig, account, decree, put, record, small, view};
