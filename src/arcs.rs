@@ -2,7 +2,8 @@
 
 use ennead_ring::{Position, View};
 
-/// A part of the ring: from its position up to the next one's, all slots prefer this member.
+/// A part of the ring: from its position up to the next one's, all slots prefer this member; where keys are spread over
+/// zones, those that have found its zone, and on up to the next position of that zone's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arc {
     /// Where it begins.

@@ -47,6 +47,8 @@ struct Picture {
     arcs: Vec<Arc>,
     machines: Vec<Machine>,
     key: Option<(String, Vec<Location>)>,
+    /// Keys are spread over zones.
+    spread: bool,
 }
 
 /// One machine's part.
@@ -83,7 +85,13 @@ impl Picture {
             slots,
             of_key: of_key.remove(&member.machine.name).unwrap_or_default(),
         });
-        Self { epoch: view.epoch().to_string(), machines: machines.collect(), arcs, key }
+        Self {
+            epoch: view.epoch().to_string(),
+            machines: machines.collect(),
+            arcs,
+            key,
+            spread: view.ring().shares().zones().len() > 1,
+        }
     }
 
     fn look(&self, output: &Output) -> Look {
@@ -124,7 +132,12 @@ impl Picture {
             text.push('\n');
         }
         text.push('\n');
-        text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position.\n");
+        text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position");
+        text.push_str(if self.spread {
+            " of its zone's, of slots that have found their zone.\n"
+        } else {
+            ".\n"
+        });
         if let Some((key, _)) = &self.key {
             let where_to =
                 if colour { "in the colours of their owners" } else { "their owners under OF KEY" };

@@ -2,10 +2,11 @@
 
 use ennead_sim::{Faults, Kind, Scenario, Summary, run};
 
-/// Half an hour of calls on machines in three zones, each of which loses power now and then for up to two minutes.
-fn half_an_hour(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
-    let mut scenario = Scenario { peers, hours: 0.5, seed, keys: 300, ..Scenario::default() };
+/// Ten minutes of calls on machines in three zones, each of which loses power now and then for up to two minutes.
+fn ten_minutes(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
+    let mut scenario = Scenario { peers, hours: 1.0 / 6.0, seed, keys: 100, ..Scenario::default() };
     (scenario.network.zones, scenario.network.zone_delay_ms) = (3, 1.0);
+    scenario.workload.rate = 30.0;
     scenario.faults = Faults::These(vec![Kind::Zone]);
     let result = run(
         seed,
@@ -24,7 +25,7 @@ fn half_an_hour(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
 fn a_zone_of_three_or_of_five_fails_and_no_operation_does() {
     let mut struck = 0;
     for (peers, seed) in [(9, 1), (9, 2), (15, 3), (15, 4)] {
-        let (summary, times) = half_an_hour(peers, true, seed);
+        let (summary, times) = ten_minutes(peers, true, seed);
         struck += times;
         assert_eq!(summary.failure, None, "{peers} machines, seed {seed}");
         assert_eq!((summary.failed, summary.lost_acked), (0, 0), "{peers} machines, seed {seed}");
@@ -35,7 +36,7 @@ fn a_zone_of_three_or_of_five_fails_and_no_operation_does() {
 /// The same zones, of which the machines say nothing: five machines that fail together own five slots of some keys.
 #[test]
 fn where_no_zone_is_named_operations_fail() {
-    let (summary, struck) = half_an_hour(15, false, 3);
+    let (summary, struck) = ten_minutes(15, false, 3);
     assert_eq!(summary.failure, None, "nothing is lost all the same");
     assert!(struck > 0 && summary.failed > 0, "{struck} times, {} failed", summary.failed);
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ennead_ring::Zone;
-use ennead_ring::{
-    Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, Ticket, View,
-};
+use ennead_ring::{Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, Ticket, View};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;

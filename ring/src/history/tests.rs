@@ -28,17 +28,20 @@ fn epoch(number: usize) -> Epoch {
     Epoch { number: number as u32 + 1, ..Epoch::FIRST }
 }
 
-fn present(number: usize, members: &[u8]) -> Present {
-    let up = |n: &u8| Member::up(machine(*n), 2);
+/// A view of these machines, in so many zones.
+fn present(number: usize, members: &[u8], zones: u8) -> Present {
+    let zone = |n: u8| format!("z{}", n % zones).parse().expect("a zone");
+    let up = |n: &u8| Member::new(machine(*n), (2, zone(*n)), MemberState::Up);
     let members = members.iter().map(up).collect();
     let view = View::new(ClusterId::new(1), epoch(number), 9, members, Vec::new()).expect("a view");
     Present::new(Arc::new(view), machine(1))
 }
 
-/// Views of machines 1 to 12; in which of them each was synced; what each holds: a stamp of 1 to 3, as votes or not.
+/// Views of machines 1 to 12, in one zone or several; in which of them each was synced; what each holds: a stamp of 1 to 3, as votes or not.
 #[derive(Clone, Debug)]
 struct World {
     views: Vec<Vec<u8>>,
+    zones: u8,
     synced: BTreeMap<u8, Vec<bool>>,
     held: BTreeMap<u8, Option<(u8, bool)>>,
     key: u32,
@@ -51,12 +54,14 @@ fn world() -> impl Strategy<Value = World> {
     let holds = |n: u8| (Just(n), proptest::option::of((1..=3u8, any::<bool>())));
     (
         proptest::collection::vec(members, 2..=4),
+        1..=4u8,
         (1..=12u8).map(each).collect::<Vec<_>>(),
         (1..=12u8).map(holds).collect::<Vec<_>>(),
         any::<u32>(),
     )
-        .prop_map(|(views, synced, held, key)| World {
+        .prop_map(|(views, zones, synced, held, key)| World {
             views,
+            zones,
             synced: synced.into_iter().collect(),
             held: held.into_iter().collect(),
             key,
@@ -65,7 +70,7 @@ fn world() -> impl Strategy<Value = World> {
 
 impl World {
     fn presents(&self) -> Vec<Present> {
-        self.views.iter().enumerate().map(|(i, members)| present(i, members)).collect()
+        self.views.iter().enumerate().map(|(i, members)| present(i, members, self.zones)).collect()
     }
 
     fn account(&self, n: u8) -> Account {

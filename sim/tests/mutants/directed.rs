@@ -9,7 +9,7 @@ use ennead_ring::message::{
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
-use ennead_ring::view::{Member};
+use ennead_ring::view::Member;
 use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Node, Ring, SlotSet, Stamp, State, View,
     Zone,

@@ -4,13 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use ennead_ring::{
-    Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, View,
-};
+use ennead_ring::{Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, View};
 
 use super::{Rig, account, decree, put, record, small, view};
 
-/// Makes the directory look as a program of format 1 left it: no kind of entry of a later format may be in it.
+/// Makes the directory look as a program of this format left it: nothing of a later one may be in it.
 fn age(dir: &Path, format: u32) {
     let mark = dir.join("ennead-data");
     let text = fs::read_to_string(&mark).unwrap().replace("format 4", &format!("format {format}"));
@@ -55,6 +53,25 @@ fn a_directory_of_format_1_opens_with_the_account_of_view_1_and_is_marked_anew()
             assert!(text.starts_with("ennead data, format 4\n"), "{text}");
         }
     }
+}
+
+#[test]
+fn a_directory_of_format_3_opens_and_keeps_views_with_zones_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    let first = first_view(rig.restored.incarnation);
+    rig.persist(Change::View(first.clone()));
+    rig.settle().unwrap();
+    rig.storage.close();
+    age(dir.path(), 3);
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    assert_eq!(rig.restored.views, std::slice::from_ref(&first));
+    let zoned = |m: &Member| Member { next_zone: "rack-7".parse().unwrap(), ..*m };
+    let second = Arc::new(first.successor(first.members().iter().map(zoned).collect(), vec![]).unwrap());
+    rig.persist(Change::View(second.clone()));
+    rig.settle().unwrap();
+    rig.storage.close();
+    assert_eq!(Rig::open(dir.path(), small()).unwrap().restored.views, [first, second]);
 }
 
 #[test]
