@@ -20,8 +20,12 @@ fn zone(n: usize) -> Zone {
 }
 
 impl World {
-    /// All machines that stand in one zone lose power, and are back together.
+    /// All machines that stand in one zone lose power, and are back together. In a scenario, only once the last that did
+    /// are whole again: two zones at once are more than is promised.
     pub(super) fn strike_zone(&mut self) {
+        if self.profile.endless && self.unsettled().is_some() {
+            return;
+        }
         let zones = self.profile.zones.max(1);
         let struck = self.rng.random_range(0..zones);
         let most = self.profile.zone_down;

@@ -12,8 +12,10 @@ use crate::stamp::{Ballot, Hlc};
 use crate::view::{ClusterId, Member, MemberState, Name};
 use crate::zone::Zone;
 
+type Place = (u32, Zone);
+
 /// A weight, and one of three zones or none.
-fn place() -> impl Strategy<Value = (u32, Zone)> {
+fn place() -> impl Strategy<Value = Place> {
     let zone =
         prop::sample::select(&["-", "-", "a", "b", "c"][..]).prop_map(|name| name.parse().expect("a zone"));
     (1..4u32, zone)
@@ -183,7 +185,7 @@ proptest! {
         key in any::<u32>(),
     ) {
         let state = |s| [MemberState::Up, MemberState::Joining, MemberState::Leaving][usize::from(s)];
-        let member = |(i, (s, now, next)): (usize, &(u8, (u32, Zone), (u32, Zone)))| Member {
+        let member = |(i, (s, now, next)): (usize, &(u8, Place, Place))| Member {
             next_weight: next.0, next_zone: next.1, ..Member::new(machine(i as u8 + 1), *now, state(*s))
         };
         let members: Vec<Member> = states.iter().enumerate().map(member).collect();
