@@ -455,7 +455,7 @@ pub(crate) struct Weight {
     pub(crate) machine: Name,
     /// How many virtual peers it is to have; machines are started with 64
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
-    pub(crate) virtual_peers: u32,
+    pub(crate) weight: u32,
     #[command(flatten)]
     pub(crate) how: How,
 }

@@ -132,12 +132,12 @@ impl Picture {
             text.push('\n');
         }
         text.push('\n');
-        text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position");
-        text.push_str(if self.spread {
-            " of its zone's, of slots that have found their zone.\n"
-        } else {
-            ".\n"
-        });
+        text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position.\n");
+        if self.spread {
+            text.push_str(
+                "Keys are spread over zones: a slot finds its zone first, then its machine in it.\n",
+            );
+        }
         if let Some((key, _)) = &self.key {
             let where_to =
                 if colour { "in the colours of their owners" } else { "their owners under OF KEY" };

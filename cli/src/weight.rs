@@ -22,7 +22,7 @@ use crate::{Verdict, connect};
 
 /// `kvctl weight`.
 pub(crate) async fn run(args: Weight, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
-    let change = Change::Weight(args.machine, args.virtual_peers);
+    let change = Change::Weight(args.machine, args.weight);
     if !args.how.machines.is_empty() {
         let view = imagine_view(&args.how.machines, args.how.virtual_peers, None)?;
         let plan = Plan::of(&view, &change, &BTreeMap::new(), &BTreeSet::new());
@@ -35,11 +35,11 @@ pub(crate) async fn run(args: Weight, global: &Global, output: &mut Output) -> R
         return tell(&plan(&view, &change, &client.status().await?)?, &change, output);
     }
     let began = Instant::now();
-    let wish = Wish::Place { machine: member.machine, weight: args.virtual_peers, zone: member.next_zone };
+    let wish = Wish::Place { machine: member.machine, weight: args.weight, zone: member.next_zone };
     let ended = carry_out(&client, wish, args.how.no_wait, global, output).await;
     output.no_progress();
     let (done, view) = ended?;
-    let (machine, weight) = (args.machine, args.virtual_peers);
+    let (machine, weight) = (args.machine, args.weight);
     match (output.json, done) {
         (true, _) => output.print_json(&json!({
             "machine": machine.to_string(),

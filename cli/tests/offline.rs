@@ -321,7 +321,7 @@ fn another_weight_moves_slots_within_its_zone_alone() {
 fn machines_are_imagined_in_zones() {
     let spread = run(&["ring", "--machines", "10.0.0.1@a,10.0.0.2@b,10.0.0.3@c", "--virtual-peers", "4"]);
     let text = String::from_utf8_lossy(&spread.stdout).into_owned();
-    assert!(text.contains("ZONE") && text.contains("of slots that have found their zone"), "{text}");
+    assert!(text.contains("ZONE") && text.contains("a slot finds its zone first"), "{text}");
     let wrong = run(&["locate", "k", "--machines", "10.0.0.1@two words"]);
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert_eq!(wrong.status.code(), Some(2));
