@@ -144,6 +144,9 @@ impl History<'_> {
             silent == 0 || enough(p, silent + named)
         };
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
+        if without.is_empty() || earlier.iter().all(covered) {
+            return true;
+        }
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
         for (h, p) in self.views.iter().enumerate().rev() {

@@ -79,4 +79,5 @@ pub use quorum::{SlotSet, Tally, quorum_of};
 pub use reader::Reader;
 pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
 pub use sync::CheckProgress;
+pub use telling::told_bytes;
 pub use view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};

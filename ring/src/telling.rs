@@ -315,6 +315,11 @@ impl Entry {
     }
 }
 
+/// Bytes that a record takes where all of it is told, roughly: what a machine takes in that has none of it.
+pub fn told_bytes(key: &Key, state: &State) -> u64 {
+    (ENTRY + key.as_bytes().len() + record_bytes(state)) as u64
+}
+
 /// Bytes that a state takes in a page, roughly.
 pub(crate) fn record_bytes(state: &State) -> usize {
     state.value.as_ref().map_or(0, |v| v.len()) + 24 * state.recent.len() + 32

@@ -1,5 +1,8 @@
 //! What can happen next, and in which order it does.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use ennead_ring::Name;
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Envelope};
@@ -77,26 +80,49 @@ pub(crate) enum Fault {
     Stall,
 }
 
-pub(super) struct Scheduled {
-    pub(super) at: u64,
-    pub(super) seq: u64,
-    pub(super) event: Event,
+/// What is to happen, in order of time, and of what was scheduled first. The events lie aside, so that little is moved
+/// where they are put in order.
+#[derive(Default)]
+pub(super) struct Queue {
+    order: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<u32>,
+    seq: u64,
 }
 
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+impl Queue {
+    pub(super) fn push(&mut self, at: u64, event: Event) {
+        self.seq += 1;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            (self.events.len() - 1) as u32
+        });
+        self.events[place as usize] = Some(event);
+        self.order.push(Reverse((at, self.seq, place)));
     }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+    /// When the next one is due.
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.order.peek().map(|Reverse((at, ..))| *at)
     }
-}
-impl Ord for Scheduled {
-    /// The earliest is the greatest: the heap hands out its greatest.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.seq).cmp(&(self.at, self.seq))
+
+    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((at, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        self.events[place as usize].take().map(|event| (at, event))
+    }
+
+    /// Only these will happen.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Event) -> bool) {
+        let Self { order, events, free, .. } = self;
+        order.retain(|Reverse((.., place))| {
+            let event = &mut events[*place as usize];
+            let stays = event.as_ref().is_some_and(&wanted);
+            if !stays {
+                *event = None;
+                free.push(*place);
+            }
+            stays
+        });
     }
 }

@@ -17,7 +17,7 @@
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
 //! | `audit` | all is healed, and every key is tried |
-//! | `checker` | was the key one register? |
+//! | `checker`, `window` | was the key one register? a long run is judged as it goes |
 //! | `report`, `measure` | what a run tells; its figures |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
@@ -44,6 +44,7 @@ mod strike;
 mod summary;
 pub mod timeline;
 mod views;
+mod window;
 mod world;
 
 #[cfg(test)]

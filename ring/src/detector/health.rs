@@ -1,6 +1,7 @@
 //! Who says that it is not well. It steers who is asked first, and no more.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use super::{Detector, MS};
 use crate::effect::{Effect, Now};
@@ -74,28 +75,61 @@ impl Detector {
         peer.unwell = health.is_unwell().then_some((since, now.mono));
         self.rumours.add_health(peer.machine, number, Said::Health(health));
         self.urgent |= was != health.is_unwell();
-        self.note_unwell(local);
+        self.note(member);
+        self.note_unwell_of(local, member);
+    }
+
+    fn is_unwell(&self, member: u32) -> bool {
+        self.peers[member as usize].unwell.is_some() || self.is_late(member)
     }
 
     /// Who is unwell, by his own word or by that of who waits for him: asked last from now on.
     pub(super) fn note_unwell(&self, local: &mut Local) {
         let me = local.present().me;
-        let is_unwell = |member: u32| {
-            let peer = &self.peers[member as usize];
-            peer.unwell.is_some() || self.is_late(member)
-        };
-        let unwell = (0..self.peers.len() as u32).filter(|m| Some(*m) != me && is_unwell(*m));
+        let unwell = self.noted.iter().filter(|m| Some(**m) != me && self.is_unwell(**m));
         local.unwell.clear();
-        local.unwell.extend(unwell.map(|m| self.peers[m as usize].machine.name));
+        local.unwell.extend(unwell.map(|m| self.peers[*m as usize].machine.name));
         local.is_unwell = self.health.is_unwell() || me.is_some_and(|me| self.is_late(me));
+    }
+
+    /// Something is kept of this member's health or answers: it is among those that are looked through.
+    pub(super) fn note(&mut self, member: u32) {
+        if let Err(at) = self.noted.binary_search(&member) {
+            self.noted.insert(at, member);
+        }
+    }
+
+    /// True if there is anything to look at.
+    pub(super) fn is_noted(&self, member: u32) -> bool {
+        let peer = &self.peers[member as usize];
+        peer.unwell.is_some() || !peer.lateness.is_empty()
+    }
+
+    /// The same where something was said of this member alone.
+    pub(super) fn note_unwell_of(&self, local: &mut Local, member: u32) {
+        if Some(member) == local.present().me {
+            local.is_unwell = self.health.is_unwell() || self.is_late(member);
+            return;
+        }
+        let name = self.peers[member as usize].machine.name;
+        // Members are in the order of their names.
+        match (local.unwell.binary_search(&name), self.is_unwell(member)) {
+            (Ok(at), false) => drop(local.unwell.remove(at)),
+            (Err(at), true) => local.unwell.insert(at, name),
+            _ => {}
+        }
     }
 
     /// A word that is not said again runs out.
     pub(super) fn forget_old_words(&mut self, local: &mut Local, now: Now) {
-        let mut over = self.forget_old_witnesses(now);
-        for peer in &mut self.peers {
+        let mut over = false;
+        for &member in &self.noted {
+            let peer = &mut self.peers[member as usize];
             over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            over |= peer.lateness.forget_old_witnesses(now);
         }
+        let noted = mem::take(&mut self.noted);
+        self.noted = noted.into_iter().filter(|member| self.is_noted(*member)).collect();
         if over {
             self.note_unwell(local);
         }
