@@ -78,6 +78,11 @@ impl History<'_> {
         self.views.iter().map(|p| p.view.ring().owners(chain)).collect()
     }
 
+    /// M1: those in the next ring, where one is announced.
+    pub(crate) fn next_owners(&self, chain: &Chain) -> Option<Owners> {
+        self.present().view.next_ring().map(|ring| ring.owners(chain))
+    }
+
     pub(crate) fn track(&self, machine: Machine, account: &Account) -> Track {
         let place = |p: &Present| {
             let index = p.index_of(machine).filter(|i| p.view.members()[*i as usize].in_ring());
@@ -281,8 +286,7 @@ impl History<'_> {
     pub(crate) fn is_told(
         &self,
         concern: &Concern<'_>,
-        chain: &Chain,
-        owners: &[Owners],
+        (owners, next): (&[Owners], Option<&Owners>),
         (teller, places): (Machine, &Track),
     ) -> bool {
         let present = self.present();
@@ -307,15 +311,12 @@ impl History<'_> {
                 })
             }
             Purpose::Ahead => {
-                let (Some(next), Some(me)) = (present.view.next_ring(), present.index_of(concern.asker))
-                else {
-                    return false;
-                };
+                let (Some(next), Some(me)) = (next, present.index_of(concern.asker)) else { return false };
                 // Who owns a slot of the key already has its record.
                 if now.is_owner(me) {
                     return false;
                 }
-                let gained = next.owners(chain).slots_of(me);
+                let gained = next.slots_of(me);
                 let present_owner = |slot| present.machine(now.owner(slot));
                 gained.iter().any(|slot| {
                     let owner = present_owner(slot);

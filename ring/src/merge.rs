@@ -18,7 +18,6 @@ use crate::local::Local;
 use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
-use crate::position::Chain;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
 use crate::view::{Epoch, Machine, Name};
@@ -170,17 +169,19 @@ struct Owned {
     expires: Option<Hlc>,
 }
 
-/// Where a key belongs in each view since the last settled one: computed once for all that is asked of it.
+/// Where a key belongs in each view since the last settled one, and in the next ring: computed once for all that is asked
+/// of it.
 #[derive(Debug)]
 struct Place {
-    chain: Chain,
     owners: Vec<Owners>,
+    next: Option<Owners>,
 }
 
 impl Place {
     fn of(local: &Local, key: &Key) -> Self {
         let chain = local.present().chain(key);
-        Self { owners: local.history().owners(&chain), chain }
+        let history = local.history();
+        Self { owners: history.owners(&chain), next: history.next_owners(&chain) }
     }
 }
 
@@ -730,12 +731,12 @@ impl Merge {
         mute: &[Machine],
     ) -> Option<Verdict> {
         let history = local.history();
-        let Place { chain, owners } = place;
+        let Place { owners, next } = place;
         let concern = self.concern(local);
         let mut others = Vec::with_capacity(self.tellers.len());
         for (i, teller) in self.tellers.iter().enumerate() {
             let track = &teller.track;
-            let is_told = || history.is_told(&concern, chain, owners, (teller.machine, track));
+            let is_told = || history.is_told(&concern, (owners, next.as_ref()), (teller.machine, track));
             if teller.out || mute.contains(&teller.machine) || !is_told() {
                 continue;
             }
@@ -900,8 +901,8 @@ impl Merge {
         let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
         let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
             let (stamp, _, tombstone) = (*record)?;
-            let Place { chain, owners } = place;
-            let told = history.is_told(&concern, chain, owners, (teller.machine, &teller.track));
+            let Place { owners, next } = place;
+            let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
             let votes = history.digested(self.purpose, owners, &teller.track);
             let held = Held::Record { stamp, votes, tombstone, state: None };
             told.then(|| Entry { key: key.clone(), held })

@@ -1,7 +1,8 @@
 //! What can happen next, and in which order it does.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+#[cfg(test)]
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use ennead_ring::Name;
 use ennead_ring::effect::Input;
@@ -80,49 +81,117 @@ pub(crate) enum Fault {
     Stall,
 }
 
-/// What is to happen, in order of time, and of what was scheduled first. The events lie aside, so that little is moved
-/// where they are put in order.
-#[derive(Default)]
+/// What is to happen, in order of time, and of what was scheduled first. Time never goes back, so this is a radix heap: an
+/// event lies in the bucket of the highest bit by which its time differs from that of the last one, and comes down a few
+/// buckets before it happens. Of a million events under way none is compared with any other. The events themselves lie aside.
 pub(super) struct Queue {
-    order: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Those of time `now`, in order.
+    due: VecDeque<u32>,
+    /// By bit: their times, and their places in `events`. Each bucket is in the order in which they were scheduled.
+    later: [Vec<(u64, u32)>; 64],
+    now: u64,
     events: Vec<Option<Event>>,
     free: Vec<u32>,
-    seq: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        let later = std::array::from_fn(|_| Vec::new());
+        Self { due: VecDeque::new(), later, now: 0, events: Vec::new(), free: Vec::new() }
+    }
 }
 
 impl Queue {
+    /// Not before the last that was taken out.
     pub(super) fn push(&mut self, at: u64, event: Event) {
-        self.seq += 1;
+        debug_assert!(at >= self.now, "time does not go back");
         let place = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
             (self.events.len() - 1) as u32
         });
         self.events[place as usize] = Some(event);
-        self.order.push(Reverse((at, self.seq, place)));
+        self.put(at, place);
+    }
+
+    fn put(&mut self, at: u64, place: u32) {
+        match (at ^ self.now).checked_ilog2() {
+            None => self.due.push_back(place),
+            Some(bit) => self.later[bit as usize].push((at, place)),
+        }
     }
 
     /// When the next one is due.
     pub(super) fn next_at(&self) -> Option<u64> {
-        self.order.peek().map(|Reverse((at, ..))| *at)
+        if !self.due.is_empty() {
+            return Some(self.now);
+        }
+        self.later.iter().find(|bucket| !bucket.is_empty())?.iter().map(|(at, _)| *at).min()
     }
 
+    /// Takes it out; it is due then.
     pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
-        let Reverse((at, _, place)) = self.order.pop()?;
+        if self.due.is_empty() {
+            self.now = self.next_at()?;
+            let bit = self.later.iter().position(|bucket| !bucket.is_empty())?;
+            let mut bucket = std::mem::take(&mut self.later[bit]);
+            for (at, place) in bucket.drain(..) {
+                self.put(at, place);
+            }
+            // All of them went further down: its room is kept.
+            self.later[bit] = bucket;
+        }
+        let place = self.due.pop_front()?;
         self.free.push(place);
-        self.events[place as usize].take().map(|event| (at, event))
+        self.events[place as usize].take().map(|event| (self.now, event))
     }
 
     /// Only these will happen.
     pub(super) fn retain(&mut self, wanted: impl Fn(&Event) -> bool) {
-        let Self { order, events, free, .. } = self;
-        order.retain(|Reverse((.., place))| {
-            let event = &mut events[*place as usize];
+        let Self { due, later, events, free, .. } = self;
+        let mut stays = |place: u32| {
+            let event = &mut events[place as usize];
             let stays = event.as_ref().is_some_and(&wanted);
             if !stays {
                 *event = None;
-                free.push(*place);
+                free.push(place);
             }
             stays
-        });
+        };
+        due.retain(|place| stays(*place));
+        later.iter_mut().for_each(|bucket| bucket.retain(|(_, place)| stays(*place)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_first_comes_first_and_of_what_is_due_at_once_what_was_scheduled_first() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut queue, mut all) = (Queue::default(), BTreeSet::new());
+        let (mut now, mut number) = (0, 0);
+        for _ in 0..20_000 {
+            if rng.random_bool(0.52) {
+                // Where time stands still, too.
+                let at = now + [0, 1, 1_000, 1 << 40][rng.random_range(0..4)] / rng.random_range(1..=9);
+                queue.push(at, Event::Client { client: number, token: 0 });
+                all.insert((at, number));
+                number += 1;
+            } else if let Some((at, first)) = all.pop_first() {
+                assert_eq!(queue.next_at(), Some(at));
+                let Some((then, Event::Client { client, .. })) = queue.pop() else { panic!("it is gone") };
+                assert_eq!((then, client), (at, first));
+                now = at;
+            }
+            if number % 5_000 == 4_999 {
+                queue.retain(|event| matches!(event, Event::Client { client, .. } if client % 3 > 0));
+                all.retain(|(_, number)| number % 3 > 0);
+            }
+        }
+        assert!(number > 9_000);
     }
 }
