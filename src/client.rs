@@ -1,8 +1,12 @@
 //! Finds a coordinator, asks five owners, retries under one request id.
 
+mod edit;
 mod error;
 mod health;
 mod link;
+mod listing;
+mod lock;
+mod many;
 mod operate;
 mod read;
 mod why;
@@ -28,7 +32,10 @@ use crate::status::MachineStatus;
 use crate::transport::To;
 use crate::wire::Frame;
 
+pub use edit::{Counter, Touch};
 pub use error::{Effect, Error};
+pub use listing::{List, Listed, Listing};
+pub use lock::{Acquire, Lock, LockError, LockRequest};
 pub use operate::CheckAnswer;
 
 /// A client of a cluster. Cheap to clone; clones share connections and what was measured.
@@ -173,11 +180,11 @@ impl<'a> Put<'a> {
             let (bytes, most) = (value.len(), link.options.max_value);
             return Err(Error::Invalid(format!("the value has {bytes} bytes; a value has at most {most}")));
         }
-        let ttl = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let ttl = ttl.map(millis);
         let write = write::new_write(link, condition, Change::Put { value, ttl });
         match write::write(link, &key?, write, client.deadline()).await? {
             Wrote::Done(written) => Ok(written),
-            Wrote::Absent => Err(Error::Refused("a put was answered like a delete".to_owned())),
+            other => Err(Error::Refused(format!("a put was answered with {other:?}"))),
         }
     }
 }
@@ -219,6 +226,7 @@ impl<'a> IntoFuture for Delete<'a> {
             match write::write(&client.link, &key?, write, client.deadline()).await? {
                 Wrote::Done(written) => Ok(Some(written.version)),
                 Wrote::Absent => Ok(None),
+                Wrote::Counted(..) => Err(Error::Refused("a delete was answered like an incr".to_owned())),
             }
         })
     }
@@ -304,6 +312,12 @@ impl Client {
     /// Removes the value.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Delete<'_> {
         Delete { client: self, key: user_key(key), condition: Condition::Any }
+    }
+
+    /// The keys that begin with `prefix` (all keys, with an empty one), in their order; see [`List`] for what may be
+    /// relied on.
+    pub fn list(&self, prefix: impl AsRef<[u8]>) -> List {
+        List::new(&self.link, prefix.as_ref())
     }
 
     /// Where the key's slots are, by the newest view known.
@@ -403,6 +417,10 @@ fn user_key(key: impl AsRef<[u8]>) -> Result<Key, Error> {
         return Err(Error::Invalid("keys that begin with a zero byte are the cluster's own".to_owned()));
     }
     Ok(key)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn record(value: Arc<[u8]>, version: u64, expires: Option<Hlc>) -> Record {

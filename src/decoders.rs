@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use crate::crash::{self, Report};
 use crate::run_file::Run;
 use crate::wire::{self, Inbox};
-use crate::{certs, storage};
+use crate::{backup, certs, storage};
 
 /// Reads bytes, and writes what it read anew; `None` if it refuses them.
 pub type Decoder = fn(&[u8]) -> Option<Vec<u8>>;
@@ -26,7 +26,15 @@ pub const ALL: &[(&str, Decoder)] = &[
     ("report", |bytes| Report::from_json(bytes).map(|report| report.to_json().into_bytes())),
     ("reports", |bytes| serde_json::to_vec(&crash::reports(bytes)).ok()),
     ("run", |bytes| serde_json::to_vec(&serde_json::from_slice::<Run>(bytes).ok()?).ok()),
+    ("backup_header", backup::reread_header),
+    ("backup_block", backup::reread_block),
+    ("backup_trailer", backup::reread_trailer),
 ];
+
+/// What the decoders of backups take, for a corpus.
+pub fn backups() -> Vec<(&'static str, Vec<u8>)> {
+    backup::samples()
+}
 
 /// One frame, without its length.
 fn frame(bytes: &[u8]) -> Option<Vec<u8>> {

@@ -13,10 +13,11 @@
 //! | `text`, `metrics` | the form of metrics, and which there are |
 //! | `cluster` | what all machines say, asked at most once a second whoever asks us |
 //! | `page` | the status page |
-//! | `kv` | the data, where it is open |
+//! | `kv`, `list` | the data, where it is open: a key, and keys in their order |
 
 mod cluster;
 mod kv;
+mod list;
 mod metrics;
 mod page;
 mod ready;

@@ -1,6 +1,7 @@
 //! ennead: a replicated key-value store without a leader. Nine slots hold each key; five must agree.
 
 pub mod arcs;
+pub mod backup;
 pub mod certs;
 pub mod client;
 pub mod clock;

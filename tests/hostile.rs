@@ -161,6 +161,9 @@ fn corpus_is_made_of_valid_bytes() {
     certs::issue(dir.path(), &certs::Who::Peer(name)).expect("a certificate");
     let identity = Identity::peer(dir.path(), name).expect("a certificate");
     keep("certificate", 0, identity.certificate());
+    for (name, bytes) in ennead::decoders::backups() {
+        keep(name, 0, &bytes);
+    }
     let report = r#"{"id":"1","kind":"panic","cause":"panic","message":"m","location":"l","backtrace":"b","thread":"t","part":"p","log":["x"],"version":"1","uptime_ms":1,"restarts":0,"machine":"10.0.0.1","incarnation":"1","run":"1","at_ms":1}"#;
     keep("report", 0, report.as_bytes());
     keep("reports", 0, format!("[{report}]").as_bytes());

@@ -1,5 +1,6 @@
 //! Every command and flag, each defined once: its name, its meaning, its default.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(crate) struct Global {
     /// Which client's certificate; needed only where there are several
     #[arg(long = "as", global = true, env = "KVCTL_AS", value_name = "NAME")]
     pub(crate) identity: Option<String>,
-    /// Deadline of each operation, retries included [default: 2s; of leave, remove and check in all: 10m]
+    /// Deadline of each operation, retries included [default: 2s; of leave, remove and check in all: 10m; of list and backup without getting further: 30s]
     #[arg(long, global = true, env = "KVCTL_TIMEOUT", value_name = "TIME", value_parser = some_time)]
     timeout: Option<Duration>,
     /// Answer in JSON, errors too
@@ -54,6 +55,11 @@ impl Global {
         self.timeout.unwrap_or(Duration::from_secs(2))
     }
 
+    /// How long something that goes through all keys waits where it gets no further.
+    pub(crate) fn patience_of_a_pass(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(30))
+    }
+
     /// How long a change of the whole cluster may take, which is made of many operations.
     pub(crate) fn patience(&self) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs(600))
@@ -65,10 +71,64 @@ impl Global {
 pub(crate) enum Command {
     /// Stores a value; prints its version
     Put(Put),
-    /// Prints the value, byte for byte
+    /// Prints the value, byte for byte; of several keys, a line each
+    ///
+    /// Of several keys each line is KEY, a tab and the value, in which a backslash, a tab, a line's end and what is no
+    /// UTF-8 are written \\\\, \\t, \\n and \\xHH; or with --json an object. Exit code 1: some have no value.
     Get(Get),
     /// Removes the value; prints the version of the removal
     Del(Del),
+    /// How long the value is still kept; exit code 1 if there is none
+    Ttl {
+        /// The key
+        key: String,
+    },
+    /// Gives the value another expiry, and nothing else: its version stays; exit code 1 if there is none
+    Touch(Touch),
+    /// Adds to the number that the value is; prints the sum. Counted exactly once, however often it had to be sent
+    ///
+    /// The value is a whole number in decimal; an absent key counts as 0; its expiry stays. Exit code 2: it is no such
+    /// number, or the sum would be none, and nothing was changed.
+    Incr(Incr),
+    /// Carries out a JSON object a line, many at a time, and prints one a line, in the order of the file
+    ///
+    /// {"op": "put", "key": "k", "value": "v"} and likewise get, del, incr and touch, with what the command of that name
+    /// takes: value or value_base64, ttl ("1h"), if_version, if_absent, by, keep. Lines of one key are carried out in
+    /// their order; each line has its own outcome, and none undoes another. The exit code is the worst of all lines'.
+    Batch {
+        /// Which file; - reads stdin
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
+    /// Runs a command while holding a lock that nobody else is given meanwhile; its exit code is the command's
+    ///
+    /// The lock is the key lock/NAME, with a time to live, renewed until the command ends and then deleted. The command
+    /// finds the lock's version in ENNEAD_LOCK_TOKEN: it rises from holder to holder, and what the lock protects
+    /// should refuse a lower one than it has seen. A lock that cannot be renewed is lost after two thirds of its time:
+    /// the command gets SIGTERM, at nine tenths SIGKILL, so that it has ended before another is given the lock if the
+    /// machines' clocks are less than a tenth of the time apart. Exit code 1: another held it; 2: it could not be
+    /// asked for; 3: it was lost, and the command stopped; 126 and 127: the command cannot be run, or is not there.
+    Lock(Lock),
+    /// What `lock` runs, to become the command
+    #[command(hide = true)]
+    LockChild {
+        parent: u32,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Lists the keys that begin with PREFIX, or all, in their order: streamed, however many there are
+    ///
+    /// Every key is in it whose last write ended before the listing began, and which was not written since.
+    List(List),
+    /// Writes every key into a file while the cluster works, or checks such a file
+    ///
+    /// The file is whole or not there: FILE.partial is what has been taken of it, and --resume goes on with that.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Backup(Backup),
+    /// Puts the keys of a backup back, into an empty cluster or one that works
+    ///
+    /// Keys that have a value are left as they are. It can be done again. Exit code 1: some keys could not be restored.
+    Restore(Restore),
     /// Shows where a key's slots are on the ring, and who owns them
     Locate(Locate),
     /// Can any four machines fail now? Who is up, suspect or down, and why; what moves
@@ -155,8 +215,9 @@ pub(crate) struct Put {
 /// `kvctl get`.
 #[derive(Args, Debug)]
 pub(crate) struct Get {
-    /// The key
-    pub(crate) key: String,
+    /// The key, or several
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
     /// quorum: what five slots agree on. one: what one copy holds, which may be stale
     #[arg(long, value_enum, default_value_t = Read::Quorum)]
     pub(crate) read: Read,
@@ -182,6 +243,118 @@ pub(crate) struct Del {
     /// Only if the key has this version; else exit code 1
     #[arg(long, value_name = "V")]
     pub(crate) if_version: Option<u64>,
+}
+
+/// `kvctl touch`.
+#[derive(Args, Debug)]
+pub(crate) struct Touch {
+    /// The key
+    pub(crate) key: String,
+    /// It expires after this long from now on
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = some_time,
+        required_unless_present = "keep",
+        conflicts_with = "keep"
+    )]
+    pub(crate) ttl: Option<Duration>,
+    /// It expires no more
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Only if the key has this version; else exit code 1
+    #[arg(long, value_name = "V")]
+    pub(crate) if_version: Option<u64>,
+}
+
+/// `kvctl incr`.
+#[derive(Args, Debug)]
+pub(crate) struct Incr {
+    /// The key
+    pub(crate) key: String,
+    /// How much
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) by: i64,
+}
+
+/// `kvctl lock`.
+#[derive(Args, Debug)]
+pub(crate) struct Lock {
+    /// The lock: the key lock/NAME
+    pub(crate) name: String,
+    /// How long it stays locked if kvctl or its machine dies; at least 1s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
+    pub(crate) ttl: Duration,
+    /// How long to wait for it; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub(crate) wait: Duration,
+    /// What to run, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `kvctl list`.
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// What the keys begin with [default: nothing]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// At most so many keys; stderr tells how to go on
+    #[arg(long, value_name = "N", value_parser = some_count)]
+    pub(crate) limit: Option<u64>,
+    /// Print the values too
+    #[arg(long)]
+    pub(crate) values: bool,
+    /// Go on after this key, such as the last one listed
+    #[arg(long, value_name = "CURSOR", conflicts_with = "after_base64")]
+    pub(crate) after: Option<String>,
+    /// The same for a key that is no text
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) after_base64: Option<String>,
+}
+
+/// `kvctl backup`.
+#[derive(Args, Debug)]
+pub(crate) struct Backup {
+    #[command(subcommand)]
+    pub(crate) command: Option<BackupCommand>,
+    /// Where to; it must not be there yet
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) file: Option<PathBuf>,
+    /// Only what changed since these: the last full backup, and those that go on from it, the oldest first
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub(crate) since: Vec<PathBuf>,
+    /// Go on with FILE.partial
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Only keys that begin so
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+}
+
+/// `kvctl backup verify`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum BackupCommand {
+    /// Reads all of a file, asks nobody, and names the first bad block; exit code 1 if there is one
+    Verify {
+        /// Which
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `kvctl restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Those that it goes on from: the last full backup first
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub(crate) since: Vec<PathBuf>,
+    /// Write over values that are there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 /// `kvctl locate`.
@@ -463,6 +636,13 @@ fn per_hour(text: &str) -> Result<f64, String> {
 fn some_time(text: &str) -> Result<Duration, String> {
     match units::duration(text) {
         Ok(Duration::ZERO) => Err("a time above zero, such as 250ms, 2s, 10m".to_string()),
+        other => other.map_err(|e| e.to_string()),
+    }
+}
+
+fn some_count(text: &str) -> Result<u64, String> {
+    match units::count(text) {
+        Ok(0) => Err("a number above zero".to_string()),
         other => other.map_err(|e| e.to_string()),
     }
 }

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::args::{Del, Get, Global, Put, Read};
 use crate::failure::Failure;
 use crate::output::{Output, table};
-use crate::{Verdict, connect};
+use crate::{Verdict, connect, many};
 
 /// Longest value, in bytes.
-const MAX_VALUE: usize = 8 << 20;
+pub(crate) const MAX_VALUE: usize = 8 << 20;
 
 /// Stores a value.
 pub(crate) async fn put(args: Put, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
@@ -49,7 +49,8 @@ pub(crate) async fn put(args: Put, global: &Global, output: &mut Output) -> Resu
 
 /// Prints the value.
 pub(crate) async fn get(args: Get, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
-    check_key(&args.key)?;
+    let [key] = &args.keys[..] else { return many::get(args, global, output).await };
+    check_key(key)?;
     if args.copies && args.read == Read::One {
         return Err(Failure::Usage("--copies asks every copy, --read one asks one: choose".to_string()));
     }
@@ -59,13 +60,13 @@ pub(crate) async fn get(args: Get, global: &Global, output: &mut Output) -> Resu
     let mut copies = None;
     let record = match (args.read, args.copies) {
         (Read::One, _) => {
-            let (machine, record) = client.get_one(&args.key).await?;
+            let (machine, record) = client.get_one(key).await?;
             from = Some(machine);
             record
         }
-        (Read::Quorum, false) => client.get(&args.key).await?,
+        (Read::Quorum, false) => client.get(key).await?,
         (Read::Quorum, true) => {
-            let (record, reports) = client.get_copies(&args.key).await?;
+            let (record, reports) = client.get_copies(key).await?;
             copies = Some(reports);
             record
         }
@@ -80,10 +81,10 @@ pub(crate) async fn get(args: Get, global: &Global, output: &mut Output) -> Resu
         }
     }
     let copies = copies.map(|reports| reports.iter().map(copy_json).collect::<Value>());
-    let Some(record) = record else { return Err(Failure::Absent { key: args.key, copies }) };
+    let Some(record) = record else { return Err(Failure::Absent { key: key.clone(), copies }) };
     match output.json {
         true => {
-            let mut object = record_json(&args.key, &record);
+            let mut object = record_json(key, &record);
             object["ms"] = millis(took);
             if let Some(copies) = copies {
                 object["copies"] = copies;
@@ -146,12 +147,18 @@ fn value_of(text: &str) -> Result<Vec<u8>, Failure> {
         }
         text => value.extend_from_slice(text.as_bytes()),
     }
+    check_value(&value)?;
+    Ok(value)
+}
+
+/// Refuses what is too long for a key before anybody is asked.
+pub(crate) fn check_value(value: &[u8]) -> Result<(), Failure> {
     match value.len() {
         n if n > MAX_VALUE => Err(Failure::Usage(format!(
             "the value is longer than {}, the most a key can hold; split it over several keys",
             show_size(MAX_VALUE as u64)
         ))),
-        _ => Ok(value),
+        _ => Ok(()),
     }
 }
 
@@ -161,7 +168,7 @@ pub(crate) fn millis(time: Duration) -> Value {
 }
 
 /// A record for programs: as text where it is text.
-fn record_json(key: &str, record: &Record) -> Value {
+pub(crate) fn record_json(key: &str, record: &Record) -> Value {
     let mut object = json!({"key": key, "version": record.version});
     match std::str::from_utf8(&record.value) {
         Ok(text) => object["value"] = json!(text),

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use ennead::Name;
+use ennead::backup::BackupError;
 use ennead::client::{Effect, Error};
 use serde_json::{Value, json};
 
@@ -36,12 +37,26 @@ pub(crate) enum Failure {
     /// The cluster has no such member.
     #[error("{0} is not a member of this cluster; nothing was changed")]
     NoSuchMachine(Name),
+    /// Another holds the lock.
+    #[error("lock/{name} is held by {by}; the command was not run")]
+    Held {
+        /// Which lock.
+        name: String,
+        /// What he says of himself.
+        by: String,
+    },
+    /// The lock was lost while the command ran.
+    #[error("{0}")]
+    Lost(String),
     /// The change is not made, for this reason.
     #[error("{0}")]
     Refused(String),
     /// The time is over, and the end of it not seen.
     #[error("{0}")]
     TimeOver(String),
+    /// A backup could not be taken, read or put back.
+    #[error("{0}")]
+    Backup(#[from] BackupError),
     /// Certificates cannot be made or read.
     #[error("{0}")]
     Certs(#[from] ennead::certs::CertError),
@@ -62,15 +77,24 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Absent { .. } | Self::NoSuchMachine(_) | Self::Client(Error::VersionMismatch { .. }) => NO,
-            Self::Client(e) => match e.effect() {
+            Self::Absent { .. }
+            | Self::NoSuchMachine(_)
+            | Self::Held { .. }
+            | Self::Client(Error::VersionMismatch { .. }) => NO,
+            Self::Backup(BackupError::Damaged { .. } | BackupError::Unfinished { .. }) => NO,
+            Self::Client(e) | Self::Backup(BackupError::Client(e)) => match e.effect() {
                 Effect::Unchanged => FAILED,
                 Effect::Unknown => UNKNOWN,
             },
-            Self::Untold { .. } | Self::TimeOver(_) => UNKNOWN,
-            Self::Usage(_) | Self::Refused(_) | Self::Certs(_) | Self::Input(..) | Self::Output(_) => FAILED,
+            Self::Untold { .. } | Self::TimeOver(_) | Self::Lost(_) => UNKNOWN,
+            Self::Usage(_)
+            | Self::Refused(_)
+            | Self::Backup(_)
+            | Self::Certs(_)
+            | Self::Input(..)
+            | Self::Output(_) => FAILED,
         }
     }
 
@@ -78,7 +102,10 @@ impl Failure {
         match self {
             Self::Client(e) => e.code(),
             Self::Absent { .. } | Self::NoSuchMachine(_) => "not_found",
+            Self::Held { .. } => "held",
+            Self::Lost(_) => "lost",
             Self::Refused(_) => "refused",
+            Self::Backup(_) => "backup",
             Self::TimeOver(_) => "timeout",
             Self::Usage(_) => "invalid",
             Self::Certs(_) => "certificates",
@@ -87,8 +114,8 @@ impl Failure {
         }
     }
 
-    fn to_json(&self) -> Value {
-        if let Self::Client(error) = self {
+    pub(crate) fn to_json(&self) -> Value {
+        if let Self::Client(error) | Self::Backup(BackupError::Client(error)) = self {
             return error.to_json();
         }
         let outcome = if self.exit_code() == UNKNOWN { "unknown" } else { "unchanged" };

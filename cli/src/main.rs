@@ -4,6 +4,11 @@
 //! |---|---|
 //! | [`args`] | every command and flag |
 //! | [`data`] | put, get, del |
+//! | [`edit`] | ttl, touch, incr |
+//! | [`many`], [`mod@batch`] | several keys; a file of operations |
+//! | [`lock`], [`child`] | a command under a lock; the command's process |
+//! | [`list`] | the keys in their order |
+//! | [`backup`] | all keys in a file, and back |
 //! | [`locate`] | where a key's slots are |
 //! | [`status`] | can any four fail now? |
 //! | [`members`], [`moves`] | the machines, and the data on its way between them |
@@ -20,14 +25,21 @@
 //! | [`output`], [`failure`] | what is said, and how it ends |
 
 mod args;
+mod backup;
+mod batch;
 mod bench;
 mod certs;
 mod check;
+mod child;
 mod circle;
 mod crashes;
 mod data;
+mod edit;
 mod failure;
+mod list;
 mod locate;
+mod lock;
+mod many;
 mod measure;
 mod members;
 mod membership;
@@ -60,6 +72,8 @@ enum Verdict {
     Yes,
     /// Exit code 1: it is not so. What there is to say has been said.
     No,
+    /// This exit code: the worst of many, or another program's.
+    Code(u8),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +97,7 @@ fn end(result: Result<Verdict, Failure>, output: &mut Output) -> ExitCode {
     match result {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(failure::NO),
+        Ok(Verdict::Code(code)) => ExitCode::from(code),
         Err(failure) => failure.report(output),
     }
 }
@@ -106,6 +121,15 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Put(args) => data::put(args, global, output).await,
         Command::Get(args) => data::get(args, global, output).await,
         Command::Del(args) => data::del(args, global, output).await,
+        Command::Ttl { key } => edit::ttl(key, global, output).await,
+        Command::Touch(args) => edit::touch(args, global, output).await,
+        Command::Incr(args) => edit::incr(args, global, output).await,
+        Command::Batch { file } => batch::run(&file, global, output).await,
+        Command::Lock(args) => lock::run(args, global, output).await,
+        Command::LockChild { parent, command } => child::become_command(parent, &command, output),
+        Command::List(args) => list::run(args, global, output).await,
+        Command::Backup(args) => backup::backup(args, global, output).await,
+        Command::Restore(args) => backup::restore(args, global, output).await,
         Command::Locate(args) => locate::run(args, global, output).await,
         Command::Status(args) => status::run(args, global, output).await,
         Command::Members(args) => members::run(args, global, output).await,

@@ -109,11 +109,7 @@ impl Output {
             let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "{word}, version ").and_then(|()| stderr.flush());
         }
-        let told = self.line(&version.to_string());
-        told.map_err(|failure| match failure {
-            Failure::Output(error) => Failure::Untold { version, error },
-            other => other,
-        })
+        self.line(&version.to_string()).map_err(|failure| untold(failure, version))
     }
 
     /// The text in colour, on a terminal.
@@ -125,6 +121,14 @@ impl Output {
             Colour::Dim => "2",
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+/// What cannot be told was done all the same.
+pub(crate) fn untold(failure: Failure, version: u64) -> Failure {
+    match failure {
+        Failure::Output(error) => Failure::Untold { version, error },
+        other => other,
     }
 }
 

@@ -137,7 +137,7 @@ fn to_text(judgement: &Judgement, now: u64, output: &Output) -> String {
     }
     if !judgement.evidence.is_empty() {
         text.push_str("\nwhat it rests on\n");
-        for line in &judgement.evidence {
+        for line in alike(&judgement.evidence) {
             text.push_str(&format!("  {line}\n"));
         }
     }
@@ -153,6 +153,35 @@ fn to_text(judgement: &Judgement, now: u64, output: &Output) -> String {
         text.push_str(&report_to_text(report));
     }
     text
+}
+
+/// Lines of several machines that differ in their times alone, as one: the first, and who says the same.
+fn alike(lines: &[String]) -> Vec<String> {
+    let mut groups: Vec<(Option<String>, Vec<&str>, &str)> = Vec::new();
+    for line in lines {
+        let (by, told) = line.split_once(": ").unwrap_or(("", line));
+        let same = by.parse::<Name>().is_ok().then(|| without_times(told));
+        match groups.iter_mut().find(|(other, ..)| same.is_some() && *other == same) {
+            Some((_, machines, _)) => machines.push(by),
+            None => groups.push((same, vec![by], line)),
+        }
+    }
+    let told = groups.into_iter().map(|(_, machines, line)| match &machines[1..] {
+        [] => line.to_owned(),
+        [one] => format!("{line}; {one} likewise"),
+        more => format!("{line}; {} others likewise", more.len()),
+    });
+    told.collect()
+}
+
+/// `met a new run of it 1.2 s ago` without the time, which every machine measures for itself.
+fn without_times(told: &str) -> String {
+    const UNITS: [&str; 6] = ["ms", "s", "min", "h", "d", "days"];
+    let word = |word: &&str| {
+        let bare = word.trim_matches(|c: char| c.is_ascii_punctuation());
+        bare.parse::<f64>().is_err() && !UNITS.contains(&bare)
+    };
+    told.split(' ').filter(word).collect::<Vec<_>>().join(" ")
 }
 
 fn all_to_text(all: &[Judgement], now: u64, output: &Output) -> String {
@@ -213,4 +242,26 @@ pub(crate) fn report_to_text(report: &Report) -> String {
     lines("backtrace", frames.into_iter().skip(begin).collect(), false);
     lines("log", report.log.iter().map(String::as_str).collect(), true);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_machines_say_alike_is_one_line() {
+        let lines = [
+            "10.0.0.2 answers: up for 1.2 s, version 0.1.0",
+            "10.0.0.1: met a new run of it 1.2 s ago, without a farewell before",
+            "10.0.0.3: met a new run of it 980 ms ago, without a farewell before",
+            "10.0.0.4: it was silent for 4.2 s, until 1.0 s ago",
+            "10.0.0.5: met a new run of it 1.1 s ago, without a farewell before",
+        ];
+        let lines = lines.map(String::from);
+        let told = alike(&lines);
+        assert_eq!(told.len(), 3);
+        assert_eq!(told[0], lines[0]);
+        assert_eq!(told[1], format!("{}; 2 others likewise", lines[1]));
+        assert_eq!(told[2], lines[3]);
+    }
 }

@@ -208,3 +208,58 @@ async fn why_and_crashes_tell_of_a_panic_and_exit_codes_say_yes_and_no() {
     assert!(String::from_utf8_lossy(&all.stdout).starts_with("MACHINE"));
     one.node.shutdown("the test is over").await;
 }
+
+#[tokio::test]
+async fn keys_are_listed_backed_up_checked_and_put_back() {
+    let one = one([127, 0, 132, 151]).await;
+    for key in ["a/1", "a/2", "a\t3", "b"] {
+        one.kvctl(&["put", key, "v"]).assert().success();
+    }
+    one.kvctl(&["put", "a/gone", "v"]).assert().success();
+    one.kvctl(&["del", "a/gone"]).assert().success();
+    one.kvctl(&["list"]).assert().success().stdout("a\\t3\na/1\na/2\nb\n").stderr("");
+    one.kvctl(&["list", "a/", "--values"]).assert().success().stdout("a/1\tv\na/2\tv\n");
+    let part = one.kvctl(&["list", "a/", "--limit", "1"]).output().expect("a run");
+    assert_eq!(part.stdout, b"a/1\n");
+    assert_eq!(String::from_utf8_lossy(&part.stderr), "to go on: --after 'a/1'\n");
+    one.kvctl(&["list", "--after", "a/1"]).assert().success().stdout("a/2\nb\n");
+    one.kvctl(&["list", "--after-base64", "YS8x", "a/"]).assert().success().stdout("a/2\n");
+    assert_eq!(
+        one.json(0, &["list", "b", "--values"]),
+        serde_json::json!({"key": "b", "value": "v", "version": 1})
+    );
+    one.kvctl(&["list", "nothing"]).assert().success().stdout("");
+    assert_eq!(one.json(2, &["list", "--after-base64", "?"])["error"], "invalid");
+
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (full, more) = (dir.path().join("full"), dir.path().join("more"));
+    let (full, more) = (full.to_str().expect("a path"), more.to_str().expect("a path"));
+    let taken = one.json(0, &["backup", full]);
+    assert_eq!((&taken["keys"], &taken["gone"], &taken["base"]), (&4.into(), &0.into(), &Value::Null));
+    assert_eq!(one.json(2, &["backup", full])["error"], "backup", "it is not written over");
+    one.kvctl(&["put", "b", "w"]).assert().success();
+    one.kvctl(&["del", "a/2"]).assert().success();
+    let second = one.json(0, &["backup", more, "--since", full]);
+    assert_eq!((&second["keys"], &second["gone"], &second["base"]), (&1.into(), &1.into(), &taken["digest"]));
+    assert_eq!(one.json(0, &["backup", "verify", more])["digest"], second["digest"]);
+
+    one.kvctl(&["del", "b"]).assert().success();
+    let back = one.json(0, &["restore", more, "--since", full]);
+    assert_eq!((&back["restored"], &back["kept"], &back["failed"]), (&1.into(), &2.into(), &0.into()));
+    one.kvctl(&["get", "b"]).assert().success().stdout("w");
+    assert_eq!(
+        one.json(1, &["get", "a/2"])["error"],
+        "not_found",
+        "it was gone when the last backup was taken"
+    );
+    assert_eq!(one.json(2, &["restore", more])["error"], "backup", "half of a chain");
+
+    let mut bytes = std::fs::read(full).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(full, bytes).expect("a file");
+    let damaged = one.json(1, &["backup", "verify", full]);
+    assert!(damaged["message"].as_str().is_some_and(|m| m.contains("block 1")), "{damaged}");
+    assert_eq!(one.json(1, &["restore", full])["outcome"], "unchanged");
+    one.node.shutdown("the test is over").await;
+}

@@ -87,14 +87,14 @@ impl Counts {
 /// Its place in [`OUTCOMES`].
 fn number(outcome: &Outcome) -> usize {
     match outcome {
-        Outcome::Done { .. } | Outcome::Value(_) => 0,
+        Outcome::Done { .. } | Outcome::Counted { .. } | Outcome::Value(_) => 0,
         Outcome::Mismatch { .. } => 1,
         Outcome::Absent => 2,
         Outcome::TooLate { .. } => 3,
         Outcome::NoQuorum { .. } => 4,
         Outcome::Unknown { .. } => 5,
         Outcome::Overloaded { .. } => 6,
-        Outcome::Refused(_) => 7,
+        Outcome::Refused(_) | Outcome::Uncountable { .. } => 7,
         Outcome::NotHere => 8,
     }
 }

@@ -51,6 +51,18 @@ impl Key {
         }
     }
 
+    /// The last key before all those that begin with `prefix`: after it, a pass over these begins. `None` where no key
+    /// is before them, as with the empty prefix. A prefix has at most [`MAX_KEY`] bytes.
+    pub fn last_before(prefix: &[u8]) -> Option<Self> {
+        let (last, front) = prefix.split_last()?;
+        let mut bytes = front.to_vec();
+        if let Some(lower) = last.checked_sub(1) {
+            bytes.push(lower);
+            bytes.resize(MAX_KEY, 0xff);
+        }
+        Self::new(bytes).ok()
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -119,7 +119,7 @@ impl Lead {
         }
         for (waiting, outcome) in &mut resting {
             // What the last state contains is out there, whoever sent it; what it does not contain was not sent.
-            if matches!(outcome, Outcome::Done { .. }) {
+            if outcome.is_applied() {
                 waiting.mark_sent();
             }
         }

@@ -9,11 +9,13 @@
 //! | [`view`] | who belongs: members, incarnations, epochs |
 //! | [`placement`] | which machine owns which slot in a view; pure |
 //! | [`key`], [`stamp`] | keys; ballots and stamps: the order of versions |
+//! | [`number`] | a value as a whole number: what a counter is |
 //! | [`quorum`] | what counts as five; nothing else counts votes |
 //! | [`message`] | what machines say to each other, and how it prints |
 //! | [`effect`] | what goes into a node and what comes out |
 //! | [`gossip`], [`detector`] | what machines say of each other; who answers |
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
+//! | `listing`, [`gathering`] | what a machine tells a client that lists keys, and how the client counts it |
 //! | [`digest`] | what another is believed to hold, and told only where that is wrong |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
@@ -40,10 +42,12 @@ mod doubt;
 pub mod effect;
 mod fetching;
 mod forced;
+pub mod gathering;
 pub mod gossip;
 mod history;
 pub mod key;
 mod lead;
+mod listing;
 mod local;
 mod membership;
 mod merge;
@@ -52,6 +56,7 @@ pub mod message;
 mod model;
 pub mod mutant;
 pub mod node;
+pub mod number;
 pub mod placement;
 pub mod position;
 pub mod quorum;
@@ -68,6 +73,7 @@ mod warden;
 
 pub use detector::{Standing, Suspect};
 pub use effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now, Scan, Ticket};
+pub use gathering::Gathering;
 pub use gossip::Health;
 pub use history::may_be_lost;
 pub use key::{Key, KeyError};

@@ -14,7 +14,7 @@ use crate::effect::Account;
 use crate::gossip::Gossip;
 use crate::key::Key;
 use crate::quorum::SlotSet;
-use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
+use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State, Uncountable};
 use crate::view::{ClusterId, Epoch, Machine, Name, View};
 
 /// Ties an answer to what was asked. Drawn by who asks; means nothing to who answers.
@@ -115,6 +115,10 @@ pub enum Message {
     /// F2: an operator says that these machines are gone for good, though five slots of some keys are lost with them.
     /// Answered by [`Wished`](Self::Wished).
     Force { ask: Ask, machines: Vec<Machine> },
+    /// L1: a client lists keys: tell what you hold of those after `after`.
+    List { ask: Ask, request: Box<ListRequest> },
+    /// L1: this.
+    Listed { ask: Ask, page: Box<ListPage> },
 }
 
 /// An acceptor's answer.
@@ -246,6 +250,59 @@ pub enum Held {
     Unreadable,
 }
 
+/// L1: what of its keys a machine is to tell a client.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListRequest {
+    /// Keys after this one; from the first with `None`.
+    pub after: Option<Key>,
+    /// Keys that begin so, and that are not the cluster's own.
+    pub prefix: Vec<u8>,
+    /// A page is sent once it has so many bytes.
+    pub bytes: u32,
+    /// How long, in milliseconds, the client waits for it.
+    pub within: u32,
+    /// Tell the values too of those keys whose first owner you are, leaving these machines out.
+    pub values: Option<Vec<Name>>,
+}
+
+/// L1: a part of what a machine tells a client, in the order of the keys. It is worth what the machine was when it read
+/// its records: synced, at the epoch of the envelope.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListPage {
+    /// True if it votes for all the slots that it owns; else nothing is told.
+    pub synced: bool,
+    /// As it was asked.
+    pub after: Option<Key>,
+    /// Keys, in order, with the records held, or `None` where it cannot say (R3). Of every other key up to `upto` it
+    /// tells "none".
+    pub keys: Vec<(Key, Option<ListRecord>)>,
+    /// Told up to here; `None`: to the end.
+    pub upto: Option<Key>,
+    /// Keys that it has in all, roughly.
+    pub total: u64,
+}
+
+/// A record as told to a client that lists keys.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ListRecord {
+    pub stamp: Stamp,
+    pub votes: SlotSet,
+    pub version: u64,
+    pub expires: Option<Hlc>,
+    pub value: ListValue,
+}
+
+/// A value as told to a client that lists keys.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum ListValue {
+    /// There is none: a tombstone.
+    None,
+    /// One of so many bytes.
+    Bytes(u64),
+    /// This one.
+    Whole(Arc<[u8]>),
+}
+
 /// A3: a record as told to a reader.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum Copied {
@@ -346,6 +403,11 @@ pub enum Change {
     Put { value: Arc<[u8]>, ttl: Option<u64> },
     /// Removes the value (G1).
     Delete,
+    /// I5: gives the value another expiry, after so many milliseconds, or with `None` no expiry any more. Value and
+    /// version stay.
+    Touch { ttl: Option<u64> },
+    /// I6: adds to the number that the value is in decimal text; an absent key counts as 0. The expiry stays.
+    Incr { by: i64 },
 }
 
 /// A value as a client sees it.
@@ -368,7 +430,7 @@ pub enum Outcome {
     Value(Option<Found>),
     /// The condition does not hold: the key has this version, or no value. Nothing was changed.
     Mismatch { version: Option<u64> },
-    /// There was nothing to delete. Nothing was changed.
+    /// There was nothing to delete, or to touch. Nothing was changed.
     Absent,
     /// I2: the id is too old to tell whether it was applied; never applied from now on.
     TooLate { horizon: Hlc },
@@ -383,13 +445,23 @@ pub enum Outcome {
     Refused(Box<str>),
     /// Not tried: this machine is in no view, or no longer in it. Another one may; nothing was changed.
     NotHere,
+    /// I6: the counter became this number, which is on the disks of five slots as this version.
+    Counted { version: u64, value: i64, votes: u8 },
+    /// I6: the key's value, of this version, cannot be counted up. Nothing was changed.
+    Uncountable { version: u64, why: Uncountable },
 }
 
 impl Outcome {
+    /// True if it says that a request was applied.
+    pub const fn is_applied(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Counted { .. })
+    }
+
     /// The same, with so many votes for the state it rests on.
     pub(crate) fn by(self, votes: u8) -> Self {
         match self {
             Self::Done { version, .. } => Self::Done { version, votes },
+            Self::Counted { version, value, .. } => Self::Counted { version, value, votes },
             other => other,
         }
     }
@@ -434,6 +506,8 @@ impl Message {
             Self::ProbeFor { .. } => "probe_for",
             Self::Alive { .. } => "alive",
             Self::Force { .. } => "force",
+            Self::List { .. } => "list",
+            Self::Listed { .. } => "listed",
         }
     }
 
@@ -500,6 +574,13 @@ impl Message {
             }
             Self::Fetched { records, .. } => {
                 records.iter().filter_map(|(_, record)| Some(of(&record.as_ref()?.state))).sum()
+            }
+            Self::Listed { page, .. } => {
+                let value = |record: &ListRecord| match &record.value {
+                    ListValue::Whole(value) => value.len(),
+                    ListValue::None | ListValue::Bytes(_) => 0,
+                };
+                page.keys.iter().filter_map(|(_, record)| record.as_ref().map(value)).sum()
             }
             _ => 0,
         }

@@ -138,6 +138,18 @@ pub enum Mutant {
     R2Stale,
     /// V3: a view is adopted that no decree can have made of the one before.
     V3Unlawful,
+    /// I5: a touch makes a new version.
+    I5Version,
+    /// I6: a retry is told what the counter is now, not what it gave.
+    I6Now,
+    /// L1: a page is told as of now, whatever the machine was when its records were read.
+    L1Late,
+    /// L2: a range counts as told with one machine fewer than are needed.
+    L2Few,
+    /// L2: a machine that is not synced counts among those who told.
+    L2Unsynced,
+    /// L4: what was told in an earlier view is counted in this one.
+    L4Mixed,
 }
 
 impl Mutant {
@@ -196,5 +208,11 @@ impl Mutant {
         Self::F2Covers,
         Self::R2Stale,
         Self::V3Unlawful,
+        Self::I5Version,
+        Self::I6Now,
+        Self::L1Late,
+        Self::L2Few,
+        Self::L2Unsynced,
+        Self::L4Mixed,
     ];
 }

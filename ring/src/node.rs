@@ -18,6 +18,7 @@ use crate::effect::{Account, Effect, Input, Limits, Mono, Now};
 use crate::fetching::Fetchings;
 use crate::gossip::Health;
 use crate::key::Key;
+use crate::listing::Listings;
 use crate::local::Local;
 use crate::merge::{Act, Move, Take};
 use crate::message::{Addr, Message};
@@ -60,6 +61,7 @@ pub struct Node {
     sync: Sync,
     tellings: Tellings,
     fetchings: Fetchings,
+    listings: Listings,
     /// Keys used lately. When they are many they become `old`, and the former `old` ones are dropped, as far
     /// as nothing would be forgotten: a cache of two generations.
     young: Table<Entry>,
@@ -122,6 +124,7 @@ impl Node {
             sync: Sync::new(&local, now),
             tellings: Tellings::default(),
             fetchings: Fetchings::default(),
+            listings: Listings::default(),
             local,
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
@@ -160,6 +163,7 @@ impl Node {
                 let local = &mut self.local;
                 if local.newest().is_some()
                     && !self.tellings.on_scanned(local, now, scan, (&mut found, end, total), effects)
+                    && !self.listings.on_scanned(local, now, scan, (&mut found, end, total), effects)
                 {
                     let mut wants = Vec::new();
                     self.sync.on_scanned(local, now, scan, &mut found, end, &mut wants);

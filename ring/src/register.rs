@@ -1,9 +1,10 @@
-//! A key's state, and how requests change it: conditions, versions, exactly-once, expiry.
+//! A key's state, and how requests change it: conditions, versions, exactly-once, expiry, counting.
 
 use alloc::sync::Arc;
 
 use crate::message::{Bound, Change, Condition, Found, Op, Outcome, Write};
 use crate::mutant::{Mutant, Rules};
+use crate::number;
 use crate::stamp::{Applied, Came, Hlc, RequestId, State};
 
 /// Requests that a state always remembers (I1).
@@ -22,6 +23,11 @@ pub(crate) fn absent(bound: Bound) -> State {
 /// True if the state has a value that is past its expiry by this clock (G4).
 pub(crate) fn is_expired(state: &State, wall: Hlc) -> bool {
     state.value.is_some() && state.expires.is_some_and(|at| at <= wall)
+}
+
+/// When what is stored now expires; the ttl is in milliseconds.
+fn expiry(ttl: Option<u64>, wall: Hlc) -> Option<Hlc> {
+    ttl.map(|ms| wall.plus(ms.saturating_mul(1_000_000)))
 }
 
 /// A next state in the making: requests are applied to it one after the other (C3).
@@ -63,11 +69,7 @@ impl Draft {
         if let Some(applied) = self.state.recent.iter().find(|a| a.id == write.id)
             && !self.rules.broken(Mutant::I2NoDedup)
         {
-            return match applied.came {
-                Came::Version(version) => Outcome::Done { version, votes: 0 },
-                Came::Mismatch(version) => Outcome::Mismatch { version },
-                Came::Absent => Outcome::Absent,
-            };
+            return self.remembered(applied.came);
         }
         let forgotten = write.id.time <= self.state.horizon;
         if forgotten && !self.rules.broken(Mutant::I2NoHorizon) && !self.rules.broken(Mutant::I2NoDedup) {
@@ -85,17 +87,60 @@ impl Draft {
         }
         match &write.change {
             Change::Put { value, ttl } => {
-                let expires = ttl.map(|ms| wall.plus(ms.saturating_mul(1_000_000)));
-                self.change(Some(value.clone()), expires);
+                self.change(Some(value.clone()), expiry(*ttl, wall));
             }
-            Change::Delete if version.is_none() => {
+            Change::Delete | Change::Touch { .. } if version.is_none() => {
                 self.remember_failure(write, Came::Absent, wall);
                 return Outcome::Absent;
             }
             Change::Delete => self.change(None, None),
+            Change::Touch { ttl } => self.touch(*ttl, wall),
+            Change::Incr { by } => return self.count(write, *by, wall),
         }
         self.remember(write.id, Came::Version(self.state.version), wall);
         Outcome::Done { version: self.state.version, votes: 0 }
+    }
+
+    /// I2: what came of it when it was applied.
+    fn remembered(&self, came: Came) -> Outcome {
+        match came {
+            Came::Version(version) => Outcome::Done { version, votes: 0 },
+            Came::Mismatch(version) => Outcome::Mismatch { version },
+            Came::Absent => Outcome::Absent,
+            Came::Counted { version, mut value } => {
+                if self.rules.broken(Mutant::I6Now) {
+                    value = number::of(self.state.value.as_deref()).unwrap_or(value);
+                }
+                Outcome::Counted { version, value, votes: 0 }
+            }
+            Came::Uncountable { version, why } => Outcome::Uncountable { version, why },
+        }
+    }
+
+    /// I5: who holds a lease goes on under the version that it was given.
+    fn touch(&mut self, ttl: Option<u64>, wall: Hlc) {
+        self.state.expires = expiry(ttl, wall);
+        if self.rules.broken(Mutant::I5Version) {
+            self.state.version = self.state.version.saturating_add(1);
+        }
+        self.changed = true;
+    }
+
+    /// I6: the list keeps the number that this gave, so that a retry hears the same.
+    fn count(&mut self, write: &Write, by: i64, wall: Hlc) -> Outcome {
+        match number::add(self.state.value.as_deref(), by) {
+            Ok(value) => {
+                self.change(Some(number::text(value)), self.state.expires);
+                let version = self.state.version;
+                self.remember(write.id, Came::Counted { version, value }, wall);
+                Outcome::Counted { version, value, votes: 0 }
+            }
+            Err(why) => {
+                let version = self.state.version;
+                self.remember_failure(write, Came::Uncountable { version, why }, wall);
+                Outcome::Uncountable { version, why }
+            }
+        }
     }
 
     fn change(&mut self, value: Option<Arc<[u8]>>, expires: Option<Hlc>) {
@@ -141,14 +186,113 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::string::ToString;
+
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::stamp::Uncountable;
+
+    fn write(id: u64, change: Change) -> Write {
+        let id = RequestId { time: Hlc::from_nanos(id), random: id };
+        Write { id, again: false, condition: Condition::Any, change }
+    }
+
+    /// The next state, and what came of the request.
+    fn apply(state: &mut Arc<State>, write: Write, wall: u64) -> Outcome {
+        let mut draft = Draft::of(state, Rules::default());
+        let outcome = draft.apply(&Op::Write(write), Hlc::from_nanos(wall));
+        *state = draft.done().0;
+        outcome
+    }
+
+    fn holding(value: &[u8], version: u64) -> Arc<State> {
+        Arc::new(State { version, value: Some(value.into()), ..State::default() })
+    }
 
     #[test]
     fn a_version_that_a_peer_made_up_overflows_nothing() {
-        let last = State { version: u64::MAX, value: Some(Arc::from([1u8].as_slice())), ..State::default() };
-        let mut draft = Draft::of(&last, Rules::default());
-        let id = RequestId { time: Hlc::from_nanos(1), random: 1 };
-        let write = Write { id, again: false, condition: Condition::Any, change: Change::Delete };
-        assert_eq!(draft.apply(&Op::Write(write), Hlc::ZERO), Outcome::Done { version: u64::MAX, votes: 0 });
+        let mut last = holding(&[1], u64::MAX);
+        let told = apply(&mut last, write(1, Change::Delete), 0);
+        assert_eq!(told, Outcome::Done { version: u64::MAX, votes: 0 });
+    }
+
+    #[test]
+    fn i5_a_touch_changes_the_expiry_alone() {
+        let mut state = holding(b"lease", 4);
+        let told = apply(&mut state, write(1, Change::Touch { ttl: Some(7) }), 1_000_000);
+        assert_eq!(told, Outcome::Done { version: 4, votes: 0 });
+        assert_eq!((state.version, state.expires), (4, Some(Hlc::from_nanos(8_000_000))));
+        assert_eq!(state.value.as_deref(), Some(b"lease".as_slice()));
+        // A retry of it renews nothing.
+        assert_eq!(apply(&mut state, write(1, Change::Touch { ttl: Some(7) }), 5_000_000), told);
+        assert_eq!(state.expires, Some(Hlc::from_nanos(8_000_000)));
+        apply(&mut state, write(2, Change::Touch { ttl: None }), 5_000_000);
+        assert_eq!((state.version, state.expires), (4, None));
+    }
+
+    #[test]
+    fn i5_what_has_expired_cannot_be_touched() {
+        let mut state = holding(b"lease", 4);
+        apply(&mut state, write(1, Change::Touch { ttl: Some(7) }), 0);
+        let late = Write { again: true, ..write(2, Change::Touch { ttl: Some(7) }) };
+        assert_eq!(apply(&mut state, late.clone(), 7_000_000), Outcome::Absent);
+        assert_eq!((state.version, state.value.as_deref()), (5, None), "found expired, so deleted (G4)");
+        assert_eq!(state.recent.last().map(|a| a.came), Some(Came::Absent));
+        apply(&mut state, write(3, Change::Put { value: b"new"[..].into(), ttl: None }), 7_000_000);
+        assert_eq!(
+            apply(&mut state, late, 7_000_000),
+            Outcome::Absent,
+            "it failed once, and so for ever (I3)"
+        );
+    }
+
+    #[test]
+    fn i6_what_cannot_be_counted_stays_and_its_failure_is_final() {
+        let most = i64::MAX.to_string();
+        for (value, why) in
+            [(b"ten".as_slice(), Uncountable::NotANumber), (most.as_bytes(), Uncountable::TooLarge)]
+        {
+            let mut state = holding(value, 3);
+            let again = Write { again: true, ..write(9, Change::Incr { by: 1 }) };
+            let told = Outcome::Uncountable { version: 3, why };
+            assert_eq!(apply(&mut state, again.clone(), 0), told);
+            assert_eq!((state.version, state.value.as_deref()), (3, Some(value)));
+            apply(&mut state, write(10, Change::Put { value: b"1"[..].into(), ttl: None }), 0);
+            assert_eq!(apply(&mut state, again, 0), told);
+            assert_eq!(state.value.as_deref(), Some(b"1".as_slice()));
+        }
+    }
+
+    #[test]
+    fn i6_a_counter_keeps_its_expiry() {
+        let mut state = Arc::new(State::default());
+        apply(&mut state, write(1, Change::Put { value: b"5"[..].into(), ttl: Some(7) }), 0);
+        let told = apply(&mut state, write(2, Change::Incr { by: -2 }), 6_000_000);
+        assert_eq!(told, Outcome::Counted { version: 2, value: 3, votes: 0 });
+        assert_eq!(state.expires, Some(Hlc::from_nanos(7_000_000)));
+        let told = apply(&mut state, write(3, Change::Incr { by: -2 }), 7_000_000);
+        assert_eq!(told, Outcome::Counted { version: 4, value: -2, votes: 0 }, "it begins anew (G4)");
+        assert_eq!(state.expires, None);
+    }
+
+    proptest! {
+        /// However requests are repeated, each is counted once, and hears the same whenever it asks.
+        #[test]
+        fn i6_each_request_is_counted_once(calls in prop::collection::vec((1u64..15, -9i64..9), 0..60)) {
+            let (mut state, mut told, mut sum) = (Arc::new(State::default()), BTreeMap::new(), 0);
+            for (id, by) in calls {
+                let outcome = apply(&mut state, write(id, Change::Incr { by }), 0);
+                let first = told.entry(id).or_insert_with(|| {
+                    sum += by;
+                    outcome.clone()
+                });
+                prop_assert_eq!(&outcome, &*first);
+                prop_assert!(outcome.is_applied());
+                prop_assert_eq!(number::of(state.value.as_deref()), Some(sum));
+            }
+            prop_assert_eq!(state.version, told.len() as u64);
+        }
     }
 }

@@ -149,8 +149,31 @@ pub enum Came {
     Version(u64),
     /// Its comparison failed: the key had this version, or no value.
     Mismatch(Option<u64>),
-    /// There was nothing to delete.
+    /// There was nothing to delete, or to touch.
     Absent,
+    /// I6: it made this version, and the counter became this number.
+    Counted {
+        /// The version it made.
+        version: u64,
+        /// The number it gave.
+        value: i64,
+    },
+    /// I6: this version could not be counted up.
+    Uncountable {
+        /// The version the key had.
+        version: u64,
+        /// Why.
+        why: Uncountable,
+    },
+}
+
+/// Why a value cannot be counted up (I6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Uncountable {
+    /// It is no whole number in decimal text, or one outside an i64.
+    NotANumber,
+    /// The sum would be outside an i64.
+    TooLarge,
 }
 
 /// What a key is at one stamp.

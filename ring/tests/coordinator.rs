@@ -291,6 +291,36 @@ fn of_a_write_that_the_last_state_contains_nobody_says_that_nothing_was_changed(
 }
 
 #[test]
+fn a_retry_of_a_count_hears_what_it_gave_and_not_what_the_counter_is() {
+    let mut s = Scene::new();
+    let incr = |time, by| Write { change: Change::Incr { by }, ..put(time, Condition::Any) };
+    s.request(1, Op::Write(incr(1, 5)));
+    s.promise(1, None);
+    s.accept(1).expect("the count was proposed");
+    // A retry and another count, while nobody has answered.
+    s.request(2, Op::Write(incr(2, 7)));
+    s.request(3, Op::Write(Write { again: true, ..incr(1, 5) }));
+    let (ask, stamp, state) = s.accept(1).expect("both counts were proposed");
+    assert_eq!((state.version, state.value.as_deref()), (2, Some(&b"12"[..])));
+    s.answer(1, ask, Answer::Held { stamp });
+    // The retry changed nothing: it is told once five say that this is what they hold.
+    if let Some(ask) = s.read(1) {
+        let record = Record { stamp, state, votes: SlotSet::all(3) };
+        s.answer(1, ask, Answer::Copy(Copied::Whole(record)));
+    }
+    let mut told = s.outcomes();
+    told.sort_by_key(|(ask, _)| *ask);
+    let numbers: Vec<_> = told
+        .iter()
+        .map(|(ask, outcome)| match outcome {
+            Outcome::Counted { version, value, .. } => (*ask, *version, *value),
+            other => panic!("{ask}: {other:?}"),
+        })
+        .collect();
+    assert_eq!(numbers, [(1, 1, 5), (2, 2, 12), (3, 1, 5)]);
+}
+
+#[test]
 fn what_was_handed_to_a_machine_that_is_lost_comes_back_at_once() {
     let mut s = Scene::new();
     s.request(1, Op::Write(put(1, Condition::Any)));

@@ -435,6 +435,8 @@ fn tell(outcome: &Outcome) -> String {
         }
         Outcome::Mismatch { version: Some(version) } => format!("mismatch, the version is {version}"),
         Outcome::Mismatch { version: None } => "mismatch, there is no value".to_string(),
+        Outcome::Counted { version, value, .. } => format!("{value}, version {version}"),
+        Outcome::Uncountable { version, why } => format!("cannot be counted, version {version}: {why:?}"),
         Outcome::Absent => "there was nothing to delete".to_string(),
         Outcome::TooLate { .. } => "too late".to_string(),
         Outcome::NoQuorum { votes, needed, .. } => {

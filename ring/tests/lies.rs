@@ -193,6 +193,7 @@ fn aim(message: &mut Message, number: Ask) {
         | Message::Wished { ask, .. }
         | Message::Told { ask, .. }
         | Message::Fetched { ask, .. }
+        | Message::Listed { ask, .. }
         | Message::Alive { ask, .. } => *ask = number,
         _ => {}
     }

@@ -158,19 +158,22 @@ impl World {
     /// G4: whoever finds a value past its expiry, by his own clock, deletes it. Clocks mean nothing here, so that
     /// may happen at any time after the put began, or never: a conditional delete of unknown outcome.
     pub(super) fn expire(&mut self) {
-        for (key, value, start) in std::mem::take(&mut self.expiring) {
+        for (key, given) in std::mem::take(&mut self.expiring) {
             let history = &mut self.histories[key];
-            let version = history.iter().find_map(|op| match (op.call, op.reply) {
-                (Call::Put(v, _), Reply::Done(version)) | (Call::Get, Reply::Found(v, version))
-                    if v == value =>
-                {
-                    Some(version)
+            let condition = match (given.call, given.reply) {
+                (_, Reply::Done(version)) => If::Version(version),
+                (Call::Touch(condition), _) => condition,
+                (Call::Put(value, _), _) => {
+                    let read = history.iter().find_map(|op| match op.reply {
+                        Reply::Found(v, version) if v == value => Some(version),
+                        _ => None,
+                    });
+                    read.map_or(If::Any, If::Version)
                 }
-                _ => None,
-            });
-            let condition = version.map_or(If::Any, If::Version);
+                _ => If::Any,
+            };
             let (call, reply) = (Call::Delete(condition), Reply::Unknown);
-            history.push(Op { who: 999, call, reply, start, end: u64::MAX });
+            history.push(Op { who: 999, call, reply, end: u64::MAX, ..given });
         }
     }
 }

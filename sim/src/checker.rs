@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::counting;
+
 /// Every put of a run stores another value, so a value names its write.
 pub type Value = u64;
 
@@ -32,6 +34,10 @@ pub enum Call {
     Delete(If),
     /// What is the key's value?
     Get,
+    /// The value's expiry is to be another, and nothing else of it.
+    Touch(If),
+    /// This is to be added to the key's number. Who counts a key up does not put or delete it.
+    Incr(i64),
 }
 
 /// What it was told.
@@ -39,13 +45,15 @@ pub enum Call {
 pub enum Reply {
     /// Applied, as this version.
     Done(u64),
+    /// An incr: the key's number is this now, of this version.
+    Counted(i64, u64),
     /// A get: this value, of this version.
     Found(Value, u64),
     /// A get: no value; the tombstone's version if it was told (0: never written).
     Nothing(Option<u64>),
     /// The condition does not hold: the key has this version, or no value.
     Mismatch(Option<u64>),
-    /// There was nothing to delete.
+    /// There was nothing to delete, or to touch.
     Absent,
     /// Said not to have been applied, and never to be.
     Never,
@@ -132,6 +140,9 @@ struct At {
 
 /// Judges one key's history by its versions. Near-linear, but where calls of unknown outcome must have intervened.
 pub fn judge(ops: &[Op]) -> Result<(), Fault> {
+    if ops.iter().any(|op| matches!(op.call, Call::Incr(_))) {
+        return counting::judge(ops);
+    }
     let (roles, versions) = read_replies(ops)?;
     let mut must: Vec<usize> =
         (0..ops.len()).filter(|&i| roles[i] != Some(Role::Hidden) && roles[i].is_some()).collect();
@@ -182,7 +193,8 @@ fn read_replies(ops: &[Op]) -> Result<(Vec<Option<Role>>, BTreeMap<u64, Epoch>),
         let state = match op.call {
             Call::Put(value, _) => Some(value),
             Call::Delete(_) => None,
-            Call::Get => return Err(format!("a get was told of a write: {op}")),
+            Call::Touch(_) => continue,
+            Call::Get | Call::Incr(_) => return Err(format!("a get was told of a write: {op}")),
         };
         if version == 0 {
             return Err(format!("version 0 is that of no write: {op}"));
@@ -226,8 +238,8 @@ fn read_replies(ops: &[Op]) -> Result<(Vec<Option<Role>>, BTreeMap<u64, Epoch>),
     }
     for (i, op) in ops.iter().enumerate() {
         let condition = match op.call {
-            Call::Put(_, condition) | Call::Delete(condition) => condition,
-            Call::Get => If::Any,
+            Call::Put(_, condition) | Call::Delete(condition) | Call::Touch(condition) => condition,
+            Call::Get | Call::Incr(_) => If::Any,
         };
         let saw = match (op.call, op.reply) {
             (Call::Get, Reply::Found(..)) => continue,
@@ -245,7 +257,15 @@ fn read_replies(ops: &[Op]) -> Result<(Vec<Option<Role>>, BTreeMap<u64, Epoch>),
                 Role::Saw(version)
             }
             (_, Reply::Mismatch(None)) if matches!(condition, If::Version(_)) => Role::SawNothing,
-            (Call::Delete(_), Reply::Absent) => Role::SawNothing,
+            (Call::Delete(_) | Call::Touch(_), Reply::Absent) => Role::SawNothing,
+            // I5: the value and its version stay, so it is as if they had been read.
+            (Call::Touch(_), Reply::Done(version)) => {
+                if matches!(condition, If::Version(wanted) if wanted != version) || version == 0 {
+                    return Err(format!("touched although the condition did not hold: {op}"));
+                }
+                spoken(&mut versions, version, true, op)?;
+                Role::Saw(version)
+            }
             (Call::Put(..) | Call::Delete(_), Reply::Unknown) if roles[i].is_none() => {
                 roles[i] = Some(Role::Hidden);
                 continue;
@@ -259,7 +279,7 @@ fn read_replies(ops: &[Op]) -> Result<(Vec<Option<Role>>, BTreeMap<u64, Epoch>),
                 }
                 continue;
             }
-            (_, Reply::Never) | (Call::Get, Reply::Unknown) => continue,
+            (_, Reply::Never) | (Call::Get | Call::Touch(_), Reply::Unknown) => continue,
             _ => return Err(format!("no answer to that call: {op}")),
         };
         if let Role::Saw(version) = saw
@@ -305,7 +325,7 @@ impl Judge<'_> {
             Call::Put(_, If::Version(v)) | Call::Delete(If::Version(v)) => {
                 at.value && at.version.map_or(v >= at.low, |version| version == v)
             }
-            Call::Delete(If::Absent) | Call::Get => false,
+            Call::Delete(If::Absent) | Call::Get | Call::Touch(_) | Call::Incr(_) => false,
         }
     }
 
@@ -472,7 +492,7 @@ impl Judge<'_> {
             let (puts, condition) = match self.ops[h].call {
                 Call::Put(_, condition) => (true, condition),
                 Call::Delete(condition) => (false, condition),
-                Call::Get => continue,
+                Call::Get | Call::Touch(_) | Call::Incr(_) => continue,
             };
             if !tried.insert((puts, condition)) {
                 continue;
@@ -558,6 +578,37 @@ impl Register {
                     _ => None,
                 };
             }
+            Call::Touch(condition) => {
+                let holds = match condition {
+                    If::Any => self.value.is_some(),
+                    If::Absent => self.value.is_none(),
+                    If::Version(version) => self.value.is_some() && of(self, version).is_some(),
+                };
+                return match op.reply {
+                    Reply::Done(version) if holds => self.value.and_then(|_| of(self, version)),
+                    Reply::Mismatch(Some(version)) => {
+                        let other = condition != If::Version(version);
+                        self.value.filter(|_| other).and_then(|_| of(self, version))
+                    }
+                    Reply::Mismatch(None) | Reply::Absent => self.value.is_none().then_some(self),
+                    Reply::Unknown => Some(self),
+                    _ => None,
+                };
+            }
+            Call::Incr(by) => {
+                let value = (self.value.unwrap_or(0) as i64).wrapping_add(by);
+                let low = self.exact.unwrap_or(self.low) + 1;
+                // The first version may be any (I4); from then on nothing but these calls makes versions.
+                let exact = self.exact.filter(|_| self.value.is_some()).map(|before| before + 1);
+                let next = Self { value: Some(value as u64), exact, low };
+                return match op.reply {
+                    Reply::Unknown => Some(next),
+                    Reply::Counted(number, _) if number != value => None,
+                    Reply::Counted(_, version) if versions => next.of(version),
+                    Reply::Counted(..) => Some(next),
+                    _ => None,
+                };
+            }
             Call::Put(value, condition) => (condition, Some(value)),
             Call::Delete(condition) => (condition, None),
         };
@@ -594,6 +645,9 @@ pub fn exhaust(ops: &[Op], versions: bool) -> bool {
         match (op.call, op.reply) {
             (Call::Put(value, _), Reply::Done(version)) | (Call::Get, Reply::Found(value, version)) => {
                 read.insert(version, value);
+            }
+            (Call::Incr(_), Reply::Counted(number, version)) => {
+                read.insert(version, number as u64);
             }
             _ => {}
         }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use ennead_ring::message::{
     Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Wish, Outcome, Write,
 };
-use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId};
+use ennead_ring::{Epoch, Hlc, Name, Reader, RequestId, number};
 use rand::RngExt;
 
 use crate::checker::{Call, If, Op, Reply};
+use crate::counting;
 use crate::events::Event;
 use crate::faults::log_uniform;
 use crate::report::said;
@@ -117,7 +118,10 @@ fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
     bytes.into()
 }
 
-fn value_of(bytes: &[u8]) -> u64 {
+pub(crate) fn value_of(bytes: &[u8], counter: bool) -> u64 {
+    if counter {
+        return number::of(Some(bytes)).expect("a counter is a number") as u64;
+    }
     u64::from_be_bytes(*bytes.first_chunk().expect("clients store eight bytes or more"))
 }
 
@@ -247,6 +251,7 @@ impl World {
             };
             let (reads, deletes) = (self.profile.reads, self.profile.deletes);
             let dice = self.rng.random_range(0..100);
+            let touches = 100 - self.profile.touches.min(100);
             call = if dice < reads {
                 Call::Get
             } else if dice < reads + self.profile.direct_reads {
@@ -254,12 +259,16 @@ impl World {
                 Call::Get
             } else if dice < reads + self.profile.direct_reads + deletes {
                 Call::Delete(if condition == If::Absent { If::Any } else { condition })
+            } else if dice >= touches {
+                Call::Touch(if condition == If::Absent { If::Any } else { condition })
             } else {
                 Call::Put(self.next_value(), condition)
             };
         } else {
             return;
         }
+        let counter = self.profile.is_counter(key);
+        let call = if counter { of_counter(call) } else { call };
         let id = self.request_id(c, Hlc::ZERO);
         let start = self.stamp();
         let gives_up = !self.clients[c].scripted && self.rng.random_bool(self.profile.gives_up);
@@ -285,7 +294,9 @@ impl World {
             slot: 0,
             direct: None,
         });
-        let expires = matches!(call, Call::Put(..))
+        // A counter that expires begins anew, and nobody can say when.
+        let expires = matches!(call, Call::Put(..) | Call::Touch(_))
+            && !counter
             && !self.clients[c].scripted
             && self.rng.random_bool(self.profile.ttl);
         if expires && let Some(doing) = &mut self.clients[c].doing {
@@ -357,6 +368,18 @@ impl World {
                 condition: condition_of(condition),
                 change: Change::Delete,
             }),
+            Call::Touch(condition) => Wish::Write(Write {
+                id: doing.id,
+                again,
+                condition: condition_of(condition),
+                change: Change::Touch { ttl: doing.ttl },
+            }),
+            Call::Incr(by) => Wish::Write(Write {
+                id: doing.id,
+                again,
+                condition: Condition::Any,
+                change: Change::Incr { by },
+            }),
         };
         // Less than it will in truth wait, so that it often hears what came of it.
         let within = (patience * 3 / 4 / MS).max(1) as u32;
@@ -399,10 +422,8 @@ impl World {
         if self.clients[c].scripted {
             self.counts.slowest = self.counts.slowest.max(self.now + 10 * SEC - doing.deadline);
         }
-        if doing.ttl.is_some()
-            && let Call::Put(value, _) = doing.call
-        {
-            self.expiring.push((doing.key, value, start));
+        if doing.ttl.is_some() {
+            self.expiring.push((doing.key, op));
         }
         let history = &mut self.histories[doing.key];
         match reply {
@@ -429,7 +450,10 @@ impl World {
             _ => self.counts.answered += 1,
         }
         let told = match reply {
-            Reply::Done(version) | Reply::Found(_, version) | Reply::Mismatch(Some(version)) => Some(version),
+            Reply::Done(version)
+            | Reply::Counted(_, version)
+            | Reply::Found(_, version)
+            | Reply::Mismatch(Some(version)) => Some(version),
             _ => None,
         };
         if let Some(version) = told {
@@ -468,7 +492,10 @@ impl World {
                 let reply = match direct.reader.copy_of(stamp) {
                     Some(Copied::None) => Reply::Nothing(None),
                     Some(Copied::Whole(record)) => match &record.state.value {
-                        Some(value) => Reply::Found(value_of(value), record.state.version),
+                        Some(value) => {
+                            let counter = self.profile.is_counter(doing.key);
+                            Reply::Found(value_of(value, counter), record.state.version)
+                        }
                         // I4: where tombstones are collected, the version of what is not there may rise by itself.
                         None if self.profile.moves() => Reply::Nothing(None),
                         None => Reply::Nothing(Some(record.state.version)),
@@ -498,7 +525,10 @@ impl World {
         }
         let reply = match outcome.clone() {
             Outcome::Done { version, .. } => Reply::Done(version),
-            Outcome::Value(Some(Found { value, version, .. })) => Reply::Found(value_of(&value), version),
+            Outcome::Counted { version, value, .. } => Reply::Counted(value, version),
+            Outcome::Value(Some(Found { value, version, .. })) => {
+                Reply::Found(value_of(&value, self.profile.is_counter(doing.key)), version)
+            }
             Outcome::Value(None) => Reply::Nothing(None),
             Outcome::Mismatch { version } => {
                 doing.settled |= again;
@@ -520,6 +550,10 @@ impl World {
                 // It may have been applied before it was forgotten.
                 return self.conclude(c, Reply::Unknown);
             }
+            Outcome::Uncountable { .. } => {
+                let what = format!("I6: a counter is {outcome:?}");
+                return self.fail(what);
+            }
             Outcome::Unknown { .. }
             | Outcome::NoQuorum { .. }
             | Outcome::Overloaded { .. }
@@ -536,6 +570,15 @@ impl World {
             }
         };
         self.conclude(c, reply);
+    }
+}
+
+/// The same call, as it is made of a counter.
+fn of_counter(call: Call) -> Call {
+    match call {
+        Call::Put(value, _) => Call::Incr(counting::addend(value)),
+        Call::Delete(_) => Call::Touch(If::Any),
+        other => other,
     }
 }
 

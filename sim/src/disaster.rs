@@ -173,15 +173,16 @@ fn part(history: &[Op], from: u64, to: u64) -> Vec<Op> {
     let within = |op: &Op| op.start >= from && (op.end <= to || to == u64::MAX);
     let mut ops = Vec::new();
     for op in began {
-        let applied = matches!(op.reply, Reply::Done(_) | Reply::Unknown);
+        let applied = matches!(op.reply, Reply::Done(_) | Reply::Unknown)
+            && !matches!(op.call, Call::Get | Call::Touch(_));
         let call = match op.call {
             Call::Put(value, _) => Call::Put(value, If::Any),
             Call::Delete(_) => Call::Delete(If::Any),
-            Call::Get => Call::Get,
+            Call::Get | Call::Touch(_) | Call::Incr(_) => op.call,
         };
         if within(op) {
             ops.push(*op);
-        } else if applied && call != Call::Get {
+        } else if applied {
             ops.push(Op { call, reply: Reply::Unknown, end: u64::MAX, ..*op });
         }
     }

@@ -46,12 +46,18 @@ pub struct Profile {
     pub stray: f64,
     /// Of 100 calls.
     pub deletes: u32,
+    /// Of 100 calls: another expiry for a value.
+    pub touches: u32,
+    /// Which keys are counted up, read and touched, and nothing else.
+    pub counters: Counters,
     /// Of 100 calls that write, those that compare.
     pub compares: u32,
     /// Of 100 calls: through a coordinator.
     pub reads: u32,
     /// Of 100 calls: by counting votes.
     pub direct_reads: u32,
+    /// One more client lists all keys, again and again.
+    pub lists: bool,
     /// How far the clients' clocks are off.
     pub client_skew: u64,
     /// How often a client gives up at once, so that outcomes are unknown.
@@ -171,6 +177,17 @@ pub struct Profile {
     pub overdraw: bool,
 }
 
+/// Which keys are counted up: the first key has number 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counters {
+    /// None.
+    None,
+    /// Every other one.
+    Odd,
+    /// All.
+    All,
+}
+
 /// Between `low` and `high`, each order of magnitude as likely as another.
 pub(crate) fn log_uniform(rng: &mut StdRng, low: u64, high: u64) -> u64 {
     if high <= low {
@@ -201,9 +218,12 @@ impl Profile {
             deadline: 5 * SEC,
             stray: 0.1,
             deletes: 10,
+            touches: 0,
+            counters: Counters::None,
             compares: 15,
             reads: 25,
             direct_reads: 15,
+            lists: false,
             client_skew: 0,
             gives_up: 0.0,
             ttl: 0.0,
@@ -265,6 +285,16 @@ impl Profile {
     /// True if membership may change.
     pub fn moves(&self) -> bool {
         self.span > 0
+    }
+
+    /// True if this key is counted up. Of a counter that was lost nobody can say where it goes on: there are none then.
+    pub(crate) fn is_counter(&self, key: usize) -> bool {
+        self.disaster_every == 0
+            && match self.counters {
+                Counters::None => false,
+                Counters::Odd => key % 2 == 1,
+                Counters::All => true,
+            }
     }
 
     /// What this seed draws.
@@ -385,6 +415,10 @@ impl Profile {
         }
         p.dirty_birth = rng.random_bool(0.1);
         p.stay_down = p.rot == 0.0 && rng.random_bool(0.2);
+        // Drawn beside the others, so that they are what they were.
+        let mut beside = StdRng::seed_from_u64(p.think ^ p.delay.rotate_left(32));
+        p.touches = [0, 5, 20][beside.random_range(0..3)];
+        p.counters = [Counters::None, Counters::Odd, Counters::All][beside.random_range(0..3)];
         p
     }
 

@@ -16,8 +16,10 @@
 //! | `claims`, `asked` | what must be true at every moment |
 //! | `chosen` | what five held, and that no five forget it |
 //! | `client` | who calls, retries, and notes what it was told |
+//! | `lister` | who lists all keys, each of which is judged like a read |
 //! | `audit` | all is healed, and every key is tried |
-//! | `checker`, `window` | was the key one register? a long run is judged as it goes |
+//! | `checker`, `counting` | was the key one register? one counter? |
+//! | `window` | a long run is judged as it goes |
 //! | `report`, `measure` | what a run tells; its figures |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
@@ -29,11 +31,13 @@ mod churn;
 mod claims;
 mod client;
 mod computer;
+mod counting;
 mod cuts;
 mod disaster;
 mod disk;
 mod events;
 mod faults;
+mod lister;
 mod measure;
 mod members;
 mod menu;
@@ -50,7 +54,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use faults::Profile;
+pub use faults::{Counters, Profile};
 pub use measure::{Metrics, Sample};
 pub use menu::Kind;
 pub use report::{Counts, Failure, Report};

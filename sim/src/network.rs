@@ -32,7 +32,7 @@ impl World {
                 self.transmit(m, i, Event::Deliver { to: i, from, envelope });
             }
             // A forger has no use for an answer.
-            Addr::Client(n) if n as usize >= self.clients.len() => {}
+            Addr::Client(n) if n as usize > self.clients.len() => {}
             Addr::Client(n) => {
                 let client = n as usize;
                 let end = self.profile.machines + client;

@@ -304,6 +304,8 @@ pub(super) fn describe(envelope: &Envelope) -> String {
 pub(crate) fn said(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done { .. } => "done",
+        Outcome::Counted { .. } => "counted",
+        Outcome::Uncountable { .. } => "uncountable",
         Outcome::Value(None) => "no value",
         Outcome::Value(Some(_)) => "value",
         Outcome::Mismatch { .. } => "mismatch",

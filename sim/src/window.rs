@@ -19,9 +19,12 @@ impl World {
     pub(super) fn judge_so_far(&mut self, key: usize) {
         let history = &self.histories[key];
         let long = history.len() >= WINDOW && history.len().is_multiple_of(AGAIN);
-        // An expiry may delete later what was put before; and what a forced recovery lost is counted at the end.
-        let plain = self.profile.endless && self.profile.ttl == 0.0 && self.disaster.charged[key].is_empty();
-        if !long || !plain || self.clients.iter().any(|client| client.is_at(key)) {
+        // An expiry may delete later what was put before; a listing is noted when it is over; a counter has a judge of its
+        // own; and what a forced recovery lost is counted at the end.
+        let p = &self.profile;
+        let plain = p.ttl == 0.0 && p.touches == 0 && !p.lists && !p.is_counter(key);
+        let plain = plain && self.disaster.charged[key].is_empty();
+        if !long || !p.endless || !plain || self.clients.iter().any(|client| client.is_at(key)) {
             return;
         }
         let mut history = std::mem::take(&mut self.histories[key]);
@@ -67,7 +70,7 @@ fn carried(history: &[Op]) -> Option<Vec<Op>> {
             // It took effect.
             Call::Put(value, _) if seen.contains(&value) => return false,
             Call::Put(_, condition) | Call::Delete(condition) => condition,
-            Call::Get => return false,
+            Call::Get | Call::Touch(_) | Call::Incr(_) => return false,
         };
         op.reply == Reply::Unknown && !matches!(condition, If::Version(v) if v < newest)
     };
@@ -78,7 +81,7 @@ fn carried(history: &[Op]) -> Option<Vec<Op>> {
 /// The version that a caller was told.
 fn version(op: &Op) -> Option<u64> {
     match op.reply {
-        Reply::Done(version) | Reply::Found(_, version) => Some(version),
+        Reply::Done(version) | Reply::Counted(_, version) | Reply::Found(_, version) => Some(version),
         Reply::Nothing(version) | Reply::Mismatch(version) => version,
         Reply::Absent | Reply::Never | Reply::Unknown => None,
     }

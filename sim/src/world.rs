@@ -24,6 +24,7 @@ use crate::disaster::{self, Disaster};
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Queue};
 use crate::faults::Profile;
+use crate::lister::Lister;
 use crate::measure::{Metrics, Watched};
 use crate::report::{Counts, Failure, Report};
 use crate::views::{Keys, Views};
@@ -42,6 +43,7 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) now: u64,
     pub(crate) clients: Vec<Client>,
+    pub(crate) lister: Option<Lister>,
     pub(crate) keys: Keys,
     pub(crate) views: Views,
     pub(super) chosen: Vec<Chosen>,
@@ -57,7 +59,7 @@ pub(crate) struct World {
     pub(crate) histories: Vec<Vec<Op>>,
     pub(super) took: Vec<(u64, u64)>,
     /// Puts with an expiry: key, value, start.
-    pub(crate) expiring: Vec<(usize, u64, u64)>,
+    pub(crate) expiring: Vec<(usize, Op)>,
     pub(crate) last_ask: u64,
     pub(crate) counts: Counts,
     pub(super) probes: BTreeMap<&'static str, u64>,
@@ -198,6 +200,7 @@ impl World {
         Self {
             now: 0,
             clients,
+            lister: profile.lists.then(Lister::default),
             views: Views::default(),
             chosen: keys.iter().map(|_| Chosen::default()).collect(),
             disaster: Disaster { charged: vec![Vec::new(); keys.len()], ..Disaster::default() },
@@ -254,6 +257,7 @@ impl World {
         for c in 0..self.clients.len() {
             self.client_start(c);
         }
+        self.lister_start();
         let span = self.now + self.profile.span;
         if self.profile.endless {
             let between = (self.profile.span / SAMPLES).max(100 * MS);
@@ -407,7 +411,10 @@ impl World {
             }
             Event::Tell { client, from, envelope } => {
                 self.mix(client as u64 + 7_000);
-                self.client_hears(client, from, *envelope);
+                match client < self.clients.len() {
+                    true => self.client_hears(client, from, *envelope),
+                    false => self.lister_hears(from, *envelope),
+                }
             }
             Event::Inside { machine, life, input } => {
                 let computer = &self.computers[machine];
@@ -423,7 +430,10 @@ impl World {
             }
             Event::Synced { machine, life } => self.synced(machine, life),
             Event::Wake { machine, life } => self.wake(machine, life),
-            Event::Client { client, token } => self.client_wakes(client, token),
+            Event::Client { client, token } if client < self.clients.len() => {
+                self.client_wakes(client, token)
+            }
+            Event::Client { token, .. } => self.lister_wakes(token),
             Event::Operator => self.operate(),
             Event::Look => self.look(),
             Event::Fault(fault) => {

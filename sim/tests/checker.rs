@@ -43,7 +43,7 @@ fn wrong_version(calls: &[(Call, Reply, u64, u64)]) {
     assert!(!exhaust(&ops, true), "the slow judge saw nothing");
 }
 
-use Reply::{Absent, Done, Found, Mismatch, Never, Nothing, Unknown};
+use Reply::{Absent, Counted, Done, Found, Mismatch, Never, Nothing, Unknown};
 const GET: Call = Call::Get;
 const DEL: Call = Call::Delete(If::Any);
 
@@ -194,6 +194,115 @@ fn a_version_only_spoken_of_needs_a_write_that_may_have_made_it() {
     wrong_version(&[(put(10), Done(1), 1, 2), (Call::Put(30, If::Absent), Mismatch(Some(2)), 4, 5)]);
 }
 
+fn incr(by: i64) -> Call {
+    Call::Incr(by)
+}
+
+const TOUCH: Call = Call::Touch(If::Any);
+
+#[test]
+fn a_touch_leaves_a_value_its_version() {
+    right(&[
+        (TOUCH, Absent, 1, 2),
+        (put(10), Done(1), 3, 4),
+        (TOUCH, Done(1), 5, 6),
+        (Call::Touch(If::Version(1)), Done(1), 7, 8),
+        (GET, Found(10, 1), 9, 10),
+        (Call::Touch(If::Version(2)), Mismatch(Some(1)), 11, 12),
+    ]);
+    wrong_version(&[(put(10), Done(1), 1, 2), (TOUCH, Done(2), 3, 4)]);
+    wrong_version(&[(put(10), Done(1), 1, 2), (TOUCH, Done(1), 3, 4), (GET, Found(10, 2), 5, 6)]);
+    wrong(&[(put(10), Done(1), 1, 2), (TOUCH, Absent, 3, 4)]);
+    wrong(&[(TOUCH, Done(1), 1, 2)]);
+}
+
+#[test]
+fn a_counter_counts_each_call_once() {
+    right(&[
+        (GET, Nothing(None), 1, 2),
+        (incr(1), Counted(1, 1), 3, 4),
+        (incr(2), Counted(3, 2), 5, 6),
+        (TOUCH, Done(2), 7, 8),
+        (incr(4), Unknown, 9, 0),
+        (GET, Found(3, 2), 10, 11),
+        (GET, Found(7, 3), 12, 13),
+    ]);
+    // Lost,
+    wrong(&[(incr(1), Counted(1, 1), 1, 2), (incr(2), Counted(2, 2), 3, 4)]);
+    wrong(&[(incr(1), Counted(1, 1), 1, 2), (GET, Nothing(None), 3, 4)]);
+    // counted twice, as a whole or when its outcome was unknown,
+    wrong(&[(incr(1), Counted(1, 1), 1, 2), (GET, Found(2, 2), 3, 4)]);
+    wrong(&[(incr(1), Unknown, 1, 0), (incr(4), Counted(6, 3), 2, 3)]);
+    // told the number of another,
+    wrong(&[(incr(1), Counted(3, 1), 1, 4), (incr(2), Counted(3, 2), 2, 3)]);
+    // counted although it never was to be, or before it was asked for.
+    wrong(&[(incr(1), Never, 1, 2), (GET, Found(1, 1), 3, 4)]);
+    wrong(&[(GET, Found(1, 1), 1, 2), (incr(1), Unknown, 3, 0)]);
+}
+
+/// What a counter with many callers might answer; then, where `lies` says so, something else.
+fn random_counting(seed: u64, calls: usize, lies: f64) -> Vec<Op> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let width = rng.random_range(1..12);
+    let mut ops = Vec::new();
+    let (mut number, mut version) = (0, 0);
+    for i in 0..calls as u64 {
+        let at = 1_000 + i * 10;
+        let (start, end) = (at - rng.random_range(0..width * 10), at + rng.random_range(0..width * 10));
+        let lie = rng.random_bool(lies);
+        let call = match rng.random_range(0..10) {
+            0..6 => incr(1 << (i % 40)),
+            _ => GET,
+        };
+        let mut reply = match call {
+            Call::Incr(by) => {
+                // Lost although acknowledged; counted twice.
+                let times = if lie { [0, 2][rng.random_range(0..2)] } else { 1 };
+                (number, version) = (number + times * by, version + times as u64);
+                Counted(number, version.max(1))
+            }
+            _ if version == 0 => Nothing(None),
+            _ => Found(number as u64 + u64::from(lie && rng.random_bool(0.3)), version),
+        };
+        if rng.random_bool(0.3) {
+            if let (Call::Incr(by), true) = (call, !lie && rng.random_bool(0.5)) {
+                // Nobody knows that it was never tried.
+                (number, version) = (number - by, version - 1);
+            }
+            reply = Unknown;
+        }
+        let end = if reply == Unknown { u64::MAX } else { end * 1000 + 500 + i };
+        ops.push(Op { who: i as u32, call, reply, start: start * 1000 + i, end });
+    }
+    ops
+}
+
+#[test]
+fn both_judges_agree_on_random_counters() {
+    let (mut good, mut bad) = (0, 0);
+    for seed in 0..30_000u64 {
+        let calls = 3 + (seed % 10) as usize;
+        let lies = [0.0, 0.05, 0.2][seed as usize % 3];
+        let ops = random_counting(seed, calls, lies);
+        if !ops.iter().any(|op| matches!(op.call, Call::Incr(_))) {
+            continue;
+        }
+        let (fast, slow) = (judge(&ops), exhaust(&ops, true));
+        let listing = || ops.iter().map(|op| format!("  {op}\n")).collect::<String>();
+        assert_eq!(fast.is_ok(), slow, "seed {seed}: fast says {fast:?}\n{}", listing());
+        assert!(slow || lies > 0.0, "seed {seed}: a counter's own history refused\n{}", listing());
+        if slow { good += 1 } else { bad += 1 }
+    }
+    assert!(good > 10_000 && bad > 2_000, "{good} right, {bad} wrong");
+}
+
+#[test]
+fn long_counts_are_judged_at_once() {
+    for seed in 0..20 {
+        assert_eq!(judge(&random_counting(seed, 3_000, 0.0)), Ok(()), "seed {seed}");
+    }
+}
+
 /// What a register with many callers might answer, each call at one instant inside its interval; then, where
 /// `lies` says so, something else.
 fn random_history(seed: u64, calls: usize, lies: f64) -> Vec<Op> {
@@ -217,15 +326,17 @@ fn random_history(seed: u64, calls: usize, lies: f64) -> Vec<Op> {
         let call = match rng.random_range(0..10) {
             0..4 => Call::Put(i + 100, condition),
             4..6 => Call::Delete(if condition == If::Absent { If::Any } else { condition }),
+            6 => Call::Touch(if condition == If::Absent { If::Any } else { condition }),
             _ => Call::Get,
         };
         let lie = rng.random_bool(lies);
         let (seen, seen_version) = if lie { past[rng.random_range(0..past.len())] } else { (value, version) };
         let holds = match call {
             Call::Put(_, If::Any) | Call::Get => true,
-            Call::Delete(If::Any) => seen.is_some(),
-            Call::Put(_, If::Absent) | Call::Delete(If::Absent) => seen.is_none(),
-            Call::Put(_, If::Version(v)) | Call::Delete(If::Version(v)) => {
+            Call::Delete(If::Any) | Call::Touch(If::Any) => seen.is_some(),
+            Call::Put(_, If::Absent) => seen.is_none(),
+            Call::Delete(If::Absent) | Call::Touch(If::Absent) | Call::Incr(_) => false,
+            Call::Put(_, If::Version(v)) | Call::Delete(If::Version(v)) | Call::Touch(If::Version(v)) => {
                 seen.is_some() && seen_version == v
             }
         };
@@ -234,12 +345,13 @@ fn random_history(seed: u64, calls: usize, lies: f64) -> Vec<Op> {
                 Some(value) => Found(value, seen_version),
                 None => Nothing(rng.random_bool(0.3).then_some(seen_version)),
             },
+            Call::Touch(_) if holds => Done(seen_version),
             _ if holds => Done(version + 1),
-            Call::Delete(If::Any) => Absent,
+            Call::Delete(If::Any) | Call::Touch(If::Any) => Absent,
             _ => Mismatch(seen.map(|_| seen_version)),
         };
         let unknown = rng.random_bool(0.15);
-        if let Done(made) = reply {
+        if let (Done(made), false) = (reply, matches!(call, Call::Touch(_))) {
             // Lost although acknowledged, or never tried.
             let lost = lie && rng.random_bool(0.3) || unknown && rng.random_bool(0.5);
             if !lost {

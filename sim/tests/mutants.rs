@@ -11,10 +11,12 @@ mod directed;
 mod forced;
 #[path = "../../ring/tests/forced/world.rs"]
 mod forced_world;
+#[path = "../../ring/tests/listing/world.rs"]
+mod listing;
 
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Epoch, SlotSet, Tally};
-use ennead_sim::{MS, Profile, SEC, run};
+use ennead_sim::{Counters, MS, Profile, SEC, run};
 use rand::rngs::StdRng;
 
 /// Seeds that each mutant is given.
@@ -117,6 +119,12 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.crash_every, p.down_for, p.survive, p.power_cut) = (100 * MS, 10 * MS, 0.0, 0.5);
             (p.think, p.stray, p.rot) = (5 * MS, 1.0, 0.0);
         }
+        // Leases that are compared with.
+        Mutant::I5Version => {
+            (p.counters, p.touches, p.compares) = (Counters::None, 30, 40);
+        }
+        // Counters, and clients that ask twice.
+        Mutant::I6Now => counting(&mut p),
         Mutant::I3Failure => {
             (p.keys, p.compares, p.deletes, p.clients) = (1, 70, 30, 6);
             (p.tail, p.tail_delay, p.stray) = (0.3, SEC, 0.5);
@@ -186,9 +194,35 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
     p
 }
 
+/// All keys are counted up, and most requests come more than once.
+fn counting(p: &mut Profile) {
+    (p.counters, p.touches, p.disaster_every) = (Counters::All, 0, 0);
+    (p.keys, p.clients, p.calls, p.reads, p.direct_reads) = (1, 5, 40, 10, 10);
+    (p.tail, p.tail_delay, p.stray) = (0.3, SEC, 0.5);
+    (p.patience, p.deadline, p.think) = (30 * MS, 5 * SEC, 10 * MS);
+}
+
+/// I2: what each incr was counted for.
+#[test]
+fn an_incr_that_is_counted_twice_is_noticed() {
+    let world = |rng: &mut StdRng, broken| {
+        let mut p = Profile { rules: Rules::without(broken), ..Profile::draw(rng) };
+        counting(&mut p);
+        p
+    };
+    let twice = Some(Mutant::I2NoDedup);
+    let failure = (0..20).find_map(|seed| run(seed, |rng| world(rng, twice), false).err());
+    let what = failure.expect("20 seeds, and nobody noticed").what;
+    assert!(what.contains("claim 1"), "{what}");
+    for seed in 0..20 {
+        let kept = run(seed, |rng| world(rng, None), false);
+        assert!(kept.is_ok(), "seed {seed}: {:?}", kept.err().map(|failure| failure.what));
+    }
+}
+
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 13] = [
+const DIRECTED: [Directed; 17] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
@@ -202,6 +236,10 @@ const DIRECTED: [Directed; 13] = [
     (Mutant::F2Covers, forced::the_named_make_up_for_nobody),
     (Mutant::R2Stale, forced::who_forgot_a_settled_view_takes_no_part),
     (Mutant::V3Unlawful, forced::no_view_is_adopted_that_cannot_be),
+    (Mutant::L1Late, listing::a_page_is_worth_what_the_machine_was),
+    (Mutant::L2Few, listing::four_of_nine_do_not_tell_a_range),
+    (Mutant::L2Unsynced, listing::who_is_not_synced_tells_nothing),
+    (Mutant::L4Mixed, listing::views_are_not_mixed),
 ];
 
 #[test]

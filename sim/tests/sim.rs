@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `SIM_SEED=8841 ... one_seed -- --nocapture` | one seed, with its trace if it fails |
 //! | `SIM_SEED=m8841 ...` | the same with machines that come and go |
+//! | `SIM_SEED=l8841 ...` | with somebody who lists all keys, too |
 //! | `SIM_LINES=500 ...` | so many lines of the trace of a failure; 40 if nobody says |
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
 //! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
@@ -23,6 +24,8 @@ use ennead_sim::{Failure, MS, Profile, Report, run};
 enum Kind {
     Still,
     Moving,
+    /// Moving, and somebody lists all keys meanwhile.
+    Listing,
 }
 
 impl Kind {
@@ -30,21 +33,22 @@ impl Kind {
         match self {
             Self::Still => run(seed, Profile::draw, trace),
             Self::Moving => run(seed, Profile::moving, trace),
+            Self::Listing => run(seed, |rng| Profile { lists: true, ..Profile::moving(rng) }, trace),
         }
     }
 
-    /// `m` before a number stands for moving.
+    /// `m` before a number stands for moving, `l` for listing.
     fn parse(text: &str) -> (Self, &str) {
-        match text.strip_prefix('m') {
-            Some(rest) => (Self::Moving, rest),
-            None => (Self::Still, text),
+        match (text.strip_prefix('m'), text.strip_prefix('l')) {
+            (Some(rest), _) => (Self::Moving, rest),
+            (_, Some(rest)) => (Self::Listing, rest),
+            _ => (Self::Still, text),
         }
     }
 }
 
 /// Runs it again, with its trace, and tells.
-fn explain(failure: &Failure) -> String {
-    let kind = if failure.moving { Kind::Moving } else { Kind::Still };
+fn explain(kind: Kind, failure: &Failure) -> String {
     let again = kind.run(failure.seed, true);
     let trace = match &again {
         Ok(report) => &report.trace,
@@ -118,7 +122,7 @@ fn all(kind: Kind, seeds: impl Iterator<Item = u64>, limit: Option<Duration>) ->
     }
     println!("{probes:?}");
     if let Some(failure) = failures.first() {
-        panic!("{}", explain(failure));
+        panic!("{}", explain(kind, failure));
     }
     probes
 }
@@ -200,6 +204,15 @@ fn every_key_is_linearizable_while_machines_come_and_go() {
     assert!(missed.is_empty(), "no seed met {missed:?}");
 }
 
+/// L1 to L4: each key of a listing is a read of that key, and so is each that is not in it.
+#[test]
+fn every_key_of_a_listing_is_linearizable_while_machines_come_and_go() {
+    let met = all(Kind::Listing, 0..600, None);
+    for wanted in ["listed", "listed and unclear", "listed without its value", "listing in two views"] {
+        assert!(met.contains_key(wanted), "no seed met {wanted:?}");
+    }
+}
+
 #[test]
 fn a_cluster_without_faults_answers_everything() {
     for seed in 0..20 {
@@ -245,7 +258,7 @@ fn one_seed() {
     let (kind, number) = Kind::parse(&text);
     let Ok(seed) = number.parse() else { return };
     match kind.run(seed, std::env::var_os("SIM_TRACE").is_some()) {
-        Err(failure) => panic!("{}", explain(&failure)),
+        Err(failure) => panic!("{}", explain(kind, &failure)),
         Ok(report) => {
             for line in &report.trace {
                 println!("{line}");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use ennead_ring::stamp::RequestId;
+use ennead_ring::stamp::{RequestId, Uncountable};
 use ennead_ring::view::Name;
 use serde_json::{Value, json};
 
@@ -49,6 +49,13 @@ pub enum Error {
         /// The version it has.
         found: Option<u64>,
     },
+    /// The value, of this version, cannot be counted up: it is no number, or the sum would be none. It is as it was.
+    Uncountable {
+        /// The version it has.
+        version: u64,
+        /// Which of the two.
+        why: Uncountable,
+    },
     /// No machine could be reached at all. The key is as it was.
     Unreachable {
         /// Whom was tried, and why each failed.
@@ -68,13 +75,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// One word: `no_quorum`, `timeout`, `version_mismatch`, `unreachable`, `overloaded`, `invalid`,
-    /// `refused` or `setup`.
+    /// One word: `no_quorum`, `timeout`, `version_mismatch`, `not_a_number`, `too_large`, `unreachable`,
+    /// `overloaded`, `invalid`, `refused` or `setup`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoQuorum { .. } => "no_quorum",
             Self::Unknown { .. } => "timeout",
             Self::VersionMismatch { .. } => "version_mismatch",
+            Self::Uncountable { why: Uncountable::NotANumber, .. } => "not_a_number",
+            Self::Uncountable { why: Uncountable::TooLarge, .. } => "too_large",
             Self::Unreachable { .. } => "unreachable",
             Self::Overloaded { .. } => "overloaded",
             Self::Invalid(_) => "invalid",
@@ -100,6 +109,7 @@ impl Error {
         match self {
             Self::Unknown { id, .. } => object["request"] = json!(id.to_string()),
             Self::VersionMismatch { found } => object["version"] = json!(found),
+            Self::Uncountable { version, .. } => object["version"] = json!(version),
             Self::Overloaded { retry_after } => {
                 object["retry_after_ms"] = json!(retry_after.as_millis() as u64);
             }
@@ -153,6 +163,15 @@ impl fmt::Display for Error {
                 write!(f, "the key has version {version}; nothing was changed")
             }
             Self::VersionMismatch { found: None } => write!(f, "the key has no value; nothing was changed"),
+            Self::Uncountable { version, why } => {
+                let why = match why {
+                    Uncountable::NotANumber => {
+                        "the value is no whole number from -2^63 to 2^63-1 in decimal, such as 42 or -7"
+                    }
+                    Uncountable::TooLarge => "the sum would be outside -2^63 to 2^63-1",
+                };
+                write!(f, "{why}; the key has version {version}, nothing was changed")
+            }
             Self::Unreachable { tried } => {
                 write!(f, "no machine could be reached; nothing was changed. Tried ")?;
                 for (i, (name, why)) in tried.iter().enumerate() {

@@ -307,9 +307,13 @@ impl Link {
 
     /// The owners of a key's slots in the order in which they are best asked to read: those that are well and fast first.
     pub(super) fn ranked(&self, known: &Known, owners: &Owners) -> Vec<(Name, u32)> {
+        self.ranked_of(known, owners.machines())
+    }
+
+    /// The same of any members.
+    pub(super) fn ranked_of(&self, known: &Known, members: impl Iterator<Item = u32>) -> Vec<(Name, u32)> {
         let (now, state) = (Instant::now(), self.state());
-        let mut ranked: Vec<_> = owners
-            .machines()
+        let mut ranked: Vec<_> = members
             .map(|member| {
                 let name = known.name(member);
                 let health = state.health.get(&name);
@@ -515,7 +519,8 @@ async fn pump(link: std::sync::Weak<Link>, mut events: mpsc::Receiver<Event>) {
                             Message::Answer { ask, .. }
                             | Message::Outcome { ask, .. }
                             | Message::ViewTold { ask, .. }
-                            | Message::Wished { ask, .. } => ask.0,
+                            | Message::Wished { ask, .. }
+                            | Message::Listed { ask, .. } => ask.0,
                             _ => continue,
                         };
                         (ask, Reply::Ring(envelope))

@@ -27,8 +27,10 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Wrote {
     Done(Written),
-    /// There was nothing to delete.
+    /// There was nothing to delete, or to touch.
     Absent,
+    /// I6: and the counter became this number.
+    Counted(i64, Written),
 }
 
 /// Carries out one write. The deadline covers everything.
@@ -42,7 +44,11 @@ pub(super) async fn write(
     loop {
         return match through_coordinators(link, key, &op, deadline).await? {
             Outcome::Done { version, votes } => Ok(Wrote::Done(Written { version, votes })),
+            Outcome::Counted { version, value, votes } => {
+                Ok(Wrote::Counted(value, Written { version, votes }))
+            }
             Outcome::Absent => Ok(Wrote::Absent),
+            Outcome::Uncountable { version, why } => Err(Error::Uncountable { version, why }),
             Outcome::Mismatch { version } => Err(Error::VersionMismatch { found: version }),
             // I3: "too late" on a first try is a matter of clocks: a later id is as good.
             Outcome::TooLate { horizon } => {
@@ -270,12 +276,14 @@ impl Tries<'_> {
                 self.refused = Some(reason);
                 Taken::Closed
             }
-            Outcome::Done { .. } | Outcome::Value(_) => Taken::Answer(outcome),
+            Outcome::Done { .. } | Outcome::Counted { .. } | Outcome::Value(_) => Taken::Answer(outcome),
             // A failure stands if no other try can still succeed, or if it was remembered.
-            Outcome::Mismatch { .. } | Outcome::Absent if others_changed_nothing || this.again => {
+            Outcome::Mismatch { .. } | Outcome::Absent | Outcome::Uncountable { .. }
+                if others_changed_nothing || this.again =>
+            {
                 Taken::Answer(outcome)
             }
-            Outcome::Mismatch { .. } | Outcome::Absent => {
+            Outcome::Mismatch { .. } | Outcome::Absent | Outcome::Uncountable { .. } => {
                 this.stands = Stands::Unchanged;
                 Taken::Nothing
             }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::cluster::Cluster;
+use super::list;
 use super::routes::{error, json, typed};
 use super::server::Answer;
 use crate::client::{Client, Error};
@@ -63,6 +64,30 @@ enum Compare {
 impl Kv {
     pub(super) fn new(access: Access, cluster: Arc<Cluster>, max_value: usize) -> Self {
         Self { access, cluster, max_value, room: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Answers a request for a page of keys.
+    pub(super) async fn list(&self, between: (SocketAddr, SocketAddr), request: Request<Incoming>) -> Answer {
+        if let Err(why) = may(self.access, between, request.headers()) {
+            return error(StatusCode::FORBIDDEN, "refused", why);
+        }
+        let Ok(_room) = self.room.try_acquire() else {
+            return failure(&Error::Overloaded { retry_after: Duration::from_secs(1) });
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer =
+                error(StatusCode::METHOD_NOT_ALLOWED, "invalid", "keys are only listed: GET or HEAD");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        let asked = match list::asked(request.uri().query().unwrap_or_default()) {
+            Ok(asked) => asked,
+            Err(why) => return error(StatusCode::BAD_REQUEST, "invalid", &why),
+        };
+        match self.cluster.client().await {
+            Ok(client) => list::page(client, asked).await.unwrap_or_else(|why| failure(&why)),
+            Err(why) => failure(&why),
+        }
     }
 
     /// Answers a request for a key, as it is written in the path.
@@ -162,7 +187,7 @@ fn may(
 }
 
 /// A key as it is written in a path.
-fn decoded(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut key = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::kv::{self, Kv};
 use super::server::Answer;
 use super::space::Space;
-use super::{Opened, Shared, metrics, page, ready};
+use super::{Opened, Shared, list, metrics, page, ready};
 use crate::snapshot::Snapshot;
 
 /// What is asked for, as it is counted.
@@ -94,6 +94,10 @@ pub(super) async fn answer(
         web.count("kv");
         return web.kv.answer(key, (peer, here), request).await;
     }
+    if path == list::PATH {
+        web.count("kv");
+        return web.kv.list((peer, here), request).await;
+    }
     let route = match path.as_str() {
         "/" => "page",
         "/livez" | "/readyz" | "/metrics" | "/status" => &path[1..],
@@ -102,7 +106,7 @@ pub(super) async fn answer(
     };
     web.count(route);
     if route == "other" {
-        let there = "there are /, /livez, /readyz, /metrics, /status and, where it is open, /v1/kv/KEY";
+        let there = "there are /, /livez, /readyz, /metrics, /status and, where it is open, /v1/kv/KEY and /v1/kv?prefix=";
         return error(StatusCode::NOT_FOUND, "not_found", &format!("there is no {path:.100} here; {there}"));
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -19,7 +19,7 @@ pub(super) fn evidence(case: &Case, own: Option<&Own>, seen: &[(Name, &Seen)]) -
         }
     }
     if let Some((_, why)) = case.unanswered.iter().find(|(n, _)| *n == name) {
-        lines.push(format!("no answer to the one who asks: {why}"));
+        lines.push(format!("asked for its own word just now: {why}"));
     }
     if !case.member {
         lines.push("it is no member of the newest view".to_owned());
@@ -78,8 +78,11 @@ fn told_by(s: &Seen) -> Vec<String> {
     let mut told = Vec::new();
     if s.state != PeerState::Up {
         let word = if s.state == PeerState::Down { "given up" } else { "suspected" };
-        let names: Vec<_> = s.by.iter().map(ToString::to_string).collect();
-        told.push(format!("{word}, no answer to probes of {} for {}", names.join(", "), millis(s.silent_ms)));
+        let by = match s.by.len() {
+            0..=3 => s.by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            many => format!("{many} machines"),
+        };
+        told.push(format!("{word}, no answer to probes of {by} for {}", millis(s.silent_ms)));
     }
     if let Some(end) = s.farewell.as_ref().or(s.end.as_ref()) {
         told.push(format!("connection: {} ({} ago)", end.text, millis(end.ago_ms)));

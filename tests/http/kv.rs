@@ -66,6 +66,20 @@ async fn with_four_of_nine_dead_keys_are_put_compared_and_deleted() {
     }
     assert_eq!(kv(at, "GET", "brief", &[], "").await.body, "x");
 
+    // Keys in their order, a page at a time.
+    let list =
+        async |query: &str| ask(at, "GET", &format!("/v1/kv{query}"), &[], b"").await.expect("an answer");
+    assert_eq!(kv(at, "PUT", "brief%2F2", &[], "z").await.code, 200);
+    let page = list("?prefix=brief&limit=1").await;
+    assert_eq!((page.code, page.header("ennead-after")), (200, Some("brief")), "{page:?}");
+    let page = list("?prefix=brief&after=brief&values=true").await;
+    assert_eq!((page.code, page.header("ennead-after")), (200, None), "{page:?}");
+    assert_eq!(page.body, "{\"key\":\"brief/2\",\"value\":\"z\",\"version\":1}\n");
+    assert_eq!(list("").await.body.lines().count(), 2);
+    for wrong in ["?prefix=%00", "?limit=0", "?ttl=1h", "?after="] {
+        assert_eq!(list(wrong).await.code, 400, "{wrong}");
+    }
+
     // The fifth: no quorum, and every error says what is true of the key.
     nine.cluster.kill(4);
     let put = kv(at, "PUT", "brief", &[], "y").await;
@@ -77,4 +91,6 @@ async fn with_four_of_nine_dead_keys_are_put_compared_and_deleted() {
     assert_eq!(put.json()["outcome"], expected, "{put:?}");
     let get = kv(at, "GET", "brief", &[], "").await;
     assert_eq!((get.code, &get.json()["error"]), (503, &"no_quorum".into()), "{get:?}");
+    let listed = list("").await;
+    assert_eq!((listed.code, &listed.json()["error"]), (503, &"no_quorum".into()), "{listed:?}");
 }

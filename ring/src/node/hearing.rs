@@ -203,6 +203,9 @@ impl Node {
                 self.route(now, key, Work::Message { from, message }, effects);
             }
             Message::Force { ask, machines } => self.on_force(now, from, ask, &machines, effects),
+            Message::List { ask, request } if matches!(from, Addr::Client(_)) => {
+                self.listings.begin(&mut self.local, now, from, ask, request, effects);
+            }
             Message::Wish { ask, wish } => {
                 // What is told to the wardens under number 0 is told by machines.
                 self.warden.on_wish(&mut self.local, now, from, ask, wish, effects);
@@ -274,7 +277,13 @@ impl Node {
                     self.born(now, effects);
                 }
             }
-            (_, Message::Request { ask, .. } | Message::ViewAsk { ask } | Message::Read { ask, .. }) => {
+            (
+                _,
+                Message::Request { ask, .. }
+                | Message::ViewAsk { ask }
+                | Message::Read { ask, .. }
+                | Message::List { ask, .. },
+            ) => {
                 let outcome = Outcome::NotHere;
                 self.local.send(from, Message::Outcome { ask, outcome }, None, effects);
             }

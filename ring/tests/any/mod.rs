@@ -7,9 +7,10 @@ use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
     Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
-    Message, Op, Outcome, Page, Purpose, TellRequest, Wish, Write,
+    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
+    Write,
 };
-use ennead_ring::stamp::{Applied, Came};
+use ennead_ring::stamp::{Applied, Came, Uncountable};
 use ennead_ring::{
     Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name,
     Record, RequestId, SlotSet, Stamp, State, View,
@@ -39,6 +40,10 @@ pub(crate) fn value() -> impl Strategy<Value = Arc<[u8]>> {
     vec(any::<u8>(), 0..100).prop_map(Arc::from)
 }
 
+fn uncountable() -> impl Strategy<Value = Uncountable> {
+    prop_oneof![Just(Uncountable::NotANumber), Just(Uncountable::TooLarge)]
+}
+
 fn id() -> impl Strategy<Value = RequestId> {
     (hlc(), any::<u64>()).prop_map(|(time, random)| RequestId { time, random })
 }
@@ -48,6 +53,8 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         any::<u64>().prop_map(Came::Version),
         any::<Option<u64>>().prop_map(Came::Mismatch),
         Just(Came::Absent),
+        any::<(u64, i64)>().prop_map(|(version, value)| Came::Counted { version, value }),
+        (any::<u64>(), uncountable()).prop_map(|(version, why)| Came::Uncountable { version, why }),
     ];
     let applied = (id(), came).prop_map(|(id, came)| Applied { id, came });
     let recent = vec(applied, 0..20);
@@ -115,6 +122,8 @@ fn op() -> impl Strategy<Value = Op> {
     let change = prop_oneof![
         (value(), any::<Option<u64>>()).prop_map(|(value, ttl)| Change::Put { value, ttl }),
         Just(Change::Delete),
+        any::<Option<u64>>().prop_map(|ttl| Change::Touch { ttl }),
+        any::<i64>().prop_map(|by| Change::Incr { by }),
     ];
     let write = (id(), any::<bool>(), condition, change)
         .prop_map(|(id, again, condition, change)| Op::Write(Write { id, again, condition, change }));
@@ -134,6 +143,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<Option<u64>>().prop_map(|version| Outcome::Mismatch { version }),
         Just(Outcome::Absent),
         Just(Outcome::NotHere),
+        any::<(u64, i64, u8)>().prop_map(|(version, value, votes)| Outcome::Counted {
+            version,
+            value,
+            votes
+        }),
+        (any::<u64>(), uncountable()).prop_map(|(version, why)| Outcome::Uncountable { version, why }),
         hlc().prop_map(|horizon| Outcome::TooLate { horizon }),
         (any::<(u8, u8)>(), silent()).prop_map(|((votes, needed), silent)| Outcome::NoQuorum {
             votes,
@@ -317,6 +332,30 @@ fn about_views() -> BoxedStrategy<Message> {
     .boxed()
 }
 
+fn list_request() -> impl Strategy<Value = ListRequest> {
+    let values = option::of(vec(name(), 0..3));
+    (option::of(key()), vec(any::<u8>(), 0..9), any::<u32>(), any::<u32>(), values).prop_map(
+        |(after, prefix, bytes, within, values)| ListRequest { after, prefix, bytes, within, values },
+    )
+}
+
+fn list_record() -> impl Strategy<Value = ListRecord> {
+    let value = prop_oneof![
+        Just(ListValue::None),
+        any::<u64>().prop_map(ListValue::Bytes),
+        value().prop_map(ListValue::Whole),
+    ];
+    (stamp(), votes(), any::<u64>(), option::of(hlc()), value).prop_map(
+        |(stamp, votes, version, expires, value)| ListRecord { stamp, votes, version, expires, value },
+    )
+}
+
+pub(crate) fn list_page() -> impl Strategy<Value = ListPage> {
+    let keys = vec((key(), option::of(list_record())), 0..5);
+    (any::<bool>(), option::of(key()), keys, option::of(key()), any::<u64>())
+        .prop_map(|(synced, after, keys, upto, total)| ListPage { synced, after, keys, upto, total })
+}
+
 /// Of what is held, and of who is there.
 fn about_machines() -> BoxedStrategy<Message> {
     prop_oneof![
@@ -325,6 +364,8 @@ fn about_machines() -> BoxedStrategy<Message> {
         (ask(), vec(key(), 0..5)).prop_map(|(ask, keys)| Message::Fetch { ask, keys }),
         (ask(), vec((key(), option::of(record())), 0..4))
             .prop_map(|(ask, records)| Message::Fetched { ask, records }),
+        (ask(), list_request()).prop_map(|(ask, request)| Message::List { ask, request: Box::new(request) }),
+        (ask(), list_page()).prop_map(|(ask, page)| Message::Listed { ask, page: Box::new(page) }),
         (ask(), gossip()).prop_map(|(ask, gossip)| Message::Probe { ask, gossip }),
         (ask(), machine(), any::<u32>(), gossip())
             .prop_map(|(ask, whom, within, gossip)| Message::ProbeFor { ask, whom, within, gossip }),
