@@ -5,11 +5,11 @@
 //! A version that only touches were told of is judged by its place in time, and by nothing else.
 //! The calls of a run add different powers of two (as far as there are any), so a sum tells which of them it contains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checker::{Call, Fault, If, Op, Reply};
 
-/// Sums that are tried before the search is given up, without a verdict.
+/// Sums that are tried before the search is given up.
 const BUDGET: u32 = 2_000_000;
 
 /// What the n-th call of a run adds.
@@ -30,7 +30,7 @@ struct Seen {
 }
 
 /// Calls of unknown outcome that must have been counted between two numbers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Gap {
     /// What they added.
     sum: i64,
@@ -56,11 +56,13 @@ pub(crate) fn judge(ops: &[Op]) -> Result<(), Fault> {
     let powers = hidden.iter().all(|(by, _)| by.count_ones() == 1);
     let used = vec![false; hidden.len()];
     let mut search = Search { used, hidden, powers, gaps: &gaps, budget: BUDGET, stuck: 0 };
-    match search.fill(0, 0, None) {
+    match search.fill(0) {
         true => Ok(()),
-        // Which sums a long history allows may take longer to find out than a run does: what is not shown is no fault.
-        false if search.budget == 0 => Ok(()),
-        false => Err(format!("not one counter: nobody can have added {:?}", gaps[search.stuck])),
+        false => {
+            // A history that cannot be judged passes for no proof either.
+            let spent = if search.budget == 0 { " (search cut short)" } else { "" };
+            Err(format!("not one counter: nobody can have added {:?}{spent}", gaps[search.stuck]))
+        }
     }
 }
 
@@ -162,24 +164,45 @@ struct Search<'a> {
     stuck: usize,
 }
 
+/// What has come of trying.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// All gaps are filled.
+    Filled,
+    /// This gap can be filled, and a later one then cannot.
+    Later,
+    /// This gap cannot be filled so.
+    Never,
+}
+
 impl Search<'_> {
-    /// Fills this gap with calls from the `from`-th on, and all later ones. `left` is what the gap still lacks.
-    fn fill(&mut self, gap: usize, from: usize, left: Option<(i64, u64)>) -> bool {
-        let Some(&Gap { sum, most, fewer, before }) = self.gaps.get(gap) else { return true };
+    /// Fills this gap and all later ones.
+    fn fill(&mut self, gap: usize) -> bool {
+        let Some(&Gap { sum, most, .. }) = self.gaps.get(gap) else { return true };
         self.stuck = self.stuck.max(gap);
-        let (sum, most) = left.unwrap_or((sum, most));
+        self.part(gap, 0, (sum, most), &mut BTreeSet::new()) == Tried::Filled
+    }
+
+    /// Fills what this gap still lacks with calls from the `from`-th on. `dead` is what cannot be had from where: it
+    /// holds as long as this gap is worked on, since calls from there on are used by earlier gaps alone.
+    fn part(
+        &mut self,
+        gap: usize,
+        from: usize,
+        left: (i64, u64),
+        dead: &mut BTreeSet<(usize, i64, u64)>,
+    ) -> Tried {
+        let (Gap { fewer, before, .. }, (sum, most)) = (self.gaps[gap], left);
         if sum == 0 && (most == 0 || fewer) {
-            return self.fill(gap + 1, 0, None);
-        }
-        if sum <= 0 || most == 0 || self.budget == 0 {
-            return false;
+            return if self.fill(gap + 1) { Tried::Filled } else { Tried::Later };
         }
         // So many powers of two have no more ones in their sum.
-        if self.powers && u64::from(sum.count_ones()) > most {
-            return false;
+        let hopeless = sum <= 0 || most == 0 || self.powers && u64::from(sum.count_ones()) > most;
+        if hopeless || self.budget == 0 || dead.contains(&(from, sum, most)) {
+            return Tried::Never;
         }
         self.budget -= 1;
-        let mut tried = None;
+        let (mut tried, mut came) = (None, Tried::Never);
         for i in from..self.hidden.len() {
             let (by, start) = self.hidden[i];
             // Of two that add the same, one is as good as the other.
@@ -191,11 +214,16 @@ impl Search<'_> {
             }
             tried = Some(by);
             self.used[i] = true;
-            if self.fill(gap, i + 1, Some((sum - by, most - 1))) {
-                return true;
+            match self.part(gap, i + 1, (sum - by, most - 1), dead) {
+                Tried::Filled => return Tried::Filled,
+                Tried::Later => came = Tried::Later,
+                Tried::Never => {}
             }
             self.used[i] = false;
         }
-        false
+        if came == Tried::Never {
+            dead.insert((from, sum, most));
+        }
+        came
     }
 }
