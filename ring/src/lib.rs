@@ -57,6 +57,7 @@ mod model;
 pub mod mutant;
 pub mod node;
 pub mod number;
+mod pace;
 pub mod placement;
 pub mod position;
 pub mod quorum;

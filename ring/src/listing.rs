@@ -26,6 +26,8 @@ const LOOKED: u32 = 16;
 /// Pages in the making at once, in all and for one client; who asks for more is told to come back.
 const AT_ONCE: (usize, usize) = (64, 16);
 const RETRY_AFTER: u32 = 100;
+/// Machines that a client may leave out: each key's owners are looked for among them.
+const LEFT_OUT: usize = 4_096;
 /// What a key costs in a page beside its bytes, at most.
 const AROUND: usize = 64;
 
@@ -67,7 +69,7 @@ impl Listings {
         if self.makings.iter().any(|m| m.to == to && m.ask == ask && m.request.after == request.after) {
             return;
         }
-        if let Some(why) = refused(&request.prefix) {
+        if let Some(why) = refused(&request) {
             local.send(to, Message::Outcome { ask, outcome: Outcome::Refused(why.into()) }, None, effects);
             return;
         }
@@ -237,11 +239,14 @@ impl ListRecord {
     }
 }
 
-/// Why no keys that begin so are listed.
-fn refused(prefix: &[u8]) -> Option<&'static str> {
-    match prefix {
+/// Why this is not listed.
+fn refused(request: &ListRequest) -> Option<&'static str> {
+    match &request.prefix[..] {
         [0, ..] => Some("keys that begin with a zero byte are the cluster's own, and are not listed"),
         prefix if prefix.len() > MAX_KEY => Some("the prefix is longer than any key"),
+        _ if request.values.as_ref().is_some_and(|without| without.len() > LEFT_OUT) => {
+            Some("more machines are left out than 4096")
+        }
         _ => None,
     }
 }

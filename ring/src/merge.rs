@@ -17,6 +17,7 @@ use crate::key::Key;
 use crate::local::Local;
 use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
+use crate::pace;
 use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::SlotSet;
@@ -367,10 +368,10 @@ impl Merge {
             teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
             teller.source.buffer.extend(entries);
         }
-        if let Some(rate) = rate(self.purpose, local.tuning.move_rate, local.serves(now)) {
-            // A token bucket: side work leaves the disks and the network to clients.
-            let cost = (bytes as u64 + 4096).saturating_mul(1_000_000_000) / rate;
-            self.not_before = self.not_before.max(now.mono).plus(cost);
+        if let Some(pause) =
+            pace::pause(self.purpose, bytes as u64, local.tuning.move_rate, local.serves(now))
+        {
+            self.not_before = self.not_before.max(now.mono).plus(pause);
         }
         true
     }
@@ -909,32 +910,6 @@ impl Merge {
     }
 }
 
-/// Bytes a second that a pass may take in, at the full rate and while clients are served. Slots are silent until what is
-/// behind them has come: a copy for them yields less, and the digests of a sync, which are few bytes, not at all.
-fn rate(purpose: Purpose, full: u64, serves: bool) -> Option<u64> {
-    let share = match (purpose, serves) {
-        (Purpose::Sync, _) | (Purpose::Copy, false) => return None,
-        (Purpose::Copy, true) | (Purpose::Ahead | Purpose::Check, false) => 1,
-        (Purpose::Ahead | Purpose::Check, true) => 4,
-    };
-    Some((full / share).max(1))
-}
-
 fn pop_if<T>(queue: &mut VecDeque<T>, f: impl FnOnce(&T) -> bool) -> Option<T> {
     if queue.front().is_some_and(f) { queue.pop_front() } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn side_work_yields_to_clients_and_what_slots_wait_for_yields_less() {
-        let rates = |serves| {
-            [Purpose::Check, Purpose::Ahead, Purpose::Copy, Purpose::Sync].map(|p| rate(p, 400, serves))
-        };
-        assert_eq!(rates(false), [Some(400), Some(400), None, None]);
-        assert_eq!(rates(true), [Some(100), Some(100), Some(400), None]);
-        assert_eq!(rate(Purpose::Check, 0, true), Some(1), "slow, and not stopped");
-    }
 }

@@ -236,6 +236,8 @@ fn l1_a_prefix_that_is_the_clusters_own_is_refused_and_so_is_too_much_at_once() 
     };
     assert!(matches!(outcome(&ask(&mut node, b"\0view", None)), Some(Outcome::Refused(_))));
     assert!(matches!(outcome(&ask(&mut node, &[7; 20_000], None)), Some(Outcome::Refused(_))));
+    let many = Some((0..4_097).map(|n| n % 9 + 1).collect());
+    assert!(matches!(outcome(&ask(&mut node, b"k", many)), Some(Outcome::Refused(_))));
     let mut refused = 0;
     for number in 0..40u64 {
         let request = ennead_ring::message::ListRequest {
