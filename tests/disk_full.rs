@@ -193,12 +193,19 @@ async fn fills_up(host: u8, machines: usize, may_be_full: usize, too_many: usize
 
     small.fill(0).await;
     let begun = Instant::now();
-    while let Err(error) = small.put().await {
-        assert!(begun.elapsed() < RECOVERS_WITHIN, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    // The first key may be another's whose owners have looked already: all is well once no key is refused any more.
+    let mut taken = 0;
+    while taken < 50 {
+        match small.put().await {
+            Ok(()) => taken += 1,
+            Err(error) => {
+                assert!(begun.elapsed() < RECOVERS_WITHIN, "{error}");
+                taken = 0;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
-    eprintln!("{machines} disks emptied: the first put after {:?}", begun.elapsed());
-    small.put_some(50, "once there is room").await;
+    eprintln!("{machines} disks emptied: fifty puts in a row, the last after {:?}", begun.elapsed());
     small.read_all("once there is room").await;
     assert!(small.client.get(&*gone).await.expect("a get").is_none());
     small.all_run("in all of this");
