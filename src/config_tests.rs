@@ -162,3 +162,36 @@ fn http_is_beside_the_address_listened_on_and_opens_no_data_unless_told() {
         assert!(error.contains(said), "{error}");
     }
 }
+
+/// Lines of a file as nobody means them, and bytes of it turned: each is taken, or refused with a reason.
+#[test]
+fn no_text_makes_a_config_file_panic() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    const VALUES: &str = "0 -1 9 0.5 nan 1e308 18446744073709551616 true [] {} [1] [\"10.0.0.1\"] \"127.0.0.1\" \
+                          \"127.0.0.1:99999\" \"9999999999999GiB\" \"-1s\" \"\" \"off\" 2026-11-24 \"::1\"";
+    let values: Vec<&str> = VALUES.split(' ').collect();
+    let (_dir, path) = file("");
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut taken = 0;
+    for _ in 0..4_000 {
+        let mut text = String::new();
+        for _ in 0..rng.random_range(0..4) {
+            let key = SETTINGS[rng.random_range(0..SETTINGS.len())].name;
+            text += &format!("{key} = {}\n", values[rng.random_range(0..values.len())]);
+        }
+        let mut bytes = text.into_bytes();
+        if !bytes.is_empty() && rng.random_bool(0.3) {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = rng.random();
+        }
+        std::fs::write(&path, &bytes).expect("a file");
+        let flags: Vec<&str> = NEEDED.into_iter().chain(["--config", &path]).collect();
+        match serve(&flags) {
+            Ok(_) => taken += 1,
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    assert!(taken > 100, "{taken} were taken");
+}

@@ -7,6 +7,7 @@ use crate::merge::Take;
 use crate::message::{Answer, Copied};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::SlotSet;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Ballot, Record, Stamp, State};
 use crate::view::Incarnation;
 
@@ -56,13 +57,20 @@ impl Acceptor {
     /// Source: PROTOCOL A1; G3 for an absent key.
     pub(crate) fn prepare(&mut self, ballot: Ballot, voting: SlotSet, limits: &Limits) -> (Answer, SlotSet) {
         if self.mute {
+            met(Rare::R3MutePrepare);
             return (Answer::Mute, SlotSet::EMPTY);
         }
         let low = ballot < self.promised && !self.rules.broken(Mutant::A1LowPromise);
         let recorded = self.record.as_ref().is_some_and(|r| ballot <= r.stamp.ballot);
-        if ballot.time <= limits.floor || low || recorded || self.below_bound(ballot, limits) {
+        let floor = ballot.time <= limits.floor;
+        if floor || low || recorded || self.below_bound(ballot, limits) {
+            met_if(floor, Rare::A1BelowFloor);
+            met_if(low, Rare::A1BelowPromise);
+            met_if(recorded, Rare::A1BelowRecord);
+            met_if(!(floor || low || recorded), Rare::G3PrepareBelowBound);
             return (self.refusal(limits), SlotSet::EMPTY);
         }
+        met_if(ballot == self.promised, Rare::A1Again);
         self.promised = ballot;
         let answer = Answer::Promised { ballot, record: self.record.clone(), bound: limits.bound };
         (answer, voting)
@@ -84,15 +92,24 @@ impl Acceptor {
             && held.stamp.n >= stamp.n
         {
             let votes = held.votes.intersection(voting);
+            met(if held.stamp.n > stamp.n { Rare::A2HeldLater } else { Rare::A2HeldAgain });
+            met_if(votes.is_empty(), Rare::A2HeldAsHearsay);
             return Accepted::Answer(Answer::Held { stamp: held.stamp }, votes);
         }
         let low = stamp.ballot < self.promised && !self.rules.broken(Mutant::A2LowAccept);
         let recorded =
             self.record.as_ref().is_some_and(|r| stamp <= r.stamp && !self.rules.broken(Mutant::A2LowAccept));
         let ballot = stamp.ballot;
-        if ballot.time <= limits.floor || low || recorded || self.below_bound(ballot, limits) {
+        let floor = ballot.time <= limits.floor;
+        if floor || low || recorded || self.below_bound(ballot, limits) {
+            met_if(floor, Rare::A2BelowFloor);
+            met_if(low, Rare::A2BelowPromise);
+            met_if(!(floor || low || recorded), Rare::G3AcceptBelowBound);
             return Accepted::Answer(self.refusal(limits), SlotSet::EMPTY);
         }
+        met_if(ballot > self.promised, Rare::A2Unpromised);
+        met_if(self.mute, Rare::R3Whole);
+        met_if(voting.is_empty(), Rare::A2NoVote);
         self.promised = self.promised.max(ballot);
         self.mute = false;
         let record = Record { stamp, state: state.clone(), votes: voting };
@@ -103,6 +120,7 @@ impl Acceptor {
     /// Tells what is held; a value longer than `inline` bytes as its length only. Source: PROTOCOL A3, Q1.
     pub(crate) fn read(&self, inline: u32, voting: SlotSet) -> (Answer, SlotSet) {
         if self.mute {
+            met(Rare::R3MuteRead);
             return (Answer::Mute, SlotSet::EMPTY);
         }
         let Some(record) = &self.record else {
@@ -113,6 +131,7 @@ impl Acceptor {
         let copied = if bytes <= u64::from(inline) {
             Copied::Whole(record.clone())
         } else {
+            met(Rare::A3Summary);
             let State { version, expires, .. } = *record.state;
             Copied::Summary { stamp: record.stamp, version, bytes, expires, votes: record.votes }
         };
@@ -134,6 +153,7 @@ impl Acceptor {
             if votes == record.votes {
                 return None;
             }
+            met(Rare::S6OwnMadeVote);
             record.votes = votes;
             return Some(Some(record.clone()));
         }
@@ -141,16 +161,22 @@ impl Acceptor {
         let is_void = own.is_some() && own == void;
         match (stamp, state) {
             (Some(stamp), Some(state)) if is_void || own.is_none_or(|own| own < stamp) => {
+                met(if granted.is_empty() { Rare::S6TakenAsHearsay } else { Rare::S6TakenAsVote });
+                met_if(is_void, Rare::S5VoidReplaced);
                 let record = Record { stamp, state, votes: granted };
                 self.promised = self.promised.max(stamp.ballot);
                 self.record = Some(record.clone());
                 Some(Some(record))
             }
             (None, _) if is_void => {
+                met(Rare::S5VoidDropped);
                 self.record = None;
                 Some(None)
             }
-            _ => None,
+            _ => {
+                met(Rare::S5OwnIsNewer);
+                None
+            }
         }
     }
 

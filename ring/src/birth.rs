@@ -9,6 +9,7 @@ use crate::effect::{Effect, Mono, Now};
 use crate::local::Local;
 use crate::message::{Addr, Message};
 use crate::node::Birth;
+use crate::rare::{Rare, met, met_if};
 use crate::view::{
     ClusterId, Epoch, Incarnation, MAX_WEIGHT, Machine, Member, MemberState, Name, View, ViewError,
 };
@@ -99,6 +100,7 @@ impl Stage {
                 *next = now.mono.plus(OFFER_EVERY);
             }
             Self::Returning { next } if *next <= now.mono => {
+                met(Rare::V5OffersItselfAgain);
                 *next = now.mono.plus(RETURN_EVERY);
                 let members = local.present().view.members().len() as u64;
                 for _ in 0..ASKED {
@@ -120,8 +122,12 @@ impl Stage {
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
             }
-            Self::Departing { .. } if local.is_settled() => *self = Self::Still,
+            Self::Departing { .. } if local.is_settled() => {
+                met(Rare::M3Gone);
+                *self = Self::Still;
+            }
             Self::Departing { next } if *next <= now.mono => {
+                met(Rare::M3AsksWhetherSettled);
                 *next = now.mono.plus(RETURN_EVERY);
                 let members = local.present().view.members().len() as u64;
                 let (member, after) = (local.up_to(members - 1) as u32, local.epoch());
@@ -161,7 +167,8 @@ impl Stage {
                 local.send(Addr::Machine(from), Message::NotTaken { reason: reason.into() }, None, effects);
             }
             Self::Gathering { with, offers, .. } if with.contains(&from.name) => {
-                offers.insert(from.name, (from.incarnation, weight));
+                let former = offers.insert(from.name, (from.incarnation, weight));
+                met_if(former.is_some(), Rare::F1OffersTwice);
                 self.bear(local, effects);
             }
             Self::Gathering { .. } => {
@@ -234,6 +241,7 @@ impl Stage {
         let chain = views.windows(2).all(|w| w[0].is_before(&w[1]));
         let whole = views.first().is_some_and(|v| v.epoch() == Epoch::FIRST || v.epoch() == settled);
         if blank && member && chain && whole {
+            met(if views.len() > 1 { Rare::V3BornIntoSeveral } else { Rare::F1TakenAlong });
             for view in views {
                 local.adopt(view.clone(), settled, effects);
             }

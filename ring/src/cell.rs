@@ -16,6 +16,7 @@ use crate::message::{self, Addr, Answer, Bound, Message, Op, Outcome, Write};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
+use crate::rare::{Rare, met, met_if};
 use crate::reading::Readings;
 use crate::stamp::{Hlc, Record, Stamp, State};
 use crate::turn::{Turn, Vote, Waiting};
@@ -44,6 +45,7 @@ impl Cell {
         match message {
             // No slot of the key is ours: who asks is behind, and hears so by the epoch of this.
             Message::Prepare { ask, .. } | Message::Accept { ask, .. } if !owner => {
+                met(Rare::A1NoOwner);
                 let message = Message::Answer { ask, votes: SlotSet::EMPTY, answer: Answer::Mute };
                 turn.local.send(from, message, None, turn.effects);
             }
@@ -57,6 +59,7 @@ impl Cell {
                     }
                     _ => None,
                 };
+                met_if(line.is_some(), Rare::A1PromiseWaits);
                 let line = if turn.local.rules.broken(Mutant::A1Unsynced) { None } else { line };
                 let after = line.max(self.acceptor.ticket());
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
@@ -129,6 +132,7 @@ impl Cell {
         // It may have come to own the key since.
         let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
         if !owner && self.acceptor.forget(stamp).is_some() {
+            met(Rare::T2Swept);
             let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
             self.acceptor.set_ticket(ticket);
         }
@@ -136,13 +140,17 @@ impl Cell {
 
     /// G2, G3: all slots voted for this tombstone: it goes, and leaves the bound.
     fn on_collect(&mut self, turn: &mut Turn<'_>, stamp: Stamp) {
-        let Some(Record { state, .. }) = self.acceptor.tombstone(stamp) else { return };
+        let Some(Record { state, .. }) = self.acceptor.tombstone(stamp) else {
+            met(Rare::G2NotHeld);
+            return;
+        };
         let ids = state.recent.iter().map(|applied| applied.id.time);
         let time = ids.chain([stamp.ballot.time, state.horizon]).fold(Hlc::ZERO, Hlc::max);
         if time > Hlc::from_nanos(turn.now.wall).plus(FAR_AHEAD) {
             // A clock far off: the bound is the machine's, and would refuse new keys until that time comes.
             return;
         }
+        met(Rare::G2Collected);
         let bound = Bound { time, version: state.version };
         turn.local.raise_bound(bound, turn.effects);
         self.acceptor.forget(stamp);
@@ -156,6 +164,7 @@ impl Cell {
         turn.local.counts.waiting += 1;
         turn.local.counts.retries += u64::from(matches!(&waiting.op, Op::Write(write) if write.again));
         if turn.local.present().me.is_none() {
+            met(Rare::V5RequestNotHere);
             turn.answer(&waiting, Outcome::NotHere);
         } else if turn.local.waiting_bytes > turn.local.tuning.waiting_bytes {
             turn.answer(&waiting, Outcome::Overloaded { retry_after: 50 });
@@ -167,6 +176,7 @@ impl Cell {
         } else if matches!(waiting.op, Op::Read) && !self.coordinator.leads(turn.promised) {
             self.readings.submit(turn, waiting);
         } else {
+            met_if(matches!(waiting.op, Op::Read), Rare::C2ReadThroughLead);
             self.coordinator.submit(turn, waiting);
         }
     }
@@ -187,6 +197,7 @@ impl Cell {
     /// D4: reads that the copies did not settle.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>, reads: Vec<Waiting>) {
         for waiting in reads {
+            met(Rare::D4ReadToCoordinator);
             self.coordinator.submit(turn, waiting);
         }
     }

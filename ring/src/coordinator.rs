@@ -14,6 +14,7 @@ use crate::lead::Lead;
 use crate::message::{Answer, Ask, Bound, Copied, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::{Tally, hopeless};
+use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Ballot, Record};
@@ -96,6 +97,7 @@ impl Coordinator {
             return;
         }
         if self.waiting.is_empty() && matches!(self.stage, Stage::Resting(_)) {
+            met(Rare::C1RestCutShort);
             // The duel that we rest from is over: those who fought it have gone elsewhere or given up.
             (self.stage, self.backoff) = (Stage::Idle, 0);
         }
@@ -105,8 +107,14 @@ impl Coordinator {
         let favourite = self.favourite.as_ref().filter(|f| f.until > turn.now.mono).map(|f| f.member);
         match favourite.filter(|member| turn.local.is_well(*member)).or_else(|| turn.heir()) {
             // Where five are not there, a write that stays here has an outcome: it changed nothing (C4).
-            Some(to) if !waiting.handed && turn.has_quorum_alive() => self.hand_over(turn, to, waiting),
-            _ => self.waiting.push_back(waiting),
+            Some(to) if !waiting.handed && turn.has_quorum_alive() => {
+                met(Rare::C1ToTheFavourite);
+                self.hand_over(turn, to, waiting);
+            }
+            other => {
+                met_if(other.is_some() && !waiting.handed, Rare::C4NotHandedOver);
+                self.waiting.push_back(waiting);
+            }
         }
         self.advance(turn);
     }
@@ -132,26 +140,35 @@ impl Coordinator {
             match &mut self.stage {
                 // C1: a promise of our own above the lead ends it.
                 Stage::Leading(lead) if turn.promised > lead.ballot => {
+                    met(Rare::C1OwnPromiseEndsLead);
                     self.beat = self.beat.max(turn.promised);
                     self.beaten(turn);
                 }
-                Stage::Leading(lead) if lead.retiring && lead.in_flight() == 0 => self.stand_down(turn),
+                Stage::Leading(lead) if lead.retiring && lead.in_flight() == 0 => {
+                    met(Rare::C1RetiringLeadEnds);
+                    self.stand_down(turn);
+                }
                 // Five are not there, as far as is known: an Accept now would be of unknown outcome (C4), while a Prepare
                 // changes nothing.
                 Stage::Leading(lead)
                     if lead.in_flight() == 0 && !self.waiting.is_empty() && !turn.has_quorum_alive() =>
                 {
+                    met(Rare::C4LeadGivenUpWithoutFive);
                     self.stand_down(turn);
                 }
                 Stage::Leading(lead) => {
                     let full = lead.in_flight() >= turn.local.tuning.pipeline;
                     if self.waiting.is_empty() || full || lead.retiring {
+                        met_if(!self.waiting.is_empty() && full, Rare::C3PipelineFull);
                         return;
                     }
                     let batch = self.waiting.len().min(BATCH);
                     let batch = self.waiting.drain(..batch).filter(|waiting| wanted(turn, waiting));
                     let batch: Vec<_> = batch.collect();
                     if !batch.is_empty() {
+                        met_if(lead.in_flight() > 0, Rare::C3Pipelined);
+                        met_if(batch.len() > 1, Rare::C3Batch);
+                        met_if(batch.len() == BATCH, Rare::C3FullBatch);
                         lead.propose(turn, batch);
                     }
                 }
@@ -195,6 +212,8 @@ impl Coordinator {
                 // Who does not vote for all its slots yet is asked again: it may by then (section 6).
                 if vote.slots == turn.owners.slots_of(vote.by) || !matches!(answer, Answer::Promised { .. }) {
                     p.round.hear(turn, vote);
+                } else {
+                    met(Rare::C1PromiseAskedAgain);
                 }
                 match answer {
                     Answer::Promised { ballot, record, bound } if ballot == p.ballot => {
@@ -208,6 +227,7 @@ impl Coordinator {
                         self.beat = self.beat.max(beat);
                         p.round.refuse(turn, vote.by);
                         if hopeless(turn.owners.slots(), p.round.refused) {
+                            met(Rare::C1PrepareHopeless);
                             self.beaten(turn);
                         }
                     }
@@ -220,6 +240,7 @@ impl Coordinator {
                     if lead.refused(turn, vote) {
                         self.beat = self.beat.max(beat);
                         if lead.is_lost(turn.owners.slots()) {
+                            met(Rare::C1LeadLost);
                             self.beaten(turn);
                         }
                     }
@@ -230,6 +251,7 @@ impl Coordinator {
                 }
                 Answer::Copy(copied) => {
                     if let Some(above) = lead.confirmed(turn, vote, &copied) {
+                        met(Rare::C2Superseded);
                         self.beat = self.beat.max(above);
                         self.beaten(turn);
                     } else {
@@ -257,6 +279,11 @@ impl Coordinator {
             None => Arc::new(register::absent(p.bound)),
         };
         let proven = (p.told.settled() == Some(base)).then(|| (p.covers, p.told.votes()));
+        met(match (base, proven) {
+            (None, _) => Rare::C1BaseNone,
+            (Some(_), Some(_)) => Rare::D4BaseChosen,
+            (Some(_), None) => Rare::C1BaseUnchosen,
+        });
         let lead = Lead::new(p.ballot, last, base, proven, turn.local.rules);
         self.stage = Stage::Leading(Box::new(lead));
     }
@@ -282,12 +309,16 @@ impl Coordinator {
                     && turn.local.is_well(m)
                     && turn.has_quorum_alive() =>
             {
+                met(Rare::C1MakesWay);
                 self.hand_all_over(turn, m);
                 self.rest(turn);
             }
-            Some(_) => self.rest(turn),
+            Some(_) => {
+                met(Rare::C1Rests);
+                self.rest(turn);
+            }
             // Refused by a floor, not by a rival: nobody to make way for.
-            None => {}
+            None => met(Rare::C1BeatenByFloor),
         }
     }
 
@@ -313,6 +344,7 @@ impl Coordinator {
     /// G3: the key's tombstone is gone, and ballots up to the bound, that of a lead among them, are refused for it now.
     pub(crate) fn on_collected(&mut self, turn: &mut Turn<'_>) {
         if let Stage::Leading(lead) = &mut self.stage {
+            met(Rare::G3LeadRetires);
             // What is in flight may still be told: the tombstone itself, say.
             lead.retiring = true;
             self.advance(turn);
@@ -321,9 +353,15 @@ impl Coordinator {
 
     /// A view was adopted: the owners may be others. What is under way begins anew; a lead is worth one round trip.
     pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
+        match &self.stage {
+            Stage::Preparing(_) => met(Rare::V3PrepareBeginsAnew),
+            Stage::Leading(lead) if lead.in_flight() > 0 => met(Rare::V3AcceptBeginsAnew),
+            Stage::Leading(_) | Stage::Idle | Stage::Resting(_) => {}
+        }
         self.stand_down(turn);
         self.favourite = None;
         for Handed { ask, mut waiting, .. } in mem::take(&mut self.handed) {
+            met(Rare::V3HandedComesBack);
             turn.local.forget(ask);
             // It may have been proposed.
             waiting.handed = true;
@@ -333,6 +371,7 @@ impl Coordinator {
         if turn.local.present().me.is_none() {
             // V5: nobody takes part in a round of a machine that is not in the view.
             for waiting in mem::take(&mut self.waiting) {
+                met(Rare::V5WaitingNotHere);
                 turn.answer(&waiting, Outcome::NotHere);
             }
         }
@@ -375,6 +414,7 @@ impl Coordinator {
         if let Outcome::Refused(_) | Outcome::Overloaded { .. } | Outcome::NotHere | Outcome::NoRoom { .. } =
             outcome
         {
+            met(Rare::C4HandedIsNotTried);
             // Not its fault: try it here.
             self.favourite = None;
             waiting.handed = true;
@@ -397,14 +437,17 @@ impl Coordinator {
         match &mut self.stage {
             Stage::Preparing(p) => {
                 if p.round.is_stuck(turn.now) {
+                    met(Rare::C1PrepareStuck);
                     self.beaten(turn);
                 } else if p.round.is_due(turn.now) {
+                    met(Rare::C1PrepareSentAgain);
                     let message =
                         Message::Prepare { ask: p.round.ask, key: turn.key.clone(), ballot: p.ballot };
                     turn.ask_owners(&p.round, &message, p.after);
                 }
             }
             Stage::Leading(lead) if lead.is_stuck(turn.now) => {
+                met(Rare::C1LeadStuck);
                 self.beaten(turn);
             }
             Stage::Leading(lead) => lead.resend(turn),
@@ -423,6 +466,7 @@ impl Coordinator {
         let (back, stay) = mem::take(&mut self.handed).into_iter().partition::<Vec<_>, _>(late);
         self.handed = stay;
         self.favourite = None;
+        met(Rare::C4HandedTakenBack);
         for Handed { ask, mut waiting, .. } in back {
             turn.local.forget(ask);
             waiting.handed = true;
@@ -462,11 +506,13 @@ impl Coordinator {
             mem::take(&mut self.handed).into_iter().partition(|h| keep(&h.waiting));
         self.handed = stay;
         for Handed { ask, waiting, .. } in gone {
+            met(Rare::C4HandedExpired);
             turn.local.forget(ask);
             turn.give_up(&Waiting { sent: true, ..waiting }, 0, None);
         }
         self.deadline = next;
         if self.waiting.is_empty() && matches!(self.stage, Stage::Preparing(_)) {
+            met(Rare::C1PrepareForNobody);
             self.stand_down(turn);
         }
     }
@@ -533,9 +579,16 @@ impl Preparing {
         let machine = turn.local.present().machine(by).name;
         match record {
             // Who votes for nothing is not one of the five: what it holds may be from before the last settled view.
-            Some(_) if slots.is_empty() && !turn.local.rules.broken(Mutant::C1Stranger) => {}
+            Some(_) if slots.is_empty() && !turn.local.rules.broken(Mutant::C1Stranger) => {
+                met(Rare::C1StrangerPassedOver);
+            }
             Some(record) => {
                 let own = record.votes.intersection(slots);
+                met_if(own.is_empty(), Rare::C1HearsayIsHeard);
+                met_if(
+                    self.base.as_ref().is_some_and(|base| base.stamp != record.stamp),
+                    Rare::C1TwoRecordsTold,
+                );
                 self.told.hear(machine, epoch, own, Copied::Whole(record.clone()));
                 let keep_first = self.base.is_some() && turn.local.rules.broken(Mutant::C1AnyBase);
                 if self.base.as_ref().is_none_or(|base| record.stamp > base.stamp) && !keep_first {

@@ -16,6 +16,7 @@ use crate::message::{Addr, Ask, DecreeAnswer, Message};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::Tally;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::Ballot;
 use crate::view::{Machine, View};
 
@@ -156,10 +157,12 @@ impl Decrees {
     pub(crate) fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         let Some(proposal) = &mut self.proposal else { return };
         if proposal.until <= now.mono {
+            met(Rare::V2GivenUp);
             let unheard = proposal.all.iter().flatten().filter(|m| !proposal.heard.contains(m));
             self.unheard = unheard.map(|m| local.present().machine(*m)).collect();
             self.proposal = None;
         } else if proposal.resend_at <= now.mono {
+            met(Rare::V2SentAgain);
             proposal.resend_at = now.mono.plus(RESEND);
             proposal.ask(local, effects);
         }
@@ -181,17 +184,20 @@ impl Decrees {
             Message::DecreePrepare { ask, ballot } | Message::DecreeAccept { ask, ballot, .. }
                 if ballot < self.acceptor.promised =>
             {
+                met(Rare::V2BelowPromise);
                 (ask, DecreeAnswer::Refused { beat: self.acceptor.promised }, None)
             }
             Message::DecreePrepare { ask, ballot } => {
                 self.acceptor.promised = ballot;
                 let accepted = self.acceptor.accepted.clone();
+                met_if(accepted.is_some(), Rare::V2PromiseTellsAccepted);
                 (ask, DecreeAnswer::Promised { ballot, accepted }, self.persist(local, effects))
             }
             Message::DecreeAccept { ask, ballot, view } => {
                 // A peer's lie, or an error of ours: no view that can follow this one. Or who is said to be lost is heard.
                 let forced = is_forced(local, &view);
                 if !local.present().view.may_become(&view) || forced && !stands(local, &view) {
+                    met_if(forced, Rare::F2LostIsHeard);
                     return;
                 }
                 // F2: all who stay may have agreed to it, and somebody may have gone on.
@@ -234,6 +240,7 @@ impl Decrees {
             {
                 proposal.hear(local, from);
                 if let Some(accepted) = accepted.filter(|found| proposal.is_bound_by(local, found)) {
+                    met_if(accepted.1 != proposal.view, Rare::V2BoundToAnother);
                     proposal.bound_to = Some(accepted);
                 }
                 if !proposal.has_enough(local) {
@@ -266,6 +273,7 @@ impl Decrees {
                 proposal.has_enough(local).then(|| proposal.view.clone())
             }
             DecreeAnswer::Refused { beat } => {
+                met(if proposal.accepting { Rare::V2AcceptBeaten } else { Rare::V2PrepareBeaten });
                 local.see(beat.time);
                 self.beat = self.beat.max(beat);
                 self.proposal = None;

@@ -34,6 +34,7 @@ use crate::effect::{Effect, Mono, Now};
 use crate::gossip::{Gossip, Health, Rumours};
 use crate::local::Local;
 use crate::message::Message;
+use crate::rare::{Rare, met, met_if};
 use crate::view::{Epoch, Machine, Name};
 
 const MS: u64 = 1_000_000;
@@ -161,7 +162,10 @@ impl Detector {
             peer.lateness.keep(|by| present.view.index_of(by).is_some());
             self.peers.push(peer);
         }
+        let probes = self.probes.len();
         self.probes.retain_mut(|probe| probe.move_to(place));
+        met_if(self.probes.len() < probes, Rare::DetectorForgetsAProbe);
+        met_if(self.peers.iter().any(|peer| peer.doubt.is_some()), Rare::DetectorDoubtOutlivesView);
         self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
         // Those who are new have their turn first: nobody has heard of them.
         let known = |machine: Machine| {
@@ -213,6 +217,7 @@ impl Detector {
         peer.heard = Some(now.mono);
         peer.silent = None;
         if peer.doubt.is_some() {
+            met(Rare::DetectorSuspectSpeaks);
             self.clear(local, member);
         }
     }
@@ -276,6 +281,7 @@ impl Detector {
         }
         let late = self.due().map_or(0, |due| now.mono.0.saturating_sub(due.0));
         if late >= local.tuning.down_after / 2 {
+            met(Rare::DetectorStoodStill);
             self.awake = now.mono;
         }
         if late >= LATE {

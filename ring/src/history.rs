@@ -11,6 +11,7 @@ use crate::mutant::{Mutant, Rules};
 use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::{SlotSet, Tally, quorum_of};
+use crate::rare::{Rare, met_if};
 use crate::stamp::Stamp;
 use crate::view::{Epoch, Incarnation, Machine, View};
 
@@ -147,6 +148,7 @@ impl History<'_> {
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
         for (h, p) in self.views.iter().enumerate().rev() {
+            met_if(h < earlier.len() && later && !covered(p), Rare::S4CoveredByALaterView);
             if h < earlier.len() && !later && !covered(p) {
                 return false;
             }
@@ -240,6 +242,9 @@ pub(crate) fn judge(
                 Some(_) => None,
             }
         });
+        met_if(by_quorum, Rare::S6ToldByAQuorum);
+        met_if(!by_quorum && matches!(voter, Some(Some(_))), Rare::S6ToldByTheLastVoter);
+        met_if(!by_quorum && matches!(voter, Some(None)), Rare::S6LastVoterIsSilent);
         by_quorum || voter.flatten().is_some_and(|t| told_as_vote(t, slot))
     });
     Verdict { gained, best, granted: granted.collect(), own_is_void }

@@ -11,6 +11,7 @@ use crate::effect::{Mono, Now};
 use crate::message::{Ask, Copied, Message, Outcome};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::{Tally, hopeless};
+use crate::rare::{Rare, met, met_if};
 use crate::register::Draft;
 use crate::stamp::{Ballot, Stamp, State};
 use crate::turn::{Round, Turn, Vote, Waiting};
@@ -111,6 +112,7 @@ impl Lead {
             && self.n == 0
             && let Some((_, votes)) = self.proven.filter(|(covers, _)| newest <= *covers)
         {
+            met(Rare::D4AnsweredByPromises);
             // D4: the promises themselves showed the base to be chosen, after these requests had arrived.
             for (waiting, outcome) in resting {
                 turn.answer(&waiting, outcome.by(votes));
@@ -124,14 +126,17 @@ impl Lead {
             }
         }
         let what = if changed || (self.n == 0 && self.proven.is_none()) {
+            met_if(!changed, Rare::D4AcceptWithoutChange);
             let Some(n) = self.next_number() else {
                 unreachable!("a lead at its last number proposes nothing")
             };
             self.last = state;
             What::Accept { n, state: self.last.clone() }
         } else if self.n == 0 {
+            met(Rare::C2BaseConfirmed);
             What::Confirm { least: self.base }
         } else {
+            met(Rare::C2LastConfirmed);
             What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
         };
         let round = Round::new(turn, what.bytes());
@@ -172,7 +177,10 @@ impl Lead {
             // Asking again helps nobody to hold what five may lack: the Accept of it may have been given up; or all
             // hold it, and too few voted for their slots when they took it (Q1). So D4: the last state once more,
             // under its next number.
-            let vain = matches!(flight.what, What::Confirm { .. }) || flight.round.heard_all(turn.owners);
+            let confirms = matches!(flight.what, What::Confirm { .. });
+            let vain = confirms || flight.round.heard_all(turn.owners);
+            met_if(confirms, Rare::D4ConfirmedInVain);
+            met_if(!vain, Rare::C2AcceptSentAgain);
             if vain && let Some(n) = self.next_number() {
                 turn.local.forget(flight.round.ask);
                 flight.what = What::Accept { n, state: self.last.clone() };
@@ -191,6 +199,7 @@ impl Lead {
         }
         for flight in &mut self.flights {
             if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
+                met_if(flight.round.ask != vote.ask, Rare::C2LaterHoldsEarlier);
                 flight.tally.add(vote.epoch, vote.slots);
             }
             if flight.round.ask == vote.ask {
@@ -210,11 +219,12 @@ impl Lead {
             // Still the state meant, or a later one of this chain: proposed after these requests arrived, and
             // held only by who holds the state meant.
             _ if told == least || told.is_some_and(|t| t.ballot == self.ballot && told > least) => {
+                met_if(told != least, Rare::C2ConfirmedByLater);
                 flight.tally.add(vote.epoch, vote.slots);
                 flight.round.hear(turn, vote);
             }
             // It does not hold the state yet: it is asked again.
-            _ => {}
+            _ => met(Rare::C2ConfirmedByNone),
         }
         None
     }
@@ -232,6 +242,8 @@ impl Lead {
             flight.round.refuse(turn, vote.by);
         } else if self.landed != Some(vote.ask) {
             return false;
+        } else {
+            met(Rare::C1LateRefusal);
         }
         self.retiring = true;
         true
@@ -243,6 +255,7 @@ impl Lead {
         let mut landed = false;
         while let Some(at) = self.flights.iter().position(|f| f.tally.reached(slots)) {
             let Some(flight) = self.flights.remove(at) else { break };
+            met_if(at > 0, Rare::C2LandedOutOfOrder);
             landed = true;
             let votes = flight.tally.votes();
             let nanos = turn.since(flight.round.begun);
@@ -283,6 +296,7 @@ impl Lead {
         self.flights.retain(|flight| {
             let wanted = !flight.resting.is_empty();
             if !wanted {
+                met(Rare::B2FlightForNobody);
                 local.forget(flight.round.ask);
             }
             wanted

@@ -61,6 +61,7 @@ mod pace;
 pub mod placement;
 pub mod position;
 pub mod quorum;
+pub mod rare;
 pub mod reader;
 mod reading;
 mod register;

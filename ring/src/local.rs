@@ -19,6 +19,7 @@ use crate::mutant::{Mutant, Rules};
 use crate::node::{Birth, Setup, Tuning};
 use crate::placement::Owners;
 use crate::quorum::{SlotSet, Tally, quorum_of};
+use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
@@ -160,6 +161,7 @@ impl Local {
         });
         let mut account = self.account.clone();
         account.left = present.me.is_none() && (account.left || was_leaving);
+        met_if(account.left && !self.account.left, Rare::M3Left);
         if !follows {
             // What it was synced for is past: it begins from here, synced for nothing.
             self.views.clear();
@@ -186,7 +188,9 @@ impl Local {
     pub(crate) fn stay_synced(&mut self, effects: &mut Vec<Effect>) {
         let [.., before, present] = &self.views[..] else { return };
         let was = self.account.synced.last() == Some(&before.epoch());
+        met_if(!was && before.view.same_ring(&present.view), Rare::S1NotSyncedBefore);
         if was && present.me.is_some() && before.view.same_ring(&present.view) {
+            met(Rare::S1StaysSynced);
             self.account.synced.push(present.epoch());
             let ticket = self.persist(Change::Account(self.account.clone()), effects);
             self.barrier = Some(ticket);
@@ -195,6 +199,9 @@ impl Local {
 
     /// S7: all that this machine owns in the present view is here. It votes for it once that is durable.
     pub(crate) fn become_synced(&mut self, promised: Ballot, bound: Bound, effects: &mut Vec<Effect>) {
+        met_if(promised.time > self.limits.floor, Rare::S5FloorRises);
+        met_if(bound.time > self.limits.bound.time, Rare::S5BoundRises);
+        met_if(promised.time > self.limits.ceiling, Rare::S5CeilingRises);
         if !self.rules.broken(Mutant::S5NoFloor) {
             self.raise_floor_to(promised.time);
         }
@@ -218,6 +225,7 @@ impl Local {
         if epoch <= self.account.settled || !self.views.iter().any(|p| p.epoch() == epoch) {
             return false;
         }
+        met_if(epoch < self.epoch(), Rare::T1EarlierViewSettled);
         self.account.settled = epoch;
         self.account.synced.retain(|e| *e >= epoch);
         self.views.retain(|p| p.epoch() >= epoch);
@@ -318,6 +326,7 @@ impl Local {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<(Ballot, Option<Ticket>)> {
+        met_if(beat.time.max(self.limits.floor).nanos() > now.wall, Rare::B1ClockIsBehind);
         self.see_wall(now);
         self.see(beat.time.max(self.limits.floor));
         self.clock = self.clock.next()?;

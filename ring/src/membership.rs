@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::history::may_be_lost;
 use crate::message::Wish;
+use crate::rare::{Rare, met, met_if};
 use crate::view::{Incarnation, MAX_WEIGHT, Machine, Member, MemberState, View};
 
 /// What the acting warden knows when it thinks about the next view.
@@ -28,10 +29,13 @@ pub(crate) fn next(view: &View, situation: &Situation) -> Option<(Vec<Member>, V
     let mut forced_out = view.forced_out().to_vec();
     force_out(situation, &mut members, &mut forced_out);
     drop_the_gone(view, situation, &mut members);
+    met_if(!situation.settled && !situation.wishes.is_empty(), Rare::V7WaitsUntilSettled);
+    met_if(!situation.settled && members != view.members(), Rare::V7DropsWhileUnsettled);
     if situation.settled {
         // Where all that are left are leaving, whoever comes is let in first.
         let stays = view.members().iter().any(|m| m.state != MemberState::Leaving);
         if is_moving(view) && stays {
+            met(if situation.warm { Rare::M2Warm } else { Rare::M2NotYetWarm });
             if situation.warm {
                 make_the_move(&mut members);
             }
@@ -80,6 +84,10 @@ fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) 
     };
     members.retain(|m| {
         let gone = situation.dead.contains(&m.machine) || wished(&m.machine);
+        met_if(gone && m.in_ring() && !bearable, Rare::V7TooManyMissing);
+        met_if(gone && !m.in_ring(), Rare::M1JoiningDropped);
+        met_if(gone && m.state == MemberState::Leaving, Rare::M3LeavingDied);
+        met_if(gone && !situation.dead.contains(&m.machine), Rare::V6DroppedOnAWish);
         !gone || m.in_ring() && !bearable
     });
 }
@@ -87,6 +95,8 @@ fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) 
 /// M2: the next ring becomes the ring.
 fn make_the_move(members: &mut Vec<Member>) {
     let stays = members.iter().any(|m| m.state != MemberState::Leaving);
+    let state = |state| members.iter().any(|m| m.state == state);
+    met_if(state(MemberState::Joining) && state(MemberState::Leaving), Rare::M2ComeAndGo);
     members.retain(|m| m.state != MemberState::Leaving || !stays);
     for member in members {
         member.state = MemberState::Up;

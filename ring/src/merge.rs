@@ -21,6 +21,7 @@ use crate::pace;
 use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::SlotSet;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
 use crate::view::{Epoch, Machine, Name};
 
@@ -334,6 +335,7 @@ impl Merge {
         let ordered = core::iter::once(last.as_ref()).chain(keys()).is_sorted_by(|a, b| a < b);
         let within =
             page.upto.as_ref().is_none_or(|upto| keys().next_back().flatten().is_none_or(|k| k <= upto));
+        met(if right { Rare::S3ClaimsRight } else { Rare::S3ClaimWrong });
         if !ordered || !within {
             return false;
         }
@@ -345,6 +347,7 @@ impl Merge {
         // A peer may claim any number: those of all tellers are added up, here and by whoever shows them.
         teller.total = page.total.min(MOST_KEYS);
         if page.account.settled > local.account.settled {
+            met(Rare::T1SettledIsTold);
             acts.push(Act::Settled(page.account.settled));
         }
         if teller.account.as_ref() != Some(&page.account) {
@@ -352,7 +355,9 @@ impl Merge {
             // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
             let mut account = page.account;
             let late = local.rules.broken(Mutant::S3Late);
-            if !late && teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch)) {
+            let before = teller.account.as_ref().is_some_and(|former| !former.synced.contains(&self.epoch));
+            if !late && before {
+                met_if(account.synced.contains(&self.epoch), Rare::S3SyncedSinceItTold);
                 account.synced.retain(|epoch| *epoch != self.epoch);
             }
             teller.account = Some(account);
@@ -361,6 +366,7 @@ impl Merge {
         self.bound = self.bound.max(page.bound);
         local.see(page.promised.time);
         if was_out {
+            met(Rare::S2SpeaksAgain);
             // It speaks again, from where the pass is: what this page says may be too late for that.
             self.without.retain(|m| *m != from);
             teller.source = Source::from(self.at.clone());
@@ -432,6 +438,7 @@ impl Merge {
                 Some(record) if Some(record.stamp) >= take.stamp => {
                     self.bytes += record.state.value.as_ref().map_or(0, |v| v.len() as u64) + 64;
                     if Some(record.stamp) > take.stamp {
+                        met(Rare::S6FetchedIsNewer);
                         // Accepted since: truly proposed, and no vote of any slot of ours (S6).
                         (take.stamp, take.granted) = (Some(record.stamp), SlotSet::EMPTY);
                     }
@@ -440,7 +447,10 @@ impl Merge {
                     acts.push(Act::Take(key, take));
                 }
                 // It was collected meanwhile, with a bound that we have not heard: all over again.
-                _ => return self.restart(None),
+                _ => {
+                    met(Rare::S5FetchedIsGone);
+                    return self.restart(None);
+                }
             }
         }
         true
@@ -497,6 +507,7 @@ impl Merge {
     ) {
         self.leave_out(local);
         if !self.may_go_on(local) {
+            met(if self.purpose == Purpose::Sync { Rare::S4Waits } else { Rare::CheckLacksATeller });
             self.ask(local, now, effects);
             return;
         }
@@ -533,11 +544,13 @@ impl Merge {
                 None => answers(),
             };
             if !alive && !teller.out {
+                met(if present.is_some() { Rare::S2LeftOut } else { Rare::S2FormerMemberLeftOut });
                 teller.out = true;
                 teller.source = Source::from(self.at.clone());
                 self.without.push(teller.machine);
                 changed = true;
             } else if alive && teller.out && present.is_some() {
+                met(Rare::S2HeardAgain);
                 teller.out = false;
                 teller.asked = None;
                 teller.source = Source::from(self.at.clone());
@@ -552,6 +565,7 @@ impl Merge {
             self.fetches.retain(|f| !gone.contains(&f.from));
             let lost = |w: &Wanted| gone.contains(&w.from);
             if self.wanted.values().any(lost) {
+                met(Rare::S2ValuesLostOnTheWay);
                 // Values that only it was asked for: decided anew.
                 self.restart(None);
             }
@@ -646,7 +660,7 @@ impl Merge {
         match (best, own) {
             (None, None) => return,
             (None, Some(_)) if !own_is_void => return,
-            (None, Some(_)) => {}
+            (None, Some(_)) => met(Rare::S5OwnIsVoid),
             (Some(best), Some((stamp, votes))) if stamp == best => {
                 self.keys += 1;
                 if votes.minus(gained).union(granted) == votes {
@@ -662,6 +676,7 @@ impl Merge {
                         take.state = state;
                     }
                 } else if let Some((i, _)) = told.iter().find(|(_, e)| holds(e)) {
+                    met(Rare::M2ValueIsFetched);
                     let from = self.tellers[*i].machine;
                     self.wanted.insert(key.clone(), Wanted { take, from, asked: false });
                     return;
@@ -783,6 +798,9 @@ impl Merge {
         let tombstone = copies.iter().any(|c| c.1 == best && c.3);
         let enough = votes == all || rules.broken(Mutant::G2Five) && votes.len() * 2 > all.len();
         let old = best.ballot.time.plus(local.tuning.collect_after) <= wall;
+        met_if(tombstone && enough && !old, Rare::G2TooYoung);
+        met_if(tombstone && !enough, Rare::G2NotAllVote);
+        met_if(expired, Rare::G4NobodyAsks);
         if tombstone && enough && old && local.is_settled() {
             acts.push(Act::Collect(key.clone(), best));
         } else if votes != all || expired {

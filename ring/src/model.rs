@@ -9,13 +9,16 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::fmt::Display;
 use std::println;
 use std::time::Instant;
 
 use crate::mutant::{Mutant, Rules};
+use decrees::Council;
 use explorer::{Explored, explore};
 use ground::{Ground, Page, Size};
 
+mod decrees;
 mod explorer;
 mod ground;
 mod world;
@@ -58,8 +61,28 @@ enum Off {
     Page(Page),
 }
 
+/// What happens; who owns the wardens' slots in the first view, and in those that may be proposed; ballots, decrees, restarts;
+/// and how many states it has at least, in thousands.
+struct Decreed(&'static str, &'static [&'static str], (u8, u8, u8), usize);
+
+const DECREES: &[Decreed] = &[
+    Decreed("a view is decided", &["ABC", "ABC", "ABD"], (3, 1, 1), 75),
+    Decreed("by two", &["AAB", "AAB", "ABC"], (3, 1, 1), 7),
+    Decreed("two views are decided", &["ABC", "ABC", "ABD"], (3, 2, 0), 155),
+    Decreed("the wardens change", &["ABC", "ABD", "DBC"], (3, 2, 0), 162),
+];
+
+/// A rule switched off where views are decided: one of the code, or that a proposal is bound by what was accepted before.
+const DECREES_OFF: &[(Option<Mutant>, &str)] = &[
+    (Some(Mutant::V2NoQuorum), "a view is decided"),
+    (Some(Mutant::V2Forgets), "a view is decided"),
+    (Some(Mutant::V2Stale), "two views are decided"),
+    (Some(Mutant::Q2Four), "by two"),
+    (None, "a view is decided"),
+];
+
 /// Where each shows. Those of `Mutant` that are not here need what these worlds have not: durability by ticket, several
-/// states under one ballot, requests, wardens; or more steps than they have (S3Late, S5HoldsAll, G2Five, G2Hearsay): the
+/// states under one ballot, requests, an operator who forces a view; or more steps than they have (S3Late, S5HoldsAll, G2Five, G2Hearsay): the
 /// simulator notices those.
 const OFF: &[(Off, &str)] = &[
     (Off::Rule(Mutant::Q2MixedEpochs), "one for another, read"),
@@ -105,7 +128,7 @@ fn live(Small(name, tables, size, _): &Small, most: usize) -> (usize, bool) {
     }
 }
 
-fn told(road: &[world::Act]) -> String {
+fn told<A: Display>(road: &[A]) -> String {
     road.iter().enumerate().map(|(i, act)| format!("  {:>2} {act}\n", i + 1)).collect()
 }
 
@@ -115,6 +138,40 @@ fn no_order_of_events_in_any_small_world_breaks_a_claim() {
         let (states, end) = live(small, usize::MAX);
         let least = small.3 * 1_000;
         assert!(end && states >= least, "{}: {states} states, and there were more than {least}", small.0);
+    }
+}
+
+impl Decreed {
+    fn council(&self, broken: Option<Mutant>, unbound: bool) -> Council {
+        let Self(_, tables, (ballots, decrees, restarts), _) = *self;
+        Council { tables, ballots, decrees, restarts, rules: Rules::without(broken), unbound }
+    }
+}
+
+#[test]
+fn no_order_of_events_decides_two_views_after_one() {
+    for decreed in DECREES {
+        let (name, began) = (decreed.0, Instant::now());
+        match explore(&decreed.council(None, false), usize::MAX) {
+            Explored::Well { states, .. } => {
+                println!("{name:38} {states:>9} all states, {:.1} s", began.elapsed().as_secs_f32());
+                let least = decreed.3 * 1_000;
+                assert!(states >= least, "{name}: {states} states, and there were more than {least}");
+            }
+            Explored::Ill { road, what, .. } => panic!("{name}: {what}\n{}", told(&road)),
+        }
+    }
+}
+
+#[test]
+fn with_a_rule_of_decrees_switched_off_two_views_are_decided_after_one() {
+    for (broken, name) in DECREES_OFF {
+        let decreed = DECREES.iter().find(|decreed| decreed.0 == *name).expect("a world");
+        let council = decreed.council(*broken, broken.is_none());
+        let Explored::Ill { states, road, what } = explore(&council, usize::MAX) else {
+            panic!("{broken:?} goes unnoticed where {name}");
+        };
+        println!("{broken:?} where {name}, after {states} states: {what}\n{}", told(&road));
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bincode::{Decode, Encode};
 
 use crate::mutant::{Mutant, Rules};
+use crate::rare::{Rare, met_if};
 use crate::view::Epoch;
 
 /// Most slots a cluster can be created with. A key's slots fit into one machine word.
@@ -124,7 +125,10 @@ impl Tally {
         let epoch = if self.rules.broken(Mutant::Q2MixedEpochs) { Epoch::ZERO } else { epoch };
         match self.by_epoch.iter_mut().find(|(e, _)| *e == epoch) {
             Some((_, slots)) => *slots = slots.union(votes),
-            None => self.by_epoch.push((epoch, votes)),
+            None => {
+                met_if(!self.by_epoch.is_empty(), Rare::Q2TwoEpochs);
+                self.by_epoch.push((epoch, votes));
+            }
         }
     }
 

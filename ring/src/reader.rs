@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::message::Copied;
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::{SlotSet, Tally};
+use crate::rare::{Rare, met_if};
 use crate::stamp::Stamp;
 use crate::view::{Epoch, Name};
 
@@ -56,6 +57,8 @@ impl Reader {
                 self.tallies.push((stamp, tally, copied.clone()));
             }
         }
+        let other = |h: &Heard| h.machine == machine && h.copied.stamp() != stamp;
+        met_if(self.heard.iter().any(other), Rare::D1ToldAnother);
         self.heard.retain(|h| h.machine != machine);
         self.heard.push(Heard { machine, votes, copied });
     }

@@ -10,6 +10,7 @@ use crate::effect::Mono;
 use crate::message::{Answer, Ask, Copied, Found, Message, Outcome};
 use crate::mutant::Mutant;
 use crate::quorum::Tally;
+use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Stamp, State};
@@ -60,6 +61,7 @@ impl Readings {
             return;
         }
         self.deadline = Some(self.deadline.map_or(waiting.deadline, |d| d.min(waiting.deadline)));
+        met_if(self.current.is_some(), Rare::D1WaitsForNextRound);
         self.next.push_back(waiting);
         self.start(turn);
     }
@@ -67,6 +69,7 @@ impl Readings {
     /// A view was adopted: the owners may be others. The reads under way begin anew.
     pub(crate) fn on_view(&mut self, turn: &mut Turn<'_>) {
         if let Some(reading) = &mut self.current {
+            met(Rare::V3ReadBeginsAnew);
             for waiting in mem::take(&mut reading.waiting).into_iter().rev() {
                 self.next.push_front(waiting);
             }
@@ -86,6 +89,7 @@ impl Readings {
         for waiting in &self.next {
             turn.note_queued(waiting);
         }
+        met_if(self.next.len() > 1, Rare::D1SharedRound);
         let reading = Reading {
             waiting: mem::take(&mut self.next).into(),
             round: Round::new(turn, 0),
@@ -107,10 +111,12 @@ impl Readings {
                     let name = turn.local.present().machine(vote.by).name;
                     reading.reader.hear(name, vote.epoch, vote.slots, copied);
                 }
-                Answer::Mute => {}
+                Answer::Mute => met(Rare::R3ReaderHearsMute),
                 _ => return Vec::new(),
             }
             if let Some(stamp) = reading.reader.settled() {
+                met_if(reading.reader.highest() > stamp, Rare::D2SettledBelowTheHighest);
+                met_if(stamp.is_none(), Rare::D1None);
                 return self.finish(turn, stamp);
             }
             // Whoever is not well is not waited for.
@@ -128,6 +134,7 @@ impl Readings {
                 return self.fetched(turn);
             }
             let stamp = fetch.stamp;
+            met(Rare::D1HolderHasAnother);
             return self.fetch(turn, stamp);
         } else if let Some(help) = &mut reading.help
             && help.round.ask == vote.ask
@@ -148,7 +155,14 @@ impl Readings {
                     }
                 }
                 // A higher stamp is about: only a coordinator can tell what comes of it.
-                Answer::Refused { .. } | Answer::Held { .. } => return self.give_away(turn),
+                Answer::Refused { .. } => {
+                    met(Rare::D3HelpRefused);
+                    return self.give_away(turn);
+                }
+                Answer::Held { .. } => {
+                    met(Rare::D3LaterHeld);
+                    return self.give_away(turn);
+                }
                 _ => {}
             }
         }
@@ -160,6 +174,7 @@ impl Readings {
         let Some(reading) = &self.current else { return Vec::new() };
         let found = match reading.reader.copy_of(stamp) {
             Some(Copied::Whole(record)) if register::is_expired(&record.state, turn.wall()) => {
+                met(Rare::G4ReadFindsExpired);
                 return self.give_away(turn);
             }
             Some(Copied::Whole(record)) => found(&record.state),
@@ -173,6 +188,7 @@ impl Readings {
         turn.local.counts.read.note(nanos);
         turn.local.counts.decided(votes);
         turn.local.counts.helped += u64::from(reading.help.is_some());
+        met_if(reading.help.is_some(), Rare::D3Helped);
         for waiting in &reading.waiting {
             turn.answer(waiting, Outcome::Value(found.clone()));
         }
@@ -191,7 +207,10 @@ impl Readings {
                 return self.need(turn, stamp);
             }
             // Nobody told of a record, and too few told of none: nothing to help; the round goes on asking.
-            Some(Copied::None) | None => return Vec::new(),
+            Some(Copied::None) | None => {
+                met(Rare::D3NothingToHelp);
+                return Vec::new();
+            }
         };
         let (stamp, state) = (record.stamp, record.state.clone());
         if turn.local.rules.broken(Mutant::D3NoHelp) {
@@ -233,12 +252,14 @@ impl Readings {
         let left = left.filter_map(|name| Some((name, view.index_of(name)? as u32)));
         // Who is well before who is not; among them, who was quicker.
         let Some((holder, member)) = left.min_by_key(|(_, member)| !turn.local.is_well(*member)) else {
+            met(Rare::D1NoHolderLeft);
             return self.give_away(turn);
         };
         let bytes = match reading.reader.copy_of(Some(stamp)) {
             Some(Copied::Summary { bytes, .. }) => *bytes as usize,
             _ => 0,
         };
+        met_if(!asked.is_empty(), Rare::D1NextHolderAsked);
         asked.push(holder);
         let round = Round::new(turn, bytes);
         let message = Message::Read { ask: round.ask, key: turn.key.clone(), inline: u32::MAX };
@@ -290,9 +311,11 @@ impl Readings {
         } else if let Some(help) = &mut reading.help {
             // One attempt; what was lost on the way is not worth a second.
             if help.round.is_due(turn.now) {
+                met(Rare::D3HelpUnheard);
                 return self.give_away(turn);
             }
         } else if reading.round.is_due(turn.now) {
+            met(Rare::D2AsksTheRest);
             reading.ask(turn);
             return self.help(turn);
         }

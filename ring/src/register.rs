@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use crate::message::{Bound, Change, Condition, Found, Op, Outcome, Write};
 use crate::mutant::{Mutant, Rules};
 use crate::number;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Applied, Came, Hlc, RequestId, State};
 
 /// Requests that a state always remembers (I1).
@@ -51,6 +52,7 @@ impl Draft {
     pub(crate) fn apply(&mut self, op: &Op, wall: Hlc) -> Outcome {
         // G4: whoever finds a state past its expiry deletes it, here on the way to doing something else.
         if is_expired(&self.state, wall) {
+            met(Rare::G4ExpiredOnTheWay);
             self.change(None, None);
         }
         match op {
@@ -69,10 +71,15 @@ impl Draft {
         if let Some(applied) = self.state.recent.iter().find(|a| a.id == write.id)
             && !self.rules.broken(Mutant::I2NoDedup)
         {
+            met(match applied.came {
+                Came::Version(_) | Came::Counted { .. } => Rare::I2Recognised,
+                Came::Mismatch(_) | Came::Absent | Came::Uncountable { .. } => Rare::I3FailureRemembered,
+            });
             return self.remembered(applied.came);
         }
         let forgotten = write.id.time <= self.state.horizon;
         if forgotten && !self.rules.broken(Mutant::I2NoHorizon) && !self.rules.broken(Mutant::I2NoDedup) {
+            met(if self.state.recent.is_empty() { Rare::I4TooLateForAbsent } else { Rare::I2TooLate });
             return Outcome::TooLate { horizon: self.state.horizon };
         }
         let version = self.state.value.is_some().then_some(self.state.version);
@@ -159,6 +166,7 @@ impl Draft {
     /// way (it is `again`) will find this and say the same.
     fn remember_failure(&mut self, write: &Write, came: Came, wall: Hlc) {
         if write.again && !self.rules.broken(Mutant::I3Failure) {
+            met(Rare::I3FailureListed);
             self.remember(write.id, came, wall);
             self.changed = true;
         }
@@ -175,6 +183,8 @@ impl Draft {
             self.state.horizon = self.state.horizon.max(recent[drop].id.time);
             drop += 1;
         }
+        met_if(drop > 0, Rare::I1Forgotten);
+        met_if(recent.len() - drop > REMEMBERED, Rare::I1YoungKept);
         recent.drain(..drop);
     }
 

@@ -11,6 +11,7 @@ use crate::local::Local;
 use crate::merge::{Act, Merge, Move};
 use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Ballot, Record, Stamp};
 use crate::view::{Machine, MemberState, View};
 use crate::warden::Standing;
@@ -105,6 +106,14 @@ impl Sync {
     /// A view has been adopted, or the machine has started: what is to be taken in now?
     pub(crate) fn begin_anew(&mut self, local: &Local, now: Now) {
         self.taken_bytes = self.taken_bytes();
+        for pass in &self.passes {
+            met(match pass.purpose {
+                Purpose::Sync => Rare::V3SyncBeginsAnew,
+                Purpose::Copy => Rare::V3CopyBeginsAnew,
+                Purpose::Ahead => Rare::V3CopyAheadBeginsAnew,
+                Purpose::Check => Rare::V3CheckEnds,
+            });
+        }
         self.passes.clear();
         self.settling.clear();
         self.to_settle.clear();
@@ -115,8 +124,14 @@ impl Sync {
         if present.view.members()[me as usize].in_ring() && !local.is_synced() {
             let pass = match &self.copied {
                 // M2: only stamps and votes are missing.
-                Some(ring) if *ring == ring_of(&present.view) => sync(local, now),
-                _ => copy(local, now),
+                Some(ring) if *ring == ring_of(&present.view) => {
+                    met(Rare::M2CopiedAhead);
+                    sync(local, now)
+                }
+                other => {
+                    met(if other.is_some() { Rare::M2AnotherRing } else { Rare::M2NothingCopied });
+                    copy(local, now)
+                }
             };
             self.passes.push(pass);
         }
@@ -257,6 +272,7 @@ impl Sync {
         if !self.settling.remove(&ask) {
             return false;
         }
+        met_if(matches!(outcome, Outcome::Done { .. }), Rare::CheckMended);
         self.progress.mended += u64::from(matches!(outcome, Outcome::Done { .. }));
         true
     }
@@ -308,6 +324,7 @@ impl Sync {
                 self.passes.push(next);
             }
             Purpose::Ahead => {
+                met(Rare::M1CopiedAhead);
                 self.warm = true;
                 self.copied = Some(next_ring_of(&local.present().view));
             }

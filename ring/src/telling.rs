@@ -18,6 +18,7 @@ use crate::message::{Addr, Ask, Entry, Held, Message, Page, Purpose, TellRequest
 use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::position::Chain;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::State;
 use crate::view::{Epoch, Machine};
 
@@ -132,6 +133,7 @@ impl Tellings {
         self.see_views(local);
         // Asked again: the page is in the making.
         if self.makings.iter().any(|m| m.to == to && m.ask == ask) {
+            met(Rare::S3PageInTheMaking);
             return;
         }
         self.makings.retain(|m| m.to != to || m.request.purpose != request.purpose);
@@ -195,7 +197,9 @@ impl Tellings {
         while let Some(making) = self.makings.get_mut(at) {
             let fits = |c: &&Rc<Chunk>| c.made >= making.since && c.goes_on_from(making.upto.as_ref());
             let Some(chunk) = self.chunks.iter().find(fits).cloned() else {
-                if !self.scans.iter().any(|asked| asked.after == making.upto) {
+                let coming = self.scans.iter().any(|asked| asked.after == making.upto);
+                met_if(coming, Rare::S3ChunkIsShared);
+                if !coming {
                     let scan = Scan(local.number().0);
                     let after = making.upto.clone();
                     self.scans.push(Asked { scan, after: after.clone(), synced: local.is_synced() });
@@ -271,6 +275,7 @@ impl Making {
         self.checking.break_off(self.upto.as_ref().filter(|_| !end), &mut self.entries);
         let mut account = local.account.clone();
         if !self.synced && !local.rules.broken(Mutant::S3Late) {
+            met_if(local.is_synced(), Rare::S3ReadBeforeItWasSynced);
             let present = local.epoch();
             account.synced.retain(|epoch| *epoch != present);
         }

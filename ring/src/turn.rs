@@ -9,6 +9,7 @@ use crate::message::{Addr, Ask, Change, Message, Op, Outcome, Write};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
+use crate::rare::{Rare, met_if};
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{Epoch, Name};
 
@@ -234,6 +235,15 @@ impl Turn<'_> {
             self.local.turned_away += 1;
         }
         let sent = waiting.sent && !self.local.rules.broken(Mutant::C4Denied);
+        let denied = !matches!(
+            outcome,
+            Outcome::Done { .. }
+                | Outcome::Value(_)
+                | Outcome::Mismatch { .. }
+                | Outcome::Absent
+                | Outcome::Unknown { .. }
+        );
+        met_if(sent && denied && matches!(waiting.op, Op::Write(_)), Rare::C4NotDenied);
         let outcome = match (outcome, &waiting.op) {
             (Outcome::NoQuorum { votes, needed, silent }, Op::Write(_)) if sent => {
                 Outcome::Unknown { votes, needed, silent }

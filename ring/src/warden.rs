@@ -16,6 +16,7 @@ use crate::local::Local;
 use crate::membership::{self, Situation};
 use crate::message::{Addr, Ask, Message, Wish};
 use crate::placement::Owners;
+use crate::rare::{Rare, met_if};
 use crate::view::{Epoch, Machine, Member, MemberState, View};
 
 const MS: u64 = 1_000_000;
@@ -116,6 +117,7 @@ impl Warden {
         self.tick = now.mono;
         (self.said, self.say_at, self.say_gap) = (None, now.mono, SAY_AGAIN.0);
         let view = &local.present().view;
+        met_if(self.wishes.keys().any(|wish| !is_fulfilled(view, wish)), Rare::V7WishOutlivesView);
         self.wishes.retain(|wish, _| !is_fulfilled(view, wish));
     }
 
@@ -155,6 +157,7 @@ impl Warden {
         let not_its_own = matches!((from, wish), (Addr::Client(_), Wish::Join { .. }))
             .then(|| "only a machine itself asks to be taken in: start it with --join".into());
         let refused = refusal(local, &wish).or(not_its_own);
+        met_if(refused.is_some(), Rare::V7WishRefused);
         if refused.is_none() {
             self.relay(local, now, wish, effects);
         }
@@ -172,6 +175,7 @@ impl Warden {
     ) -> Option<String> {
         let wish = Wish::Join { machine, weight };
         let refused = refusal(local, &wish);
+        met_if(refused.is_some(), Rare::V6NamesakeLives);
         if refused.is_none() {
             self.relay(local, now, wish, effects);
         }
@@ -213,6 +217,7 @@ impl Warden {
     ) -> bool {
         let all = self.words.hear(&local.present().view, from, word);
         if local.is_settled() {
+            met_if(!word.synced, Rare::T1SettledBeforeItsWord);
             let epoch = local.epoch();
             local.send_to(from, Message::Settled { epoch }, None, effects);
         }
@@ -260,7 +265,10 @@ impl Warden {
         };
         let since = *self.due_since.get_or_insert(now.mono);
         let turn = since.plus(STAND_BY * rank as u64) <= now.mono && self.decrees.is_free(now);
-        if turn && is_heard(local, &view, &silent) {
+        let heard = is_heard(local, &view, &silent);
+        met_if(turn && !heard, Rare::V7WithoutFiveWardens);
+        met_if(turn && heard && rank > 0, Rare::V7NextWardenActs);
+        if turn && heard {
             self.decrees.propose(local, now, view, effects);
         }
     }
@@ -307,6 +315,8 @@ impl Warden {
             self.wishes.iter().map(|(wish, heard)| (heard.first, *wish)).collect();
         wishes.sort();
         let ripe = wishes.first().is_some_and(|(first, _)| first.plus(gather) <= now.mono);
+        met_if(ripe && joining > 1, Rare::M1SeveralJoin);
+        met_if(ripe && alone, Rare::F1OneGrows);
         // Who said that it is warm and died since is no owner to wait for: it is dropped first.
         let comes = |m: &Member| m.state != MemberState::Joining || !silent.contains(&m.machine);
         let situation = Situation {

@@ -8,11 +8,6 @@ use crate::views::{brief, ring_of};
 use crate::world::World;
 
 impl World {
-    /// Something rare happened.
-    pub(super) fn met(&mut self, what: &'static str) {
-        *self.probes.entry(what).or_default() += 1;
-    }
-
     /// A machine hands this to storage.
     pub(super) fn writes(&mut self, m: usize, change: &Change) {
         match change {

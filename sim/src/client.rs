@@ -105,7 +105,7 @@ impl Client {
 }
 
 /// A number tells a value from all others; the rest makes it as long as values are.
-fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
+pub(crate) fn bytes_of(value: u64, size: usize) -> Arc<[u8]> {
     let mut bytes = vec![0; size.max(8)];
     bytes[..8].copy_from_slice(&value.to_be_bytes());
     bytes.into()
@@ -291,8 +291,10 @@ impl World {
             doing.ttl = Some(log_uniform(&mut self.rng, 1, self.profile.longest_ttl));
         }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
+        self.record_call(c, key, call);
         if direct {
             let ask = self.new_ask();
+            self.record_ask(c, ask);
             if let Some(doing) = &mut self.clients[c].doing {
                 doing.direct = Some(Direct { ask, reader: Reader::new(self.profile.slots), wide: false });
             }
@@ -333,6 +335,7 @@ impl World {
     /// Asks the next coordinator, under the same id.
     fn try_once(&mut self, c: usize) {
         let ask = self.new_ask();
+        self.record_ask(c, ask);
         let patience = if self.clients[c].scripted { SEC } else { self.profile.patience };
         let Some(doing) = &mut self.clients[c].doing else { return };
         let left = doing.deadline.saturating_sub(self.now);
@@ -452,6 +455,7 @@ impl World {
         if self.clients[c].known.as_ref().is_some_and(|known| known.epoch() < envelope.epoch) {
             self.refresh(c);
         }
+        self.record_told(from, &envelope);
         let client = &mut self.clients[c];
         if let Message::ViewTold { view, .. } = &envelope.message {
             if client.known.as_ref().is_none_or(|known| known.epoch() < view.epoch()) {
@@ -568,7 +572,7 @@ fn of_counter(call: Call) -> Call {
     }
 }
 
-fn condition_of(condition: If) -> Condition {
+pub(crate) fn condition_of(condition: If) -> Condition {
     match condition {
         If::Any => Condition::Any,
         If::Absent => Condition::Absent,

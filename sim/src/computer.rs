@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::events::{Event, Fault};
 use crate::faults::log_uniform;
 use crate::report;
+use crate::script::What;
 use crate::world::{PROGRESS, World};
 use crate::{MS, SEC, US};
 
@@ -87,6 +88,7 @@ impl World {
         let now = Now { mono: Mono(mono + self.now), wall };
         let stands = computer.stands;
         computer.node = Some(Node::new(setup, now));
+        self.record(m, |world| Some(world.starts(m, seed)));
         self.note(|| {
             let rot = if rotten > 0 { ", a record unreadable" } else { "" };
             format!("s{} starts, at e{stands}{rot}", m + 1)
@@ -128,6 +130,7 @@ impl World {
         let unsynced = computer.disk.unsynced();
         let survive =
             if self.rng.random_bool(self.profile.survive) { self.rng.random_range(0..=unsynced) } else { 0 };
+        self.record(m, |_| Some(What::Dies { survive }));
         let notes = self.computers[m].disk.crash(survive);
         self.durable(m, notes);
         self.counts.crashes += 1;
@@ -146,6 +149,7 @@ impl World {
         self.steps += 1;
         PROGRESS.set((self.steps, self.now));
         self.mix_input(m, &input);
+        self.record_input(m, &input);
         self.probe(&input);
         if self.trace.is_some() {
             let line = match &input {
@@ -260,6 +264,7 @@ impl World {
         if self.computers[m].life != life || self.computers[m].node.is_none() {
             return;
         }
+        self.record(m, |_| Some(What::Syncs));
         let notes = self.computers[m].disk.sync_done();
         self.durable(m, notes);
         let computer = &mut self.computers[m];

@@ -51,6 +51,11 @@ impl Disk {
         true
     }
 
+    /// True while what was queued is being made durable.
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     /// The sync under way is complete. What it made durable besides records.
     pub(crate) fn sync_done(&mut self) -> Vec<Change> {
         let upto = self.syncing.take().expect("a sync was under way");

@@ -19,6 +19,10 @@
 //! | `lister` | who lists all keys, each of which is judged like a read |
 //! | `audit` | all is healed, and every key is tried |
 //! | `checker`, `counting` | was the key one register? one counter? |
+//! | `probes` | rare states that a run has met |
+//! | `recorder`, [`Script`], `said` | what happened to the machines of a run, as text |
+//! | `stage` | a script acted out, without a world that draws lots |
+//! | [`shrink`] | a seed that fails, made small |
 //! | `report`, `measure` | what a run tells; its figures |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
@@ -41,8 +45,14 @@ mod measure;
 mod members;
 mod menu;
 mod network;
+mod probes;
+mod recorder;
 mod report;
+mod said;
 mod scenario;
+mod script;
+mod shrink;
+mod stage;
 mod strike;
 mod summary;
 pub mod timeline;
@@ -57,6 +67,8 @@ pub use measure::{Metrics, Sample};
 pub use menu::Kind;
 pub use report::{Counts, Failure, Report};
 pub use scenario::{Disk, Faults, Network, Scenario, Set, Workload};
+pub use script::{Cast, Script};
+pub use shrink::{Shrunk, shrink};
 pub use summary::{Quantiles, Summary};
 pub use world::{run, run_telling};
 

@@ -174,7 +174,12 @@ impl Scenario {
             return Err(format!("slots is {}: it is 1, 3, 5, 7 or 9", self.slots));
         }
         within("workload.rate", rate, 0.1, 100_000.0)?;
-        within("workload.reads and workload.deletes together", f64::from(reads + deletes), 0.0, 100.0)?;
+        within(
+            "workload.reads and workload.deletes together",
+            f64::from(reads) + f64::from(deletes),
+            0.0,
+            100.0,
+        )?;
         within("workload.compares", f64::from(compares), 0.0, 100.0)?;
         within("workload.expiring", f64::from(expiring), 0.0, 100.0)?;
         within("workload.zipf", zipf, 0.0, 5.0)?;

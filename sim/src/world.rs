@@ -1,9 +1,10 @@
 //! The world around the nodes: one queue of events in virtual time, one random generator, nothing else.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use ennead_ring::effect::{Effect, Input};
 use ennead_ring::node::Birth;
@@ -26,12 +27,14 @@ use crate::events::{Event, Fault, Scheduled};
 use crate::faults::Profile;
 use crate::lister::Lister;
 use crate::measure::{Metrics, Watched};
+use crate::probes::forget_rare;
+use crate::recorder::Recorder;
 use crate::report::{Counts, Failure, Report};
 use crate::views::{Keys, Views};
 use crate::{MS, SEC};
 
 /// November 2026: where the wall clocks start.
-const BIRTH: i128 = 1_795_000_000_000_000_000;
+pub(super) const BIRTH: i128 = 1_795_000_000_000_000_000;
 /// However slow, a run's faults end by then.
 const LONGEST: u64 = 60 * SEC;
 /// Moments of a long run at which it is noted how things stand.
@@ -80,6 +83,8 @@ pub(crate) struct World {
     failure: Option<String>,
     pub(super) effects: Vec<Effect>,
     pub(super) trace: Option<Vec<String>>,
+    /// Somebody writes down what happens to the machines.
+    pub(super) recorder: Option<Rc<RefCell<Recorder>>>,
 }
 
 thread_local! {
@@ -108,9 +113,10 @@ pub fn run_telling(
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
     let moving = profile.moves();
-    let left = std::rc::Rc::new(std::cell::RefCell::new((Vec::new(), Metrics::default())));
+    let left = Rc::new(RefCell::new((Vec::new(), Metrics::default())));
     let kept = left.clone();
     PROGRESS.set((0, 0));
+    forget_rare();
     let result = catch_unwind(AssertUnwindSafe(move || {
         let mut world = World::new(rng, profile, trace);
         let result = world.live(told);
@@ -123,7 +129,7 @@ pub fn run_telling(
             steps: world.steps,
             virtual_time: world.now,
             counts: Counts { views: world.views.count().saturating_sub(1), ..world.counts },
-            probes: std::mem::take(&mut world.probes),
+            probes: world.rare(),
             trace: Vec::new(),
             metrics: Metrics::default(),
             histories: std::mem::take(&mut world.histories),
@@ -155,12 +161,12 @@ fn popularity(keys: usize, s: f64) -> Vec<f64> {
 }
 
 /// 10.0.0.1 is the first.
-fn address(i: usize) -> Ipv4Addr {
+pub(super) fn address(i: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(10 << 24 | i as u32)
 }
 
 impl World {
-    fn new(mut rng: StdRng, mut profile: Profile, trace: bool) -> Self {
+    pub(super) fn new(mut rng: StdRng, mut profile: Profile, trace: bool) -> Self {
         if !profile.moves() {
             profile.founders = profile.machines;
         }
@@ -232,13 +238,14 @@ impl World {
             failure: None,
             effects: Vec::new(),
             trace: trace.then(Vec::new),
+            recorder: None,
             profile,
             rng,
         }
     }
 
     /// One life of the world: birth, load and faults, healing, audit, judgement.
-    fn live(&mut self, told: &mut dyn FnMut(&Metrics)) -> Result<(), String> {
+    pub(super) fn live(&mut self, told: &mut dyn FnMut(&Metrics)) -> Result<(), String> {
         if self.profile.born {
             self.give_birth()?;
         }

@@ -13,11 +13,16 @@ mod forced;
 mod forced_world;
 #[path = "../../ring/tests/listing/world.rs"]
 mod listing;
+#[path = "mutants/shrunk.rs"]
+mod shrunk;
+#[path = "mutants/table.rs"]
+mod table;
 
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Epoch, SlotSet, Tally};
 use ennead_sim::{Counters, MS, Profile, SEC, run};
 use rand::rngs::StdRng;
+use table::Kill;
 
 /// Seeds that each mutant is given.
 const BUDGET: u64 = 3_000;
@@ -249,42 +254,45 @@ fn rules_driven_by_hand_are_kept() {
     }
 }
 
-/// The seeds it took, and what failed.
-fn hunt(mutant: Mutant) -> Option<(u64, String)> {
+/// How it shows.
+fn hunt(mutant: Mutant) -> Option<Kill> {
+    let begun = std::time::Instant::now();
+    let kill = |seeds, failed, what| Kill { seeds, failed, what, wall: begun.elapsed().as_secs_f64() };
     if let Some((_, rule)) = DIRECTED.iter().find(|(of, _)| *of == mutant) {
-        return rule(Rules::without(Some(mutant))).map(|what| (0, what));
+        return rule(Rules::without(Some(mutant))).map(|what| kill(0, None, what));
     }
     if mutant == Mutant::Q2MixedEpochs {
-        return mixed_epochs_are_noticed().map(|what| (0, what));
+        return mixed_epochs_are_noticed().map(|what| kill(0, None, what));
     }
     let run = |seed, broken| {
         let profile = |rng: &mut StdRng| Profile { rules: Rules::without(broken), ..profile(rng, mutant) };
-        run(seed, profile, false).err().map(|failure| failure.what)
+        run(seed, profile, false).err().map(|failure| (failure.at, failure.what))
     };
     if let Ok(kept) = std::env::var("KEEP") {
         if let Some(seed) = kept.strip_prefix("seed=").and_then(|seed| seed.parse().ok()) {
-            return told(seed, mutant);
+            return told(seed, mutant).map(|what| kill(1, None, what));
         }
-        return (0..BUDGET).find_map(|seed| Some((seed, run(seed, None)?)));
+        let failed = (0..BUDGET).find_map(|seed| Some((seed, run(seed, None)?)));
+        return failed.map(|(seed, (at, what))| kill(seed + 1, Some((seed, at)), what));
     }
     for seed in 0..BUDGET {
-        let Some(what) = run(seed, Some(mutant)) else { continue };
+        let Some((at, what)) = run(seed, Some(mutant)) else { continue };
         // It is the mutant that fails, not the world that was made for it.
-        if let Some(what) = run(seed, None) {
+        if let Some((_, what)) = run(seed, None) {
             panic!("seed {seed} of {mutant:?} fails with every rule kept: {what}");
         }
-        return Some((seed + 1, what));
+        return Some(kill(seed + 1, Some((seed, at)), what));
     }
     None
 }
 
 /// One seed of a mutant's world with every rule kept, and its trace.
-fn told(seed: u64, mutant: Mutant) -> Option<(u64, String)> {
+fn told(seed: u64, mutant: Mutant) -> Option<String> {
     let failure = run(seed, |rng| profile(rng, mutant), true).err()?;
     for line in &failure.trace {
         println!("{line}");
     }
-    Some((seed, failure.what))
+    Some(failure.what)
 }
 
 /// Two views' owners can be disjoint: four votes in each must not make five.
@@ -300,26 +308,27 @@ fn every_mutant_is_killed() {
     let only = std::env::var("MUTANT").ok();
     // Panics are how some of them die: no need to print each.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut alive = Vec::new();
+    let (mut alive, mut kills) = (Vec::new(), Vec::new());
     for &mutant in Mutant::ALL {
         let name = format!("{mutant:?}");
         if only.as_ref().is_some_and(|only| *only != name) {
             continue;
         }
-        let begun = std::time::Instant::now();
-        let found = hunt(mutant);
-        let spent = begun.elapsed().as_secs_f64();
-        match found {
-            Some((seeds, what)) => {
-                let short: String = what.chars().take(110).collect();
-                println!("{name:15} {seeds:5} seeds {spent:6.2} s  {short}");
+        match hunt(mutant) {
+            Some(kill) => {
+                let short: String = kill.what.chars().take(110).collect();
+                println!("{name:15} {:5} seeds {:6.2} s  {short}", kill.seeds, kill.wall);
+                kills.push((mutant, kill));
             }
             None => {
-                println!("{name:15} alive after {BUDGET} seeds, {spent:.2} s");
+                println!("{name:15} alive after {BUDGET} seeds");
                 alive.push(name);
             }
         }
     }
     let _ = std::panic::take_hook();
     assert!(alive.is_empty(), "nobody noticed: {alive:?}");
+    if std::env::var("MUTANTS").is_ok_and(|wish| wish == "write") {
+        table::write(&kills);
+    }
 }

@@ -1,6 +1,8 @@
 //! What `kvctl sim` runs: scenarios, their errors, their figures, their picture.
 
 use ennead_sim::{Faults, Kind, Scenario, Set, Summary, run, timeline};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 fn short() -> Scenario {
     Scenario { peers: 12, hours: 0.05, keys: 50, churn: 600.0, ..Scenario::default() }
@@ -55,4 +57,38 @@ fn an_error_in_a_scenario_names_its_line_and_its_field() {
     assert!(Scenario::parse("slots = 4").expect_err("even").contains("slots is 4"));
     let error = "crash,flood".parse::<Faults>().expect_err("no such fault");
     assert!(error.contains("\"flood\"") && error.contains("slow-disk"), "{error}");
+}
+
+/// Lines of a scenario as nobody means them, and bytes of it turned. What is taken can be run.
+#[test]
+fn no_text_makes_a_scenario_panic() {
+    const KEYS: &str = "peers hours seed keys churn faults virtual_peers slots [workload] rate reads deletes compares \
+                        expiring zipf value_size [network] zones bandwidth [disk] sync_ms peers.keys";
+    const VALUES: &str = "0 1 9 -1 0.5 nan inf -inf 1e308 4294967295 18446744073709551616 true \"all\" \"crash\" \
+                          [\"crash\",\"rot\"] [] {} \"\" 2026-11-24 0x7fffffffffffffff 100 \"\"\"";
+    let (keys, values): (Vec<&str>, Vec<&str>) = (KEYS.split(' ').collect(), VALUES.split(' ').collect());
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        let mut text = String::new();
+        for _ in 0..rng.random_range(0..6) {
+            let (key, value) =
+                (keys[rng.random_range(0..keys.len())], values[rng.random_range(0..values.len())]);
+            text += &if key.starts_with('[') { format!("{key}\n") } else { format!("{key} = {value}\n") };
+        }
+        let mut bytes = text.into_bytes();
+        if !bytes.is_empty() && rng.random_bool(0.3) {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = rng.random();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        match Scenario::parse(&text) {
+            Ok(scenario) => {
+                scenario.profile(&mut rng);
+                taken += 1;
+            }
+            Err(error) => assert!(!error.is_empty(), "refused without a reason: {text}"),
+        }
+    }
+    assert!(taken > 1_000, "{taken} were scenarios");
 }

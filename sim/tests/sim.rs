@@ -11,8 +11,14 @@
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
 //! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
 //! | `SIM_SEEDS=1000..9000 ... soak -- --nocapture` | these; `m1000..9000` with machines that come and go |
+//! | `SIM_STATE=soak.txt ... soak -- --nocapture` | fresh seeds of every kind, until it is stopped or for `SIM_SECONDS`; goes on where the file says |
 //! | `SIM_SECONDS=600 SIM_FROM=m1000 ... soak -- --nocapture` | as many as ten minutes take, from 1000 on |
 #![allow(clippy::print_stdout, reason = "a soak tells how far it is")]
+
+#[path = "sim/probes.rs"]
+mod probes;
+#[path = "sim/resume.rs"]
+mod resume;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -120,88 +126,23 @@ fn all(kind: Kind, seeds: impl Iterator<Item = u64>, limit: Option<Duration>) ->
             even / MS
         );
     }
-    println!("{probes:?}");
+    probes::print(&probes);
     if let Some(failure) = failures.first() {
         panic!("{}", explain(kind, failure));
     }
     probes
 }
 
-/// What a few hundred seeds must have met, or they test less than they seem to.
-const PROBES: &[&str] = &[
-    "accept",
-    "birth",
-    "blank",
-    "copy",
-    "done",
-    "handed over",
-    "held",
-    "hint",
-    "loaded",
-    "mismatch",
-    "mute",
-    "no quorum",
-    "no value",
-    "not tried",
-    "nothing to delete",
-    "overloaded",
-    "prepare",
-    "promised",
-    "read",
-    "refused",
-    "too late",
-    "unknown",
-    "unreadable",
-    "value",
-    "wake",
-];
-
-/// What a few hundred seeds with changing membership must have met.
-const MOVING_PROBES: &[&str] = &[
-    "answered without a vote",
-    "charged to a forced recovery",
-    "checks",
-    "copies ahead",
-    "decree contention",
-    "died for good",
-    "dropped",
-    "five owners lost",
-    "forced by all who stay",
-    "forced by decree",
-    "hearsay made a vote",
-    "hearsay taken",
-    "joined",
-    "left",
-    "more lost than promised",
-    "not taken",
-    "rejoined with data",
-    "restored from a backup",
-    "scanned",
-    "skipped to a settled view",
-    "spared by a forced recovery",
-    "sync by handoff",
-    "sync by recovery",
-    "sync over several views",
-    "tombstone collected",
-    "view after an unsettled one",
-    "view settled",
-    "voted before all was synced",
-    "wiped",
-    "wiped and taken in again",
-];
-
 #[test]
 fn every_key_is_linearizable_through_any_faults() {
     let met = all(Kind::Still, 0..6_000, None);
-    let missed: Vec<_> = PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
-    assert!(missed.is_empty(), "no seed met {missed:?}");
+    probes::all_are_met(probes::always(), &met);
 }
 
 #[test]
 fn every_key_is_linearizable_while_machines_come_and_go() {
     let met = all(Kind::Moving, 0..1_000, None);
-    let missed: Vec<_> = MOVING_PROBES.iter().filter(|p| !met.contains_key(**p)).collect();
-    assert!(missed.is_empty(), "no seed met {missed:?}");
+    probes::all_are_met(probes::of_views(), &met);
 }
 
 /// L1 to L4: each key of a listing is a read of that key, and so is each that is not in it.
@@ -271,14 +212,17 @@ fn one_seed() {
 #[test]
 fn soak() {
     let text = |name: &str| std::env::var(name).ok();
-    if let Some(range) = text("SIM_SEEDS") {
+    let seconds = || text("SIM_SECONDS").and_then(|s| s.parse().ok());
+    if let Some(file) = text("SIM_STATE") {
+        resume::soak(file.as_ref(), seconds().map(Duration::from_secs));
+    } else if let Some(range) = text("SIM_SEEDS") {
         let (kind, range) = Kind::parse(&range);
         if let Some((from, to)) = range.split_once("..")
             && let (Ok(from), Ok(to)) = (from.parse(), to.parse())
         {
             all(kind, from..to, None);
         }
-    } else if let Some(seconds) = text("SIM_SECONDS").and_then(|s| s.parse().ok()) {
+    } else if let Some(seconds) = seconds() {
         let from = text("SIM_FROM").unwrap_or("1000000".to_string());
         let (kind, from) = Kind::parse(&from);
         all(kind, from.parse().unwrap_or(1_000_000).., Some(Duration::from_secs(seconds)));

@@ -6,6 +6,7 @@ use super::{Detector, MAX_SLOWNESS, MS};
 use crate::effect::{Effect, Mono, Now};
 use crate::local::Local;
 use crate::message::{Ask, Message};
+use crate::rare::{Rare, met};
 
 /// Shortest and longest wait for an answer to a probe, before one's own slowness stretches it.
 pub(super) const WAIT: (u64, u64) = (50 * MS, 2_000 * MS);
@@ -86,6 +87,7 @@ impl Detector {
             if let Stage::Direct { until, .. } | Stage::Indirect { until, .. } = &mut probe.stage
                 && *until <= now.mono
             {
+                met(Rare::DetectorOverslept);
                 *until = now.mono.plus(WAIT.0);
                 probe.waited_again = true;
             }
@@ -203,11 +205,13 @@ impl Detector {
             }
         } else if let Stage::Indirect { asked, vain, .. } = &mut probe.stage {
             if reached {
+                met(Rare::DetectorReachedThroughAnother);
                 probe.stage = Stage::Over;
                 self.heard(local, now, whom);
             } else {
                 *vain += 1;
                 if *vain >= *asked {
+                    met(Rare::DetectorNobodyReachesIt);
                     let since = probe.since;
                     probe.stage = Stage::Over;
                     self.judge(local, now, whom, since, effects);
@@ -223,6 +227,7 @@ impl Detector {
         let wait = self.wait(whom);
         let peer = &mut self.peers[whom as usize];
         if peer.heard.is_some_and(|heard| heard > sent.mono) {
+            met(Rare::DetectorHeardOtherwise);
             return;
         }
         match stage {
@@ -252,6 +257,7 @@ impl Detector {
                 self.probes[at].stage = Stage::Indirect { until, asked: helpers.len(), vain: 0 };
             }
             Stage::Indirect { vain: 0, .. } if tries < TRIES => {
+                met(Rare::DetectorDoubtsItself);
                 // Nobody answers: it may be this machine that nobody hears, or that is too slow to listen.
                 self.slowness = (self.slowness + 1).min(MAX_SLOWNESS);
                 let stage = Stage::Direct { until: now.mono.plus(self.wait(whom)), asker: None };

@@ -6,6 +6,7 @@ use super::Detector;
 use crate::effect::{Effect, Now};
 use crate::local::Local;
 use crate::message::{Ask, Message};
+use crate::rare::{Rare, met, met_if};
 use crate::view::Name;
 
 /// Machines named as not having been answered by a suspect.
@@ -64,6 +65,7 @@ impl Detector {
     pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
         let Some(present) = local.newest() else { return Vec::new() };
         if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
+            met(Rare::DetectorJustAwake);
             return Vec::new();
         }
         let alive = self.peers.iter().filter(|peer| peer.doubt.is_none()).count();
@@ -71,6 +73,7 @@ impl Detector {
         let dead = self.peers.iter().filter_map(|peer| {
             let Doubt { since, by, down } = peer.doubt.as_ref()?;
             let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
+            met_if(*down && by.len() < enough, Rare::DetectorTooFewWitnesses);
             is_dead.then_some((present.index_of(peer.machine)?, *since))
         });
         dead.collect()
@@ -108,6 +111,7 @@ impl Detector {
                 Some(_) if own => {}
                 Some(doubt) if doubt.by.contains(&by) || doubt.by.len() >= MAX_WITNESSES => continue,
                 Some(doubt) => {
+                    met(Rare::DetectorFurtherWitness);
                     doubt.by.push(by);
                     if since.mono < doubt.since.mono {
                         doubt.since = since;

@@ -8,6 +8,7 @@ use crate::effect::{Effect, Mono, Now};
 use crate::gossip::{Gossip, News, Said, silence};
 use crate::local::Local;
 use crate::message::{Addr, Ask, Message};
+use crate::rare::{Rare, met, met_if};
 use crate::view::Machine;
 
 /// Others asked to probe a machine that does not answer; others told at once of news.
@@ -25,6 +26,7 @@ impl Detector {
             }
             if Some(member) == local.present().me {
                 if matches!(said, Said::Silent { .. }) && *refuted >= self.refuted {
+                    met(Rare::DetectorRefutes);
                     self.refuted = refuted.saturating_add(1);
                     self.rumours.add(*of, self.refuted, None);
                     self.urgent = true;
@@ -41,6 +43,7 @@ impl Detector {
                     peer.refuted = *refuted;
                     peer.silent = None;
                     if peer.doubt.is_some() {
+                        met(Rare::DetectorHearsRefutation);
                         self.clear(local, member);
                         self.urgent = true;
                     }
@@ -53,6 +56,7 @@ impl Detector {
                         wall: now.wall.saturating_sub(ago),
                     };
                     // Heard here since then: whoever suspects it will hear of it too.
+                    met_if(peer.heard.is_some_and(|heard| heard > since.mono), Rare::DetectorKnowsBetter);
                     if peer.heard.is_none_or(|heard| heard <= since.mono) {
                         if *refuted > peer.refuted {
                             // It refuted what was said before.

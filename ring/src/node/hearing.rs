@@ -9,6 +9,7 @@ use crate::forced;
 use crate::key::Key;
 use crate::message::{Addr, Envelope, Message, Outcome};
 use crate::mutant::Mutant;
+use crate::rare::{Rare, met, met_if};
 use crate::stamp::Ballot;
 use crate::turn::Vote;
 use crate::view::{Epoch, Machine};
@@ -24,6 +25,7 @@ impl Node {
         // V4: another cluster's word is nothing to us. The transport has refused it already.
         if cluster.is_some_and(|c| c != present.view.cluster()) && !self.local.rules.broken(Mutant::V4Cluster)
         {
+            met(Rare::V4OtherCluster);
             return;
         }
         // F2: two forced generations are two clusters that never mix.
@@ -44,6 +46,7 @@ impl Node {
             && present.view.has_forced_out(machine.incarnation)
             && !matches!(message, Message::Blank { .. })
         {
+            met(Rare::F2ForcedOutSpeaks);
             if epoch < own {
                 self.tell_views(machine, epoch, effects);
             }
@@ -64,12 +67,14 @@ impl Node {
             // V4: who is behind fetches the missing views before it answers. Until then it is silent.
             _ if epoch > self.local.epoch() => {
                 if cluster.is_some() {
+                    met(Rare::V4Behind);
                     let after = self.local.epoch();
                     self.local.send(from, Message::ViewsAsk { after }, None, effects);
                 }
             }
             // V4: who is not a member of our view should know it.
             _ if member.is_none() && epoch < self.local.epoch() && cluster.is_some() => {
+                met(Rare::V4NoMemberAnyMore);
                 self.tell_views(machine, epoch, effects);
             }
             // Between members and those who were members (S2).
@@ -86,7 +91,7 @@ impl Node {
                         self.route(now, key, Work::Message { from, message, came: now.mono }, effects);
                     }
                 }
-                None => {}
+                None => met(Rare::V5StrangerUnheard),
             },
         }
     }
@@ -118,6 +123,7 @@ impl Node {
                 if self.local.history().forced_at().is_some_and(|forced| epoch < forced)
                     && !self.local.rules.broken(Mutant::F2Late) =>
             {
+                met(Rare::F2AskedBeforeIt);
                 self.tell_views(machine, epoch, effects);
             }
             Message::Answer { ask, votes, answer } => {
@@ -135,11 +141,14 @@ impl Node {
                 }
             }
             // S5: what is still told of the key may be newer, or collected since.
-            Message::Accept { ref key, stamp, .. } if !self.may_hold(key, stamp.ballot) => {}
+            Message::Accept { ref key, stamp, .. } if !self.may_hold(key, stamp.ballot) => {
+                met(Rare::S5HoldsNothingYet);
+            }
             Message::Prepare { ref key, .. }
             | Message::Accept { ref key, .. }
             | Message::Read { ref key, .. }
             | Message::Request { ref key, .. } => {
+                met_if(!current, Rare::Q2QuestionOfAnOlderView);
                 let key = key.clone();
                 // Its own requests settle what was found unlike: that is side work itself.
                 if machine != self.local.me {
@@ -177,6 +186,8 @@ impl Node {
                 self.warden.decrees.on_question(&mut self.local, machine, message, effects);
             }
             Message::DecreePrepare { .. } | Message::DecreeAccept { .. } | Message::Word { .. } => {
+                met_if(!matches!(message, Message::Word { .. }), Rare::V2AnsweredWithTheView);
+                met_if(matches!(message, Message::Word { .. }), Rare::T1WordOfAnOlderView);
                 self.tell_views(machine, epoch, effects);
             }
             Message::DecreeAnswer { ask, answer } if current => {
@@ -227,6 +238,7 @@ impl Node {
         let local = &mut self.local;
         // S3: told at the asker's view or later, and for no other.
         if epoch != local.epoch() {
+            met(Rare::S3OfAnotherView);
             return;
         }
         let mut wants = Vec::new();

@@ -14,6 +14,7 @@ use crate::coordinator::Coordinator;
 use crate::effect::{Effect, Loaded, Now};
 use crate::key::Key;
 use crate::mutant::Mutant;
+use crate::rare::{Rare, met, met_if};
 use crate::reading::Readings;
 use crate::stamp::Ballot;
 use crate::turn::Turn;
@@ -39,6 +40,7 @@ impl Node {
             Some(Entry::Loading(waiting)) => {
                 let short = waiting.len() < self.local.tuning.waiting_per_key;
                 if (short && fits) || !matches!(work, Work::Message { .. }) {
+                    met_if(!waiting.is_empty(), Rare::LoadIsShared);
                     self.loading_bytes += bytes;
                     waiting.push(work);
                 }
@@ -87,6 +89,7 @@ impl Node {
         };
         let mut acceptor = Acceptor::new(found, self.local.rules);
         if acceptor.is_mute() {
+            met(Rare::R3Mute);
             // R3: it may have promised or accepted anything up to its ceiling.
             self.local.raise_floor(effects);
         }
@@ -189,6 +192,7 @@ impl Node {
             _ => true,
         });
         if promises.len() > limit / 2 {
+            met(Rare::A1PromisesDropped);
             for (promised, key) in promises {
                 if !self.local.rules.broken(Mutant::A1Evicted) {
                     self.local.raise_floor_in_memory(promised.time);

@@ -13,6 +13,7 @@ use crate::forced::{self, Force};
 use crate::key::Key;
 use crate::message::{Addr, Ask, Message};
 use crate::mutant::Mutant;
+use crate::rare::{Rare, met, met_if};
 use crate::view::{Epoch, Machine, View};
 
 impl Node {
@@ -26,6 +27,7 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         if self.local.present().view.has(machine) {
+            met(Rare::F1HasLostTheWord);
             // It was taken along, and has not heard or has lost the word.
             self.tell_views(machine, epoch, effects);
             return;
@@ -43,6 +45,7 @@ impl Node {
     pub(super) fn tell_views(&mut self, to: Machine, after: Epoch, effects: &mut Vec<Effect>) {
         let all = || self.local.history().views.iter().map(|p| p.view.clone());
         let known = self.local.history().views.iter().any(|p| p.epoch() == after);
+        met(if known { Rare::V4MissingViewsTold } else { Rare::V4AllViewsTold });
         let views = if known { all().filter(|v| v.epoch() > after).collect() } else { all().collect() };
         let settled = self.local.account.settled;
         self.local.send(Addr::Machine(to), Message::ViewsTold { views, settled }, None, effects);
@@ -73,6 +76,8 @@ impl Node {
             let follows = own.is_before(view) && lawful;
             // Behind even the last settled view: it was not in that one's ring, and begins from it.
             let jump = own.is_in_past_of(view) && own.slots() == view.slots() && view.epoch() == settled;
+            met_if(follows && adopted, Rare::V3SeveralAtOnce);
+            met_if(jump && !follows && !adopted, Rare::V3Jump);
             if follows || jump && !adopted {
                 self.local.adopt(view.clone(), settled, effects);
                 adopted = true;

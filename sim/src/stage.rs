@@ -1,0 +1,444 @@
+//! A script acted out: real nodes and disks, and nothing that draws lots. Whatever of a script is left out is still a run
+//! that may happen: what is not delivered is lost, what is not synced is not on disk, who does not start is down.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
+use ennead_ring::message::{
+    Addr, Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Asked, Outcome, Write,
+};
+use ennead_ring::mutant::Rules;
+use ennead_ring::node::{Birth, Setup};
+use ennead_ring::view::DEFAULT_PORT;
+use ennead_ring::{
+    ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, MemberState, Name, Node, Reader,
+    RequestId, View,
+};
+
+use crate::checker::{self, Call, Op, Reply};
+use crate::client::{bytes_of, condition_of, value_of};
+use crate::disk::Disk;
+use crate::said::without_number;
+use crate::script::{Cast, Script, Step, What, Wish};
+use crate::views::Keys;
+use crate::world::{BIRTH, address};
+
+/// A machine, while the script is acted out.
+struct Actor {
+    me: Machine,
+    disk: Disk,
+    node: Option<Node>,
+    waiting: Vec<(Ticket, Addr, Box<Envelope>)>,
+    reads: Vec<(Key, Loaded)>,
+    scans: Vec<Input>,
+}
+
+/// A message on its way, for as long as anybody may hear it: it may come twice.
+struct Letter {
+    said: String,
+    envelope: Box<Envelope>,
+    heard: bool,
+}
+
+/// A call, as its caller sees it.
+struct Caller {
+    key: usize,
+    call: Call,
+    start: u64,
+    /// Questions that are not answered with certainty.
+    open: u32,
+    /// Whoever still has the request will find that it has been answered.
+    settled: bool,
+    reader: Reader,
+    done: Option<(Reply, u64)>,
+}
+
+/// See the module's caption.
+struct Stage<'a> {
+    cast: &'a Cast,
+    rules: Rules,
+    keys: Keys,
+    actors: Vec<Actor>,
+    /// By who speaks, and to whom.
+    post: HashMap<(usize, Addr), Vec<Letter>>,
+    callers: HashMap<usize, Caller>,
+    /// Of each question of a client: its call, and whether it was not the first.
+    asks: Vec<(usize, bool)>,
+    /// Keys that are counted up.
+    counters: BTreeSet<usize>,
+    stamps: u64,
+    /// What did happen.
+    acted: Vec<Step>,
+}
+
+impl Script {
+    /// Acts it out under these rules. A step that needs what another one was to bring about, and did not, is passed over.
+    ///
+    /// # Errors
+    /// What its callers saw was no register; or a node panicked.
+    pub fn play(&self, rules: Rules) -> Result<(), String> {
+        let mut acted = Vec::new();
+        self.act(rules, &mut acted)
+    }
+
+    /// The same, and what did happen.
+    pub(crate) fn act(&self, rules: Rules, acted: &mut Vec<Step>) -> Result<(), String> {
+        let mut stage = Stage::set(&self.cast, rules);
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            self.steps.iter().for_each(|step| stage.act(step));
+            stage.judge()
+        }));
+        *acted = stage.acted;
+        played.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        })
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// All machines are members of view 1, and down.
+    fn set(cast: &'a Cast, rules: Rules) -> Self {
+        let machine = |(i, incarnation): (usize, &u64)| Machine {
+            name: Name::new((address(i + 1), DEFAULT_PORT).into()),
+            incarnation: Incarnation::new(*incarnation),
+        };
+        let machines: Vec<Machine> = cast.incarnations.iter().enumerate().map(machine).collect();
+        let weight = cast.weight;
+        let member =
+            |m: &Machine| Member { machine: *m, weight, next_weight: weight, state: MemberState::Up };
+        let members = machines.iter().map(member).collect();
+        let view = View::new(ClusterId::new(cast.cluster), Epoch::FIRST, cast.slots, members, Vec::new());
+        let view = Arc::new(view.expect("a script's machines make a view"));
+        let actor = |me: &Machine| {
+            let mut disk = Disk::default();
+            disk.views.push(view.clone());
+            (disk.account.settled, disk.account.synced) = (Epoch::FIRST, vec![Epoch::FIRST]);
+            Actor { me: *me, disk, node: None, waiting: Vec::new(), reads: Vec::new(), scans: Vec::new() }
+        };
+        Self {
+            cast,
+            rules,
+            keys: Keys::new(cast.keys, cast.slots),
+            actors: machines.iter().map(actor).collect(),
+            post: HashMap::new(),
+            callers: HashMap::new(),
+            asks: Vec::new(),
+            counters: BTreeSet::new(),
+            stamps: 0,
+            acted: Vec::new(),
+        }
+    }
+
+    fn stamp(&mut self) -> u64 {
+        self.stamps += 1;
+        self.stamps
+    }
+
+    fn act(&mut self, step: &Step) {
+        let m = step.machine;
+        let wall = (BIRTH + i128::from(step.at) + i128::from(step.off)).max(0) as u64;
+        let now = Now { mono: Mono(step.at), wall };
+        // Before it is acted: it may be the last, where a node panics.
+        self.acted.push(step.clone());
+        let acted = match &step.what {
+            What::Starts { seed, unreadable } => self.start(m, now, *seed, unreadable),
+            What::Dies { survive } => self.die(m, *survive),
+            What::Syncs => self.sync(m),
+            What::HasRead(key) => {
+                let key = self.keys.get(*key);
+                let at = self.actors[m].reads.iter().position(|(read, _)| read == key);
+                let read = at.map(|at| self.actors[m].reads.remove(at));
+                read.map(|(key, found)| self.feed(m, now, Input::Loaded { key, found })).is_some()
+            }
+            What::HasScanned => {
+                let scans = &mut self.actors[m].scans;
+                let scan = (!scans.is_empty()).then(|| scans.remove(0));
+                scan.map(|scan| self.feed(m, now, scan)).is_some()
+            }
+            What::Wakes => {
+                let node = self.actors[m].node.as_ref();
+                let due = node.and_then(Node::wake_at).is_some_and(|(at, _)| at <= now.mono);
+                due.then(|| self.feed(m, now, Input::Wake)).is_some()
+            }
+            What::Hint { of, reachable } => {
+                let name = self.actors.get(*of).map(|actor| actor.me.name);
+                name.map(|name| self.feed(m, now, Input::Reachable { name, reachable: *reachable })).is_some()
+            }
+            What::Asked { call, wish } => self.ask(m, now, *call, wish),
+            What::Hears { from, said } => self.hear(m, now, *from, said).is_some(),
+            What::Tells { call, said } => self.tell(m, *call, said),
+        };
+        if !acted {
+            self.acted.pop();
+        }
+    }
+
+    // -- machines ------------------------------------------------------------------------------------
+
+    fn start(&mut self, m: usize, now: Now, seed: u64, unreadable: &[usize]) -> bool {
+        let actor = &mut self.actors[m];
+        if actor.node.is_some() {
+            return false;
+        }
+        for key in unreadable {
+            actor.disk.rot(self.keys.get(*key));
+        }
+        let setup = Setup {
+            me: actor.me,
+            weight: self.cast.weight,
+            limits: actor.disk.limits,
+            views: actor.disk.views.clone(),
+            account: actor.disk.account.clone(),
+            decree: actor.disk.decree.clone(),
+            birth: Birth::None,
+            tuning: self.cast.tuning(),
+            seed,
+            rules: self.rules,
+        };
+        actor.node = Some(Node::new(setup, now));
+        true
+    }
+
+    fn die(&mut self, m: usize, survive: usize) -> bool {
+        let actor = &mut self.actors[m];
+        if actor.node.take().is_none() {
+            return false;
+        }
+        actor.waiting.clear();
+        actor.reads.clear();
+        actor.scans.clear();
+        actor.disk.crash(survive);
+        // What it said to itself died with it.
+        let me = Addr::Machine(actor.me);
+        self.post.remove(&(m, me));
+        true
+    }
+
+    fn sync(&mut self, m: usize) -> bool {
+        let actor = &mut self.actors[m];
+        if actor.node.is_none() || !actor.disk.is_syncing() {
+            return false;
+        }
+        actor.disk.sync_done();
+        actor.disk.start_sync();
+        let (free, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut actor.waiting)
+            .into_iter()
+            .partition(|(ticket, ..)| actor.disk.is_durable(*ticket));
+        actor.waiting = waiting;
+        for (_, to, envelope) in free {
+            self.send(m, to, envelope);
+        }
+        true
+    }
+
+    fn feed(&mut self, m: usize, now: Now, input: Input) {
+        let mut effects = Vec::new();
+        let Some(node) = &mut self.actors[m].node else { return };
+        node.handle(now, input, &mut effects);
+        node.check();
+        for effect in effects {
+            let actor = &mut self.actors[m];
+            match effect {
+                Effect::Persist { ticket, change } => drop(actor.disk.write(ticket, change)),
+                Effect::Send { to, envelope, after } => match after {
+                    Some(ticket) if !actor.disk.is_durable(ticket) => {
+                        actor.waiting.push((ticket, to, envelope))
+                    }
+                    _ => self.send(m, to, envelope),
+                },
+                Effect::Load { key } => {
+                    let found = actor.disk.load(&key);
+                    actor.reads.push((key, found));
+                }
+                Effect::Scan { scan, after, keys, bytes } => {
+                    let (found, end, total) = actor.disk.scan(after.as_ref(), keys, bytes);
+                    actor.scans.push(Input::Scanned { scan, found, end, total });
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, m: usize, to: Addr, envelope: Box<Envelope>) {
+        let said = self.cast.said(&envelope, to, |key| self.keys.place(key));
+        self.post.entry((m, to)).or_default().push(Letter { said, envelope, heard: false });
+    }
+
+    /// One that says so: the first that was not heard yet, or the last that was, again. Where there is none, the last one
+    /// that says so under another number, or at least something of its kind: where less has happened before, numbers,
+    /// versions and ballots are others.
+    fn letter(&mut self, from: usize, to: Addr, said: &str) -> Option<(String, Box<Envelope>)> {
+        let letters = self.post.get_mut(&(from, to))?;
+        let bare = without_number(said);
+        let kind = bare.split(' ').next();
+        let same = |letter: &Letter| letter.said == said;
+        let numbered = |letter: &Letter| without_number(&letter.said) == bare;
+        let like = |letter: &Letter| letter.said.split(' ').next() == kind;
+        let new = |fits: &dyn Fn(&Letter) -> bool| letters.iter().rposition(|l| !l.heard && fits(l));
+        let at = letters.iter().position(|letter| !letter.heard && same(letter));
+        let at = at
+            .or_else(|| letters.iter().rposition(same))
+            .or_else(|| new(&numbered))
+            .or_else(|| new(&like))?;
+        let letter = &mut letters[at];
+        letter.heard = true;
+        Some((letter.said.clone(), letter.envelope.clone()))
+    }
+
+    fn hear(&mut self, m: usize, now: Now, from: usize, said: &str) -> Option<()> {
+        let (teller, me) = (Addr::Machine(self.actors.get(from)?.me), self.actors[m].me);
+        self.actors[m].node.as_ref()?;
+        let (said, envelope) = self.letter(from, Addr::Machine(me), said)?;
+        if let Some(step) = self.acted.last_mut() {
+            step.what = What::Hears { from, said };
+        }
+        self.feed(m, now, Input::Message { from: teller, envelope });
+        Some(())
+    }
+
+    // -- clients -------------------------------------------------------------------------------------
+
+    /// Each call is a client of its own.
+    fn ask(&mut self, m: usize, now: Now, number: usize, wish: &Wish) -> bool {
+        if self.actors[m].node.is_none() {
+            return false;
+        }
+        let (key, call, again) = match wish {
+            Wish::Copy { key } => (*key, Call::Get, false),
+            Wish::Of { key, call, again, .. } => (*key, *call, *again),
+        };
+        if key >= self.keys.len() {
+            return false;
+        }
+        let (start, slots) = (self.stamp(), self.cast.slots);
+        let reader = || Reader::new(slots);
+        let caller = self.callers.entry(number).or_insert_with(|| Caller {
+            key,
+            call,
+            start,
+            open: 0,
+            settled: false,
+            reader: reader(),
+            done: None,
+        });
+        self.asks.push((number, again));
+        if matches!(call, Call::Incr(_)) {
+            self.counters.insert(key);
+        }
+        let (ask, key) = (Ask(self.asks.len() as u64), self.keys.get(key).clone());
+        let message = match wish {
+            Wish::Copy { .. } => Message::Read { ask, key, inline: 1 << 20 },
+            Wish::Of { id, within, .. } => {
+                caller.open += 1;
+                let id = RequestId {
+                    time: Hlc::from_nanos((BIRTH + i128::from(*id)).max(0) as u64),
+                    random: number as u64,
+                };
+                let write = |condition, change| Asked::Write(Write { id, again, condition, change });
+                let op = match call {
+                    Call::Get => Asked::Read,
+                    Call::Put(value, condition) => {
+                        write(condition_of(condition), Change::Put { value: bytes_of(value, 8), ttl: None })
+                    }
+                    Call::Delete(condition) => write(condition_of(condition), Change::Delete),
+                    Call::Touch(condition) => write(condition_of(condition), Change::Touch { ttl: None }),
+                    Call::Incr(by) => write(Condition::Any, Change::Incr { by }),
+                };
+                Message::Request { ask, key, op, within: *within, handed: false }
+            }
+        };
+        let envelope = Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message });
+        self.feed(m, now, Input::Message { from: Addr::Client(number as u64), envelope });
+        true
+    }
+
+    fn tell(&mut self, m: usize, number: usize, said: &str) -> bool {
+        let Some((said, envelope)) = self.letter(m, Addr::Client(number as u64), said) else { return false };
+        if let Some(step) = self.acted.last_mut() {
+            step.what = What::Tells { call: number, said };
+        }
+        let (name, end) = (self.actors[m].me.name, self.stamp());
+        let Some(caller) = self.callers.get_mut(&number).filter(|caller| caller.done.is_none()) else {
+            return false;
+        };
+        let counter = self.counters.contains(&caller.key);
+        let reply = match envelope.message {
+            Message::Answer { votes, answer: Answer::Copy(copied), .. } => {
+                caller.reader.hear(name, envelope.epoch, votes, copied);
+                caller.copied(counter)
+            }
+            Message::Outcome { ask, outcome } => {
+                let again = self.asks.get(ask.0 as usize - 1).is_some_and(|(_, again)| *again);
+                caller.told(again, outcome, counter)
+            }
+            _ => return false,
+        };
+        caller.done = reply.map(|reply| (reply, end));
+        true
+    }
+
+    /// Was each key one register?
+    fn judge(&self) -> Result<(), String> {
+        for key in 0..self.keys.len() {
+            let callers = self.callers.iter().filter(|(_, caller)| caller.key == key);
+            let mut ops: Vec<Op> = callers.flat_map(|(number, caller)| caller.ops(*number as u32)).collect();
+            ops.sort_by_key(|op| op.start);
+            checker::judge(&ops).map_err(|fault| format!("key {key}: {fault}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Caller {
+    /// D1: five votes for one copy.
+    fn copied(&self, counter: bool) -> Option<Reply> {
+        let stamp = self.reader.settled()?;
+        match self.reader.copy_of(stamp)? {
+            Copied::None => Some(Reply::Nothing(None)),
+            Copied::Whole(record) => Some(match &record.state.value {
+                Some(value) => Reply::Found(value_of(value, counter), record.state.version),
+                None => Reply::Nothing(Some(record.state.version)),
+            }),
+            Copied::Summary { .. } => None,
+        }
+    }
+
+    fn told(&mut self, again: bool, outcome: Outcome, counter: bool) -> Option<Reply> {
+        self.open -= u32::from(!matches!(outcome, Outcome::Unknown { .. }) && self.open > 0);
+        match outcome {
+            Outcome::Done { version, .. } => Some(Reply::Done(version)),
+            Outcome::Value(Some(Found { value, version, .. })) => {
+                Some(Reply::Found(value_of(&value, counter), version))
+            }
+            Outcome::Counted { version, value, .. } => Some(Reply::Counted(value, version)),
+            Outcome::Value(None) => Some(Reply::Nothing(None)),
+            Outcome::Mismatch { version } => {
+                self.settled |= again;
+                Some(Reply::Mismatch(version))
+            }
+            Outcome::Absent => {
+                self.settled |= again;
+                Some(Reply::Absent)
+            }
+            _ => None,
+        }
+    }
+
+    fn ops(&self, who: u32) -> Vec<Op> {
+        let Self { call, start, .. } = *self;
+        let open = Op { who, call, reply: Reply::Unknown, start, end: u64::MAX };
+        match self.done {
+            None if call == Call::Get => Vec::new(),
+            None if self.open == 0 => vec![Op { reply: Reply::Never, ..open }],
+            None => vec![open],
+            // Another try may be under way, and the write may yet be applied.
+            Some((reply @ (Reply::Mismatch(_) | Reply::Absent), end)) if self.open > 0 && !self.settled => {
+                vec![Op { reply, end, ..open }, open]
+            }
+            Some((reply, end)) => vec![Op { reply, end, ..open }],
+        }
+    }
+}
