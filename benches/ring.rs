@@ -13,7 +13,7 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name, Node,
-    Position, Ring, SlotSet, Stamp, State, Tally, View,
+    Position, Ring, SlotSet, Stamp, State, Tally, View, Zone,
 };
 
 fn name(number: u32) -> Name {
@@ -21,12 +21,11 @@ fn name(number: u32) -> Name {
     Name::new(([10, a, b, c], 9595).into())
 }
 
-fn view(machines: u32, weight: u32) -> View {
-    let member = |number: u32| Member {
-        machine: Machine { name: name(number), incarnation: Incarnation::new(u64::from(number)) },
-        weight,
-        next_weight: weight,
-        state: MemberState::Up,
+fn view(machines: u32, weight: u32, zones: u32) -> View {
+    let member = |number: u32| {
+        let machine = Machine { name: name(number), incarnation: Incarnation::new(u64::from(number)) };
+        let zone = format!("zone-{}", number % zones).parse().expect("a zone");
+        Member::new(machine, (weight, zone), MemberState::Up)
     };
     View::new(ClusterId::new(1), Epoch::FIRST, 9, (1..=machines).map(member).collect(), vec![])
         .expect("a valid view")
@@ -42,14 +41,14 @@ fn positions(c: &mut Criterion) {
 
 fn placement(c: &mut Criterion) {
     let mut group = c.benchmark_group("placement");
-    for (machines, weight) in [(16, 64), (1_563, 64), (10_000, 1_000)] {
-        let view = view(machines, weight);
+    for (machines, weight, zones) in [(16, 64, 1), (1_563, 64, 1), (1_563, 64, 3), (10_000, 1_000, 1)] {
+        let view = view(machines, weight, zones);
         let total = u64::from(machines) * u64::from(weight);
+        let id = if zones > 1 { format!("{total} in {zones} zones") } else { total.to_string() };
         group.throughput(Throughput::Elements(total));
         if total <= 200_000 {
-            group.bench_with_input(BenchmarkId::new("build", total), &view, |b, view| {
-                b.iter(|| Ring::of(view))
-            });
+            group
+                .bench_with_input(BenchmarkId::new("build", &id), &view, |b, view| b.iter(|| Ring::of(view)));
         }
         let ring = Ring::of(&view);
         // Printed, not asserted: the assertion is `ring/tests/placement.rs`'s.
@@ -57,7 +56,7 @@ fn placement(c: &mut Criterion) {
         let chains: Vec<Chain> = (0..4_096u32).map(|i| Chain::of(&i.to_be_bytes(), 9)).collect();
         group.throughput(Throughput::Elements(1));
         let mut next = 0;
-        group.bench_function(BenchmarkId::new("nine owners", total), |b| {
+        group.bench_function(BenchmarkId::new("nine owners", &id), |b| {
             b.iter(|| {
                 next = (next + 1) % chains.len();
                 ring.owners(black_box(&chains[next]))
@@ -80,12 +79,13 @@ fn counting(c: &mut Criterion) {
 
 /// A member of a cluster of nine that has one key in memory.
 fn acceptor() -> (Node, Addr, Key) {
-    let view = view(9, 64);
+    let view = view(9, 64, 1);
     let me = view.members()[0].machine;
     let from = Addr::Machine(view.members()[1].machine);
     let setup = Setup {
         me,
         weight: 64,
+        zone: Zone::NONE,
         limits: Limits::default(),
         views: vec![Arc::new(view)],
         account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },

@@ -2,7 +2,8 @@
 
 use ennead_ring::{Position, View};
 
-/// A part of the ring: from its position up to the next one's, all slots prefer this member.
+/// A part of the ring: from its position up to the next one's, all slots prefer this member; where keys are spread over
+/// zones, those that have found its zone, and on up to the next position of that zone's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arc {
     /// Where it begins.
@@ -47,7 +48,7 @@ pub fn fraction(position: Position) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
+    use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member};
 
     use super::*;
 
@@ -55,7 +56,7 @@ mod tests {
         let member = |(i, name): (usize, &&str)| {
             let incarnation = Incarnation::new(i as u64 + 1);
             let machine = Machine { name: name.parse().expect("a name"), incarnation };
-            Member { machine, weight, next_weight: weight, state: MemberState::Up }
+            Member::up(machine, weight)
         };
         let members = names.iter().enumerate().map(member).collect();
         View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).expect("a view")

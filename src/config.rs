@@ -16,6 +16,7 @@ use ennead::{Name, NodeConfig, units};
 use ennead_ring::node::Birth;
 use ennead_ring::quorum::MAX_SLOTS;
 use ennead_ring::view::MAX_WEIGHT;
+use ennead_ring::{Zone, ZoneError};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -36,7 +37,7 @@ struct Setting {
 
 /// The settings, in the order in which they are printed.
 #[rustfmt::skip]
-const SETTINGS: [Setting; 21] = [
+const SETTINGS: [Setting; 22] = [
     Setting { name: "listen", value: "IP[:PORT]", default: None,
         help: "Address to listen on, UDP; port 9595 if none is given" },
     Setting { name: "advertise", value: "IP[:PORT]", default: None,
@@ -54,7 +55,9 @@ const SETTINGS: [Setting; 21] = [
     Setting { name: "join", value: "IP[:PORT],...", default: None,
         help: "On an empty data directory, or that of a machine that has left: ask these to be taken in" },
     Setting { name: "virtual-peers", value: "N", default: Some("64"),
-        help: "Positions on the ring: this machine's share of the keys, against the others'" },
+        help: "Positions on the ring: this machine's share of the keys, against the others'; changed, it moves data" },
+    Setting { name: "zone", value: "NAME", default: None,
+        help: "The zone this machine would fail with (rack, room, site): each key is spread over all zones; changed, it moves data" },
     Setting { name: "max-value", value: "SIZE", default: Some("8MiB"),
         help: "Longest value accepted from a client, at most 8MiB" },
     Setting { name: "request-memory", value: "SIZE", default: Some("256MiB"),
@@ -288,6 +291,7 @@ impl Settings {
             slots: self.read("slots", odd)?,
             join: self.read("join", names)?,
             virtual_peers: self.read("virtual-peers", within(1, MAX_WEIGHT as u64))?,
+            zone: self.read("zone", zone)?,
             max_value: self.read("max-value", value_size)?,
             request_memory: self.read("request-memory", memory)?,
             disk_reserve: self.read("disk-reserve", reserve)?,
@@ -350,6 +354,7 @@ impl Settings {
                 certs: self.needed("certs", values.certs)?,
                 birth,
                 virtual_peers: self.needed("virtual-peers", values.virtual_peers)? as u32,
+                zone: values.zone.unwrap_or_default(),
                 max_value: self.needed("max-value", values.max_value)?,
                 request_memory: self.needed("request-memory", values.request_memory)?,
                 disk_reserve: self.needed("disk-reserve", values.disk_reserve)?,
@@ -406,6 +411,7 @@ pub(crate) struct Values {
     slots: Option<u8>,
     join: Option<Vec<Name>>,
     virtual_peers: Option<u64>,
+    zone: Option<Zone>,
     max_value: Option<usize>,
     request_memory: Option<usize>,
     disk_reserve: Option<u64>,
@@ -457,6 +463,11 @@ fn http_address(text: &str) -> Result<Option<SocketAddr>, String> {
             .map(Some)
             .map_err(|_| "write IP:PORT, such as 127.0.0.1:9596 or [::]:9596, or off".to_string()),
     }
+}
+
+/// Reads a zone: `-` is none.
+fn zone(text: &str) -> Result<Zone, String> {
+    text.parse().map_err(|e: ZoneError| e.to_string())
 }
 
 /// Reads a time.

@@ -21,6 +21,7 @@ pub mod http;
 mod knock;
 pub mod moving;
 pub mod node;
+mod place;
 pub mod plan;
 mod program;
 mod progress;
@@ -36,6 +37,7 @@ pub mod transport;
 pub mod units;
 pub mod verdict;
 pub mod wire;
+pub mod zones;
 
 pub use client::Client;
 pub use ennead_ring::Name;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ennead_ring::Zone;
 use ennead_ring::node::{Birth, PROBE_EVERY, Tuning};
 use ennead_ring::view::{DEFAULT_WEIGHT, Epoch, Machine, Name};
 use futures_util::FutureExt;
@@ -21,6 +22,7 @@ use crate::errands::{self, Errands};
 use crate::evidence::Evidence;
 use crate::farewell;
 use crate::http;
+use crate::place;
 use crate::program;
 use crate::recovery::{self, open_storage};
 use crate::run_file::RunFile;
@@ -54,6 +56,8 @@ pub struct NodeConfig {
     pub birth: Birth,
     /// Its positions on the ring: its share of the data, against other machines'. Default 64.
     pub virtual_peers: u32,
+    /// The zone that it would fail with. Default: none.
+    pub zone: Zone,
     /// Longest value it takes, in bytes. Default 8 MiB.
     pub max_value: usize,
     /// Memory for requests that are not answered yet, in bytes; above it, more are refused as overloaded. Default 256 MiB.
@@ -183,6 +187,7 @@ pub struct Builder {
     certs: Option<PathBuf>,
     birth: Option<Birth>,
     virtual_peers: Option<u32>,
+    zone: Zone,
     max_value: Option<usize>,
     patience: Option<Duration>,
     http: Option<http::Config>,
@@ -232,6 +237,12 @@ impl Builder {
         self
     }
 
+    /// The zone that it would fail with: keys are spread over all zones. Default: none.
+    pub fn zone(mut self, zone: Zone) -> Self {
+        self.zone = zone;
+        self
+    }
+
     /// Longest value it takes, in bytes. Default 8 MiB.
     pub fn max_value(mut self, bytes: usize) -> Self {
         self.max_value = Some(bytes);
@@ -265,6 +276,7 @@ impl Builder {
             certs: self.certs.ok_or_else(|| missing("folder of certificates"))?,
             birth: self.birth.unwrap_or(Birth::None),
             virtual_peers: self.virtual_peers.unwrap_or(DEFAULT_WEIGHT),
+            zone: self.zone,
             max_value: self.max_value.unwrap_or(8 << 20),
             request_memory: Tuning::default().waiting_bytes,
             disk_reserve: crate::storage::Options::default().reserve_bytes,
@@ -325,6 +337,7 @@ impl Node {
         let mut options = ClientOptions::new([config.advertise], config.certs.clone());
         options.max_value = config.max_value;
         let client = Client::unconnected(options, identity.clone())?;
+        let own = client.clone();
         let (control, control_rx) = mpsc::channel(16);
         let (started_tx, started) = oneshot::channel();
         let (stopped_tx, stopped) = watch::channel(None);
@@ -333,7 +346,7 @@ impl Node {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
                 Ok(runtime) => {
-                    let reason = runtime.block_on(live(config, identity, control_rx, started_tx));
+                    let reason = runtime.block_on(live(config, identity, own, control_rx, started_tx));
                     // Nobody may be left to hear it.
                     let _ = stopped_tx.send(reason);
                 }
@@ -412,6 +425,7 @@ fn refuse(config: &NodeConfig, restored: &Restored) -> Result<(), StartError> {
 async fn live(
     config: NodeConfig,
     identity: Identity,
+    client: Client,
     control: mpsc::Receiver<Control>,
     started: oneshot::Sender<Result<(), StartError>>,
 ) -> Option<StopReason> {
@@ -457,6 +471,8 @@ async fn live(
     tokio::spawn(why.evidence.clone().knock(config.listen.ip()));
     tokio::spawn(why.diary.keep(&config.data));
     tokio::spawn(errands::hear(heard_rx, errands.clone()));
+    let place = (config.virtual_peers, config.zone);
+    tokio::spawn(place::keep(client, me, place, config.data.clone()));
     if let Some(crash) = &why.crash {
         tokio::spawn(errands::deliver(crash.clone(), errands));
     }
@@ -479,7 +495,7 @@ async fn live(
         let Some(open) = &storage else { unreachable!("it is opened again, or the loop ends") };
         let parts = Parts {
             me,
-            weight: config.virtual_peers,
+            place,
             birth: birth.clone(),
             tuning: tuning.clone(),
             transport: &transport,

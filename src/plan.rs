@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ennead_ring::view::{MAX_MEMBERS, Machine, Member, MemberState, Name, View, ViewError};
-use ennead_ring::{Chain, Incarnation, Ring, quorum_of};
+use ennead_ring::{Chain, Incarnation, Ring, Zone, quorum_of};
+
+use crate::zones::{Stand, zones};
 
 /// Keys that stand for all: a share is then told within about half a percent.
 const SAMPLE: u32 = 10_000;
@@ -17,6 +19,8 @@ pub enum Change {
     Leave(Vec<Name>),
     /// These are gone; the others restore what they held.
     Remove(Vec<Name>),
+    /// This one gets so many positions.
+    Weight(Name, u32),
 }
 
 /// Why there is nothing to plan.
@@ -71,6 +75,8 @@ pub struct Plan {
     pub tolerates: usize,
     /// And then. Until all of it is moved, the lower of the two.
     pub tolerates_after: usize,
+    /// Zones all of which can fail now, with what does not vote at present, and could not then.
+    pub bound: Vec<Zone>,
     /// Slots that get another owner, of all: 0 to 1.
     pub moved: f64,
     /// Who gives to whom, the largest first.
@@ -181,7 +187,8 @@ impl Plan {
         for chain in sample(view.slots()) {
             count.add(&Owned::of(view, &now, &chain), &Owned::of(&next, &then, &chain), silent);
         }
-        Ok(count.plan(view, &next, records, pending.map(|m| (m.machine.name, m.state)).collect()))
+        let bound = bound(view, &next, silent);
+        Ok(count.plan(view, &next, bound, records, pending.map(|m| (m.machine.name, m.state)).collect()))
     }
 }
 
@@ -190,6 +197,7 @@ fn after(view: &View, change: &Change) -> Result<View, PlanError> {
     let (gone, come): (&[Name], &[(Name, u32)]) = match change {
         Change::Join(names) => (&[], names),
         Change::Leave(names) | Change::Remove(names) => (names, &[]),
+        Change::Weight(..) => (&[], &[]),
     };
     if let Some(name) = gone.iter().find(|name| view.index_of(**name).is_none()) {
         return Err(PlanError::NoSuchMachine(*name));
@@ -198,8 +206,12 @@ fn after(view: &View, change: &Change) -> Result<View, PlanError> {
         return Err(PlanError::Already(*name));
     }
     let stays = |m: &&Member| m.state != MemberState::Leaving && !gone.contains(&m.machine.name);
-    let up = |m: &Member| Member { weight: m.next_weight, state: MemberState::Up, ..*m };
+    let up = |m: &Member| Member::new(m.machine, m.next_place(), MemberState::Up);
     let mut members: Vec<Member> = view.members().iter().filter(stays).map(up).collect();
+    if let Change::Weight(name, weight) = change {
+        let member = members.iter_mut().find(|m| m.machine.name == *name);
+        member.ok_or(PlanError::NoSuchMachine(*name))?.weight = *weight;
+    }
     if members.is_empty() && come.is_empty() {
         return Err(PlanError::NobodyLeft);
     }
@@ -209,12 +221,28 @@ fn after(view: &View, change: &Change) -> Result<View, PlanError> {
     for &(name, weight) in come {
         let incarnation = Incarnation::new(free.next().unwrap_or_default());
         let machine = Machine { name, incarnation };
-        members.push(Member { machine, weight, next_weight: weight, state: MemberState::Up });
+        members.push(Member::up(machine, weight));
     }
     view.with_members(members).map_err(|e| match e {
         ViewError::Twice(machine) => PlanError::Already(machine.name),
         other => PlanError::NoRing(other.to_string()),
     })
+}
+
+/// The zones that can fail as a whole in one view and not in the other.
+fn bound(view: &View, next: &View, silent: &BTreeSet<Name>) -> Vec<Zone> {
+    let can_fail = |view: &View| -> BTreeSet<Zone> {
+        let stand = |m: &Member| {
+            let lost = silent.contains(&m.machine.name).then_some("silent");
+            m.in_ring().then_some(Stand { name: m.machine.name, zone: m.zone, lost })
+        };
+        let members: Vec<Option<Stand>> = view.members().iter().map(stand).collect();
+        let all = zones(view.ring().shares(), view.slots(), &members);
+        all.into_iter().filter(|zone| zone.can_fail).map(|zone| zone.name).collect()
+    };
+    let then = can_fail(next);
+    let there = |zone: &Zone| next.members().iter().any(|m| m.zone == *zone);
+    can_fail(view).into_iter().filter(|zone| !then.contains(zone) && there(zone)).collect()
 }
 
 /// Who owns one key's slots, by name: the members of two views are numbered differently.
@@ -271,6 +299,7 @@ impl Count {
         self,
         view: &View,
         next: &View,
+        bound: Vec<Zone>,
         records: &BTreeMap<Name, u64>,
         pending: Vec<(Name, MemberState)>,
     ) -> Plan {
@@ -299,6 +328,7 @@ impl Count {
             machines_after: ring(next),
             tolerates: tolerable(ring(view), view.slots()),
             tolerates_after: tolerable(ring(next), view.slots()),
+            bound,
             moved: of_slots(self.flows.values().sum()),
             flows,
             shares: self.owned.iter().map(share).collect(),

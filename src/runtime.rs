@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ennead_ring::Zone;
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now, Scan, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
@@ -117,7 +118,7 @@ pub(crate) enum Ended {
 /// What a core loop is made of.
 pub(crate) struct Parts<'a> {
     pub(crate) me: Machine,
-    pub(crate) weight: u32,
+    pub(crate) place: (u32, Zone),
     pub(crate) birth: Birth,
     pub(crate) tuning: Tuning,
     pub(crate) transport: &'a Transport,
@@ -233,7 +234,8 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         let saved = parts.saved.borrow();
         let setup = Setup {
             me: parts.me,
-            weight: parts.weight,
+            weight: parts.place.0,
+            zone: parts.place.1,
             limits: saved.limits,
             views: saved.views.clone(),
             account: saved.account.clone(),

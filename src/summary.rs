@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ennead_ring::{Epoch, Member, MemberState, View, quorum_of};
+use ennead_ring::{Epoch, Member, MemberState, Shares, View, Zone, quorum_of};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -16,6 +16,7 @@ use crate::plan::tolerable;
 use crate::status::{MachineStatus, PeerState, PeerStatus};
 use crate::units::show_duration;
 use crate::verdict::{Verdict, Word};
+use crate::zones::{self, Stand, ZoneState};
 
 /// Most machines of a summary that are asked about; in a larger ring only those that do not seem well.
 const EXPLAINED: usize = 32;
@@ -88,6 +89,8 @@ pub struct Line {
     pub health: Health,
     /// True if it owns slots: what the first line counts.
     in_ring: bool,
+    /// Its zone.
+    pub zone: Zone,
     /// How long it has been so; `None` if nobody knows.
     pub since: Option<Duration>,
     /// Why it is not up, if it is not.
@@ -116,6 +119,7 @@ pub struct Summary {
     pub settled: bool,
     /// What machines were told and cannot be so.
     pub objections: Vec<String>,
+    shares: Shares,
 }
 
 impl Summary {
@@ -134,7 +138,8 @@ impl Summary {
         let objections =
             told.flat_map(|(name, account)| account.objections.iter().map(move |o| format!("{name}: {o}")));
         let objections = objections.collect();
-        Self { lines: lines.collect(), slots: view.slots(), settled, objections }
+        let shares = view.ring().shares().clone();
+        Self { lines: lines.collect(), slots: view.slots(), settled, objections, shares }
     }
 
     /// Finds out why machines are not well, and returns all verdicts; one whose disk hangs is not well, whatever it
@@ -175,6 +180,24 @@ impl Summary {
     /// `None` if some keys may be stopped already.
     pub fn tolerates(&self) -> Option<usize> {
         tolerable(self.machines(), self.slots).checked_sub(self.lost())
+    }
+
+    /// True if some machine names its zone.
+    pub fn has_zones(&self) -> bool {
+        self.lines.iter().any(|line| !line.zone.is_none())
+    }
+
+    /// For each zone, whether all of it can fail now, besides what is down or does not vote for all it owns.
+    pub fn zones(&self) -> Vec<ZoneState> {
+        let stand = |line: &Line| {
+            let unsynced = line.slots.is_some_and(|(slots, synced)| synced < slots);
+            let lost = match line.health {
+                Health::Down | Health::Suspect => Some(line.health.word()),
+                _ => unsynced.then_some("not synced"),
+            };
+            line.in_ring.then_some(Stand { name: line.name, zone: line.zone, lost })
+        };
+        zones::zones(&self.shares, self.slots, &self.lines.iter().map(stand).collect::<Vec<_>>())
     }
 
     /// True if none is down or suspect.
@@ -227,6 +250,7 @@ impl Summary {
             "summary": self.headline().1,
             "mood": self.headline().0.word(),
             "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
+            "zones": zones::to_json(&self.zones()),
             "moves": moving::to_json(moves),
             "objections": self.objections,
         })
@@ -239,6 +263,7 @@ pub fn machine_to_json(line: &Line) -> Value {
     json!({
         "name": line.name.to_string(),
         "state": line.health.word(),
+        "zone": (!line.zone.is_none()).then(|| line.zone.as_str()),
         "since": since,
         "reason": line.reason,
         "verdict": line.verdict.map(Word::word),
@@ -304,6 +329,7 @@ fn line(member: &Member, account: Option<&Result<MachineStatus, String>>, accoun
         name,
         health,
         in_ring,
+        zone: member.zone,
         since,
         reason,
         verdict: None,

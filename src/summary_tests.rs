@@ -14,7 +14,7 @@ fn machine(n: usize) -> Machine {
 }
 
 fn view(machines: usize) -> View {
-    let member = |n| Member { machine: machine(n), weight: 64, next_weight: 64, state: MemberState::Up };
+    let member = |n| Member::up(machine(n), 64);
     View::new(ClusterId::new(1), Epoch::FIRST, 9, (1..=machines).map(member).collect(), Vec::new())
         .expect("a view")
 }

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use ennead::client::CopyAnswer;
 use ennead::status::PeerState;
+use ennead_ring::Zone;
 use ennead_ring::message::Wish;
 use load::{Came, Load};
 use ring::{Ring, WITHIN};
@@ -260,7 +261,10 @@ async fn two_machines_must_not_share_a_name() {
         name: ring.name(1),
         incarnation: ennead_ring::Incarnation::new(ring.machine(&view, 1).incarnation.id() ^ 1),
     };
-    let refused = client.wish(Wish::Join { machine, weight: 64 }).await.expect_err("a living namesake");
+    let refused = client
+        .wish(Wish::Join { machine, weight: 64, zone: Zone::NONE })
+        .await
+        .expect_err("a living namesake");
     assert!(refused.to_string().contains("must not share a name"), "{refused}");
     let remove = client.wish(Wish::Remove { machine: ring.machine(&view, 1) }).await.expect_err("it answers");
     assert!(remove.to_string().contains("let it leave"), "{remove}");

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::imagined::Imagined;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ennead::Name;
 use ennead::units;
+use ennead_ring::view::MAX_WEIGHT;
 
 /// The command line of ennead, a key-value store without a leader.
 ///
@@ -151,6 +153,10 @@ pub(crate) enum Command {
     ///
     /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
     Remove(Remove),
+    /// Gives a machine more or fewer virtual peers, so that it owns more or less of the data; with --plan shows the move
+    ///
+    /// Exit code 1: no such machine. 2: refused, and nothing changed. 3: the time is over, the outcome unknown.
+    Weight(Weight),
     /// Goes on without machines that are lost for good where five of the nine copies of some keys went with them
     ///
     /// Writes that were acknowledged may be lost: it tells how many keys are concerned, and asks. Exit code 1: no such
@@ -363,8 +369,8 @@ pub(crate) struct Locate {
     /// The key
     pub(crate) key: String,
     /// Compute it for a cluster of these machines, and ask nobody
-    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',')]
-    pub(crate) machines: Vec<Name>,
+    #[arg(long, value_name = "IP[:PORT][@ZONE],...", value_delimiter = ',')]
+    pub(crate) machines: Vec<Imagined>,
     /// With --machines: positions of each on the ring [default: 1]
     #[arg(long, value_name = "N", requires = "machines")]
     pub(crate) virtual_peers: Option<u32>,
@@ -411,8 +417,8 @@ pub(crate) struct Ring {
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
     /// Draw it for a cluster of these machines, and ask nobody
-    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',', conflicts_with = "watch")]
-    pub(crate) machines: Vec<Name>,
+    #[arg(long, value_name = "IP[:PORT][@ZONE],...", value_delimiter = ',', conflicts_with = "watch")]
+    pub(crate) machines: Vec<Imagined>,
     /// With --machines: positions of each on the ring [default: 1]
     #[arg(long, value_name = "N", requires = "machines")]
     pub(crate) virtual_peers: Option<u32>,
@@ -444,6 +450,19 @@ pub(crate) struct Remove {
     pub(crate) yes: bool,
 }
 
+/// `kvctl weight`.
+#[derive(Args, Debug)]
+pub(crate) struct Weight {
+    /// Which machine
+    #[arg(value_name = "MACHINE")]
+    pub(crate) machine: Name,
+    /// How many virtual peers it is to have; machines are started with 64
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
+    pub(crate) weight: u32,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
 /// `kvctl recover`.
 #[derive(Args, Debug)]
 pub(crate) struct Recover {
@@ -468,8 +487,8 @@ pub(crate) struct How {
     #[arg(long, conflicts_with = "plan")]
     pub(crate) no_wait: bool,
     /// With --plan: for a cluster of these machines, and ask nobody
-    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',', requires = "plan")]
-    pub(crate) machines: Vec<Name>,
+    #[arg(long, value_name = "IP[:PORT][@ZONE],...", value_delimiter = ',', requires = "plan")]
+    pub(crate) machines: Vec<Imagined>,
     /// With --machines: positions of each on the ring [default: 1]
     #[arg(long, value_name = "N", requires = "machines")]
     pub(crate) virtual_peers: Option<u32>,

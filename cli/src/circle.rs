@@ -157,7 +157,7 @@ mod tests {
     use ennead_ring::View;
 
     use super::*;
-    use crate::locate::imagine_view;
+    use crate::imagined::imagine_view;
 
     fn view(names: &[&str], weight: u32) -> View {
         let names: Vec<_> = names.iter().map(|n| n.parse().expect("a name")).collect();

@@ -1,20 +1,16 @@
 //! Where a key's slots are on the ring and who owns them, by the cluster's view or for a cluster imagined.
 
-use ennead::Name;
 use ennead::client::Location;
 use ennead_ring::placement::Ring;
-use ennead_ring::quorum::DEFAULT_SLOTS;
-use ennead_ring::{Chain, ClusterId, Epoch, Incarnation, Machine, Member, MemberState, View};
+use ennead_ring::{Chain, View};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Locate};
 use crate::data::check_key;
 use crate::failure::Failure;
+use crate::imagined::imagine_view;
 use crate::output::{Output, table};
 use crate::{Verdict, connect};
-
-/// Positions of an imagined machine where nobody said otherwise: those of PROTOCOL's known answers.
-const IMAGINED_WEIGHT: u32 = 1;
 
 /// Shows slots, positions and owners.
 pub(crate) async fn run(args: Locate, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
@@ -28,25 +24,6 @@ pub(crate) async fn run(args: Locate, global: &Global, output: &mut Output) -> R
         false => output.data(to_text(&locations).as_bytes())?,
     }
     Ok(Verdict::Yes)
-}
-
-/// The view of a cluster of these machines, each with so many positions. Asks nobody.
-pub(crate) fn imagine_view(
-    machines: &[Name],
-    weight: Option<u32>,
-    slots: Option<u8>,
-) -> Result<View, Failure> {
-    let weight = weight.unwrap_or(IMAGINED_WEIGHT);
-    let slots = slots.unwrap_or(DEFAULT_SLOTS);
-    let member = |(i, &name): (usize, &Name)| Member {
-        machine: Machine { name, incarnation: Incarnation::new(i as u64 + 1) },
-        weight,
-        next_weight: weight,
-        state: MemberState::Up,
-    };
-    let members = machines.iter().enumerate().map(member).collect();
-    View::new(ClusterId::new(0), Epoch::FIRST, slots, members, Vec::new())
-        .map_err(|e| Failure::Usage(e.to_string()))
 }
 
 /// The slots of a key in a view.

@@ -37,6 +37,7 @@ mod crashes;
 mod data;
 mod edit;
 mod failure;
+mod imagined;
 mod list;
 mod locate;
 mod lock;
@@ -54,6 +55,7 @@ mod status;
 mod terminal;
 mod top;
 mod watch;
+mod weight;
 mod why;
 
 use std::ffi::OsString;
@@ -139,6 +141,7 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
         Command::Top(args) => top::run(args, global, output).await,
         Command::Leave(args) => membership::leave(args, global, output).await,
         Command::Remove(args) => membership::remove(args, global, output).await,
+        Command::Weight(args) => weight::run(args, global, output).await,
         Command::Recover(args) => recover::recover(args, global, output).await,
         Command::Check => check::run(global, output).await,
         Command::Why { machine } => why::run(machine, global, output).await,

@@ -38,23 +38,25 @@ fn synced(line: &Line) -> String {
 }
 
 fn to_text(view: &View, summary: &Summary, output: &Output) -> String {
-    let head =
-        ["MACHINE", "STATE", "EPOCH", "SYNCED", "SHARE", "RECORDS", "VERSION", "UP FOR"].map(String::from);
+    let zoned = summary.has_zones();
+    let last = ["EPOCH", "SYNCED", "SHARE", "RECORDS", "VERSION", "UP FOR"];
+    let head = ["MACHINE", "STATE"].into_iter().chain(zoned.then_some("ZONE")).chain(last);
+    let head = head.map(String::from).collect();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
     let row = |(line, share): (&Line, f64)| {
-        vec![
-            line.name.to_string(),
-            output.paint(colour(line.health.mood()), line.health.word()),
+        let first = [line.name.to_string(), output.paint(colour(line.health.mood()), line.health.word())];
+        let rest = [
             or_dash(line.epoch.map(|epoch| behind(epoch, view.epoch()))),
             synced(line),
             format!("{:.1} %", share * 100.0),
             or_dash(line.records.map(|n| n.to_string())),
             or_dash(line.version.clone()),
             or_dash(line.uptime.map(show_duration)),
-        ]
+        ];
+        first.into_iter().chain(zoned.then(|| line.zone.to_string())).chain(rest).collect()
     };
     let rows = summary.lines.iter().zip(plan::shares(view)).map(row);
-    let mut text = table(&std::iter::once(head.to_vec()).chain(rows).collect::<Vec<_>>());
+    let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     let has = |health: Health| summary.lines.iter().any(|line| line.health == health);
     let notes = [
         (Health::Joining, "joining: copies data ahead, and owns nothing yet"),
@@ -88,6 +90,7 @@ fn to_json(view: &View, summary: &Summary) -> Value {
             "slots": line.slots.map(|(slots, _)| slots),
             "synced_slots": line.slots.map(|(_, synced)| synced),
             "virtual_peers": member.weight,
+            "zone": (!member.zone.is_none()).then(|| member.zone.as_str()),
             "share": share,
             "records": line.records,
             "version": line.version,

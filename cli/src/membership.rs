@@ -14,16 +14,16 @@ use serde_json::json;
 
 use crate::args::{Global, How, Leave, Remove};
 use crate::failure::Failure;
-use crate::locate::imagine_view;
+use crate::imagined::imagine_view;
 use crate::moves::summary;
 use crate::output::Output;
 use crate::{Verdict, connect, planned};
 use ennead::moving::{Accounts, Rates};
 
 /// The wardens keep a wish for ten seconds: it is said again until the view shows it.
-const WISH_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const WISH_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at the view.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often a machine that is said to be gone is looked for: who has only just died is still believed alive.
 const LOOKS: u32 = 4;
 
@@ -84,7 +84,7 @@ async fn change(
     let Some(index) = view.index_of(name) else { return Err(Failure::NoSuchMachine(name)) };
     let member = view.members()[index];
     let accounts = client.status().await?;
-    let plan = plan(&view, kind, name, &accounts)?;
+    let plan = plan(&view, &kind.change(name), &accounts)?;
     if how.plan {
         return tell(&plan, &kind.change(name), output);
     }
@@ -120,7 +120,7 @@ async fn change(
     Ok(Verdict::Yes)
 }
 
-fn tell(plan: &Plan, change: &Change, output: &mut Output) -> Result<Verdict, Failure> {
+pub(crate) fn tell(plan: &Plan, change: &Change, output: &mut Output) -> Result<Verdict, Failure> {
     match output.json {
         true => output.print_json(&planned::to_json(plan))?,
         false => output.data(planned::to_text(plan, change).as_bytes())?,
@@ -128,17 +128,17 @@ fn tell(plan: &Plan, change: &Change, output: &mut Output) -> Result<Verdict, Fa
     Ok(Verdict::Yes)
 }
 
-fn plan(view: &View, kind: Kind, name: Name, accounts: &Accounts) -> Result<Plan, Failure> {
+pub(crate) fn plan(view: &View, change: &Change, accounts: &Accounts) -> Result<Plan, Failure> {
     let told = || accounts.iter().filter_map(|(name, account)| Some((*name, account.as_ref().ok()?)));
     let records = told().map(|(name, account)| (name, account.records)).collect();
     let voting: BTreeSet<Name> =
         told().filter(|(_, account)| account.synced_slots >= account.slots).map(|(name, _)| name).collect();
     let names = view.members().iter().map(|m| m.machine.name);
     let silent = names.filter(|name| !voting.contains(name)).collect();
-    Plan::of(view, &kind.change(name), &records, &silent).map_err(no_plan)
+    Plan::of(view, change, &records, &silent).map_err(no_plan)
 }
 
-fn no_plan(error: PlanError) -> Failure {
+pub(crate) fn no_plan(error: PlanError) -> Failure {
     match error {
         PlanError::NoSuchMachine(name) => Failure::NoSuchMachine(name),
         other => Failure::Refused(format!("{other}; nothing was changed")),

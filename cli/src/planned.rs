@@ -23,6 +23,7 @@ fn headline(plan: &Plan, change: &Change) -> String {
         Change::Remove(names) => {
             (names.iter().map(ToString::to_string).collect(), "is removed", "are removed")
         }
+        Change::Weight(name, weight) => return format!("{name} gets {weight} virtual peers"),
     };
     let verb = if who.len() == 1 { verb } else { verbs };
     format!("{} {verb}: from {} machines in the ring to {}", list(who), plan.machines, plan.machines_after)
@@ -58,6 +59,9 @@ pub(crate) fn to_text(plan: &Plan, change: &Change) -> String {
     ];
     text.push('\n');
     text.push_str(&table(&facts.map(|fact| fact.map(String::from).to_vec())));
+    for zone in &plan.bound {
+        text.push_str(&format!("zone {zone} can fail as a whole now, and could not afterwards\n"));
+    }
     let head = ["MACHINE", "SLOTS NOW", "AFTERWARDS", "KEYS TO COPY"].map(String::from).to_vec();
     let row = |share: &ennead::plan::Share| {
         vec![share.name.to_string(), percent(share.before), percent(share.after), percent(share.takes)]
@@ -92,6 +96,7 @@ pub(crate) fn to_json(plan: &Plan) -> Value {
         "tolerates": plan.tolerates,
         "tolerates_meanwhile": plan.tolerates.min(plan.tolerates_after),
         "tolerates_after": plan.tolerates_after,
+        "zones_bound": plan.bound.iter().map(|zone| zone.as_str()).collect::<Vec<_>>(),
         "slots_moved": plan.moved,
         "keys_paused": plan.paused,
         "keys": plan.keys,

@@ -6,14 +6,15 @@ use std::path::Path;
 
 use ennead::client::Location;
 use ennead::plan;
-use ennead_ring::{MemberState, View};
+use ennead_ring::{MemberState, View, Zone};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Ring};
 use crate::circle::{self, Mark};
 use crate::data::check_key;
 use crate::failure::Failure;
-use crate::locate::{self, imagine_view};
+use crate::imagined::imagine_view;
+use crate::locate;
 use crate::output::{Output, table};
 use crate::terminal;
 use crate::watch::{Look, show};
@@ -51,12 +52,15 @@ struct Picture {
     arcs: Vec<Arc>,
     machines: Vec<Machine>,
     key: Option<(String, Vec<Location>)>,
+    /// Keys are spread over zones.
+    spread: bool,
 }
 
 /// One machine's part.
 struct Machine {
     name: String,
     state: MemberState,
+    zone: Zone,
     positions: u32,
     /// Of the circle, and of all slots of all keys: 0 to 1.
     circle: f64,
@@ -80,12 +84,19 @@ impl Picture {
         let machines = view.members().iter().zip(parts).map(|(member, (circle, slots))| Machine {
             name: member.machine.name.to_string(),
             state: member.state,
+            zone: member.zone,
             positions: if member.in_ring() { member.weight } else { 0 },
             circle,
             slots,
             of_key: of_key.remove(&member.machine.name).unwrap_or_default(),
         });
-        Self { epoch: view.epoch().to_string(), machines: machines.collect(), arcs, key }
+        Self {
+            epoch: view.epoch().to_string(),
+            machines: machines.collect(),
+            arcs,
+            key,
+            spread: view.ring().shares().zones().len() > 1,
+        }
     }
 
     fn look(&self, output: &Output) -> Look {
@@ -146,6 +157,11 @@ impl Picture {
         }
         text.push('\n');
         text.push_str("Position 0 is at the top. Clockwise, a machine owns up to the next position.\n");
+        if self.spread {
+            text.push_str(
+                "Keys are spread over zones: a slot finds its zone first, then its machine in it.\n",
+            );
+        }
         if let Some((key, _)) = &self.key {
             let where_to =
                 if colour { "in the colours of their owners" } else { "their owners under OF KEY" };
@@ -168,10 +184,11 @@ impl Picture {
             }
         };
         let percent = |part: f64| format!("{:.1} %", part * 100.0);
-        let mut head = ["", "MACHINE", "SLOTS", "CIRCLE"].map(String::from).to_vec();
-        if self.key.is_some() {
-            head.push("OF KEY".to_string());
-        }
+        let zoned = self.machines.iter().any(|m| !m.zone.is_none());
+        let zone = zoned.then_some("ZONE");
+        let of_key = self.key.is_some().then_some("OF KEY");
+        let head = ["", "MACHINE"].into_iter().chain(zone).chain(["SLOTS", "CIRCLE"]).chain(of_key);
+        let head = head.map(String::from).collect();
         let row = |&i: &usize| {
             let machine = &self.machines[i];
             let name = match machine.state {
@@ -181,7 +198,9 @@ impl Picture {
             };
             let sign = if machine.positions > 0 { circle::sign(i, colour) } else { "  ".to_string() };
             let slots: Vec<String> = machine.of_key.iter().map(ToString::to_string).collect();
-            vec![sign, name, percent(machine.slots), percent(machine.circle), slots.join(",")]
+            let zone = zoned.then(|| machine.zone.to_string());
+            let parts = [percent(machine.slots), percent(machine.circle), slots.join(",")];
+            [sign, name].into_iter().chain(zone).chain(parts).collect()
         };
         let rows: Vec<_> = std::iter::once(head).chain(shown.iter().map(row)).collect();
         let mut lines: Vec<String> = table(&rows).lines().map(String::from).collect();
@@ -196,6 +215,7 @@ impl Picture {
             json!({
                 "name": m.name,
                 "state": state_word(m.state),
+                "zone": (!m.zone.is_none()).then(|| m.zone.as_str()),
                 "positions": m.positions,
                 "circle": m.circle,
                 "slots": m.slots,

@@ -6,6 +6,7 @@ use ennead::Name;
 use ennead::moving::{Move, Rates};
 use ennead::summary::{Health, Line, Mood, Summary, machine_to_json};
 use ennead::units::show_duration;
+use ennead::zones::ZoneState;
 use ennead_ring::{View, quorum_of};
 use serde_json::json;
 
@@ -46,15 +47,18 @@ pub(crate) fn colour(mood: Mood) -> Colour {
 
 fn to_text(summary: &Summary, view: &View, moves: &[Move], output: &Output) -> String {
     let (mood, headline) = summary.headline();
-    let head = ["MACHINE", "STATE", "SINCE", "RECORDS", "REASON"].map(String::from).to_vec();
+    let zoned = summary.has_zones();
+    let zone = zoned.then_some("ZONE");
+    let head = ["MACHINE", "STATE"].into_iter().chain(zone).chain(["SINCE", "RECORDS", "REASON"]);
+    let head = head.map(String::from).collect();
     let row = |l: &Line| {
-        vec![
-            l.name.to_string(),
-            output.paint(colour(l.health.mood()), l.health.word()),
+        let first = [l.name.to_string(), output.paint(colour(l.health.mood()), l.health.word())];
+        let rest = [
             l.since.map_or_else(|| "-".to_string(), show_duration),
             l.records.map_or_else(|| "-".to_string(), |n| n.to_string()),
             l.reason.clone().unwrap_or_default(),
-        ]
+        ];
+        first.into_iter().chain(zoned.then(|| l.zone.to_string())).chain(rest).collect()
     };
     let rows: Vec<_> = std::iter::once(head).chain(summary.lines.iter().map(row)).collect();
     let facts = format!(
@@ -69,11 +73,31 @@ fn to_text(summary: &Summary, view: &View, moves: &[Move], output: &Output) -> S
     let objections = summary.objections.iter().map(|o| format!("{}\n", output.paint(Colour::Red, o)));
     let objections: String = objections.collect();
     format!(
-        "{}\n{}\n{objections}\n{}{moves}",
+        "{}\n{}\n{objections}\n{}{}{moves}",
         output.paint(colour(mood), &headline),
         output.paint(Colour::Dim, &facts),
-        table(&rows)
+        table(&rows),
+        zones_to_text(&summary.zones(), output)
     )
+}
+
+/// Can a whole zone fail now? Nothing where there are none.
+fn zones_to_text(zones: &[ZoneState], output: &Output) -> String {
+    let row = |zone: &ZoneState| {
+        let may = match &zone.reason {
+            None => output.paint(Colour::Green, "can fail as a whole"),
+            Some(why) => format!("{}: {why}", output.paint(Colour::Yellow, "cannot fail as a whole")),
+        };
+        let size = zone.machines.len();
+        vec![zone.name.to_string(), format!("{size} machine{}", if size == 1 { "" } else { "s" }), may]
+    };
+    let head = ["ZONE", "HAS", "NOW"].map(String::from).to_vec();
+    match zones {
+        [] => String::new(),
+        zones => {
+            format!("\n{}", table(&std::iter::once(head).chain(zones.iter().map(row)).collect::<Vec<_>>()))
+        }
+    }
 }
 
 /// One machine: is it up, and does it vote for all it owns?

@@ -290,3 +290,40 @@ fn a_simulated_cluster_is_told_in_json_and_what_cannot_be_is_refused() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("peers is 0: it is from 1 to 10000"));
 }
+
+/// So many machines, four to a zone: what a command's plan is.
+fn plan_in_zones(machines: usize, command: &[&str]) -> Value {
+    let zoned = |n: usize| format!("10.0.0.{n}@{}", ["a", "b", "c"][(n - 1) / 4]);
+    let machines = (1..=machines).map(zoned).collect::<Vec<_>>().join(",");
+    let rest = ["--plan", "--machines", &machines, "--virtual-peers", "64", "--json"];
+    let output = run(&[command, &rest[..]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// Four, four and one: without the one, either of the others owns five slots of some keys.
+#[test]
+fn a_plan_names_the_zones_that_could_no_longer_fail() {
+    let plan = plan_in_zones(9, &["leave", "10.0.0.9"]);
+    assert_eq!(plan["zones_bound"], serde_json::json!(["a", "b"]));
+}
+
+#[test]
+fn another_weight_moves_slots_within_its_zone_alone() {
+    let plan = plan_in_zones(12, &["weight", "10.0.0.1", "256"]);
+    assert_eq!(plan["zones_bound"], serde_json::json!([]));
+    let part = |n: usize, when: &str| plan["shares"][n][when].as_f64().expect("a share");
+    let moved = |n: usize| part(n, "slots_after") - part(n, "slots");
+    assert!(moved(0) > 0.01 && (1..4).all(|n| moved(n) < 0.0), "{plan:#}");
+    assert!((4..12).all(|n| moved(n).abs() < 1e-9), "{plan:#}");
+}
+
+#[test]
+fn machines_are_imagined_in_zones() {
+    let spread = run(&["ring", "--machines", "10.0.0.1@a,10.0.0.2@b,10.0.0.3@c", "--virtual-peers", "4"]);
+    let text = String::from_utf8_lossy(&spread.stdout).into_owned();
+    assert!(text.contains("ZONE") && text.contains("a slot finds its zone first"), "{text}");
+    let wrong = run(&["locate", "k", "--machines", "10.0.0.1@two words"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(said.contains("\"two words\" names no zone"), "{said}");
+}

@@ -20,8 +20,8 @@ use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use ennead_ring::{
-    Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, MemberState, Name, Node,
-    Record, Ring, SlotSet, Stamp, State, View,
+    Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, Name, Node, Record,
+    Ring, SlotSet, Stamp, State, View, Zone,
 };
 
 const MS: u64 = 1_000_000;
@@ -36,8 +36,7 @@ fn machine(n: usize) -> Machine {
 }
 
 fn view(machines: impl Iterator<Item = usize>) -> Arc<View> {
-    let member =
-        |n| Member { machine: machine(n), weight: WEIGHT, next_weight: WEIGHT, state: MemberState::Up };
+    let member = |n| Member::up(machine(n), WEIGHT);
     let members = machines.map(member).collect();
     Arc::new(View::new(ClusterId::new(7), Epoch::FIRST, 9, members, Vec::new()).expect("a view"))
 }
@@ -93,6 +92,7 @@ impl World {
         let setup = Setup {
             me: machine(n),
             weight: WEIGHT,
+            zone: Zone::NONE,
             limits: disk.limits,
             views: disk.views.clone(),
             account: disk.account.clone(),

@@ -13,6 +13,7 @@ use crate::rare::{Rare, met, met_if};
 use crate::view::{
     ClusterId, Epoch, Incarnation, MAX_WEIGHT, Machine, Member, MemberState, Name, View, ViewError,
 };
+use crate::zone::Zone;
 
 /// How often a blank machine offers itself.
 const OFFER_EVERY: u64 = 200_000_000;
@@ -42,7 +43,7 @@ pub(crate) enum Stage {
     Gathering {
         with: Vec<Name>,
         slots: u8,
-        offers: BTreeMap<Name, (Incarnation, u32)>,
+        offers: BTreeMap<Name, (Incarnation, (u32, Zone))>,
         due: bool,
         /// When it asks those who have not offered themselves whether they belong to a cluster.
         next: Mono,
@@ -94,7 +95,7 @@ impl Stage {
                 for name in to.iter() {
                     // Which incarnation is there, we do not know yet.
                     let seed = Machine { name: *name, incarnation: Incarnation::NONE };
-                    let message = Message::Blank { weight: local.weight, gathers: false };
+                    let message = blank(local, false);
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
                 *next = now.mono.plus(OFFER_EVERY);
@@ -107,18 +108,13 @@ impl Stage {
                     let member = local.up_to(members - 1) as u32;
                     // Itself, under another incarnation: nobody is there.
                     if local.present().machine(member).name != local.me.name {
-                        local.send_to(
-                            member,
-                            Message::Blank { weight: local.weight, gathers: false },
-                            None,
-                            effects,
-                        );
+                        local.send_to(member, blank(local, false), None, effects);
                     }
                 }
                 // All of that view may be gone since.
                 for name in local.seeds.clone() {
                     let seed = Machine { name, incarnation: Incarnation::NONE };
-                    let message = Message::Blank { weight: local.weight, gathers: false };
+                    let message = blank(local, false);
                     local.send(Addr::Machine(seed), message, None, effects);
                 }
             }
@@ -141,7 +137,7 @@ impl Stage {
                 // It may have been a member once, and have lost its disk: then it joins, under a new incarnation.
                 for &name in with.iter().filter(|name| !offers.contains_key(name)) {
                     let there = Machine { name, incarnation: Incarnation::NONE };
-                    let message = Message::Blank { weight: local.weight, gathers: true };
+                    let message = blank(local, true);
                     local.send(Addr::Machine(there), message, None, effects);
                 }
                 *next = now.mono.plus(GATHER_EVERY);
@@ -155,7 +151,7 @@ impl Stage {
         &mut self,
         local: &mut Local,
         from: Machine,
-        weight: u32,
+        place: (u32, Zone),
         gathers: bool,
         effects: &mut Vec<Effect>,
     ) {
@@ -167,7 +163,7 @@ impl Stage {
                 local.send(Addr::Machine(from), Message::NotTaken { reason: reason.into() }, None, effects);
             }
             Self::Gathering { with, offers, .. } if with.contains(&from.name) => {
-                let former = offers.insert(from.name, (from.incarnation, weight));
+                let former = offers.insert(from.name, (from.incarnation, place));
                 met_if(former.is_some(), Rare::F1OffersTwice);
                 self.bear(local, effects);
             }
@@ -197,10 +193,10 @@ impl Stage {
         if !with.iter().all(|name| offers.contains_key(name)) {
             return;
         }
-        let others = offers.iter().map(|(name, (incarnation, weight))| {
-            member(Machine { name: *name, incarnation: *incarnation }, *weight)
+        let others = offers.iter().map(|(name, (incarnation, place))| {
+            member(Machine { name: *name, incarnation: *incarnation }, *place)
         });
-        let members = others.chain([member(local.me, local.weight)]).collect();
+        let members = others.chain([member(local.me, local.place)]).collect();
         let cluster = ClusterId::new(local.random());
         let view = match View::new(cluster, Epoch::FIRST, *slots, members, Vec::new()) {
             Ok(view) => Arc::new(view),
@@ -250,7 +246,11 @@ impl Stage {
     }
 }
 
-fn member(machine: Machine, weight: u32) -> Member {
-    let weight = weight.clamp(1, MAX_WEIGHT);
-    Member { machine, weight, next_weight: weight, state: MemberState::Up }
+fn blank(local: &Local, gathers: bool) -> Message {
+    let (weight, zone) = local.place;
+    Message::Blank { weight, zone, gathers }
+}
+
+fn member(machine: Machine, (weight, zone): (u32, Zone)) -> Member {
+    Member::new(machine, (weight.clamp(1, MAX_WEIGHT), zone), MemberState::Up)
 }

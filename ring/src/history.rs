@@ -118,8 +118,8 @@ impl History<'_> {
     }
 
     /// S4, for every key at once: true if every earlier view is covered for all slots, though these machines tell
-    /// nothing. So many may be missing in each view as may be lost in it (section 2): whatever slots they own, five
-    /// others are told for each. Or so many in a later view, where the others that tell were synced for all they owned
+    /// nothing. Those may be missing in each view that may be lost in it (section 2): whatever slots they own, five
+    /// others are told for each. Or those in a later view, where the others that tell were synced for all they owned
     /// (`synced`): they have told "voted" in a view that is not earlier.
     pub(crate) fn is_covered_without(
         &self,
@@ -134,16 +134,15 @@ impl History<'_> {
         let waits = self.rules.broken(Mutant::F2Waits);
         let named = |m: &Machine| self.present().view.has_forced_out(m.incarnation) && !waits;
         let silent = |m: &Machine| *m != asker && without.contains(m) && !named(m);
-        let enough =
-            |p: &Present, missing: usize| missing <= may_be_lost(p.ring_members().count(), p.view.slots());
+        let enough = |p: &Present, missing: &dyn Fn(&Machine) -> bool| {
+            let members = (0..).zip(p.view.members()).filter(|(_, m)| m.in_ring() && missing(&m.machine));
+            p.view.ring().shares().can_lose(members.map(|(i, _)| i))
+        };
+        let covers = |m: &Machine| named(m) && !self.rules.broken(Mutant::F2Covers);
         // ...but it makes up for nobody who may yet tell: what five voted for, one of them named and four silent, would be
         // forgotten, and nobody would have counted it among what may be lost.
-        let covered = |p: &Present| {
-            let silent = p.ring_members().filter(silent).count();
-            let named =
-                if self.rules.broken(Mutant::F2Covers) { 0 } else { p.ring_members().filter(named).count() };
-            silent == 0 || enough(p, silent + named)
-        };
+        let covered =
+            |p: &Present| !p.ring_members().any(|m| silent(&m)) || enough(p, &|m| silent(m) || covers(m));
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
@@ -153,7 +152,7 @@ impl History<'_> {
                 return false;
             }
             let not_told = |m: &Machine| silent(m) || !synced(*m, p.epoch());
-            later = later || enough(p, p.ring_members().filter(not_told).count());
+            later = later || enough(p, &not_told);
         }
         true
     }

@@ -6,7 +6,9 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`position`] | 128-bit positions; a key's chain of nine |
-//! | [`view`] | who belongs: members, incarnations, epochs |
+//! | [`view`], [`zone`] | who belongs: members, incarnations, epochs; machines that may fail together |
+//! | [`shares`] | how many slots of a key a machine and a zone own at most; pure |
+//! | `circle` | positions in order, and whose is the highest not above another |
 //! | [`placement`] | which machine owns which slot in a view; pure |
 //! | [`key`], [`stamp`] | keys; ballots and stamps: the order of versions |
 //! | [`number`] | a value as a whole number: what a counter is |
@@ -33,6 +35,7 @@ mod acceptor;
 mod answers;
 mod birth;
 mod cell;
+mod circle;
 mod coordinator;
 pub mod counts;
 mod decree;
@@ -66,12 +69,14 @@ pub mod reader;
 mod reading;
 mod register;
 mod setup;
+pub mod shares;
 pub mod stamp;
 mod sync;
 mod telling;
 mod turn;
 pub mod view;
 mod warden;
+pub mod zone;
 
 pub use detector::{Standing, Suspect};
 pub use effect::{Account, Change, Decree, Effect, Input, Limits, Loaded, Mono, Now, Scan, Ticket};
@@ -85,6 +90,8 @@ pub use placement::{Owners, Ring};
 pub use position::{Chain, Position};
 pub use quorum::{SlotSet, Tally, quorum_of};
 pub use reader::Reader;
+pub use shares::Shares;
 pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
 pub use sync::CheckProgress;
 pub use view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};
+pub use zone::{Zone, ZoneError};

@@ -23,6 +23,7 @@ use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
+use crate::zone::Zone;
 
 /// How long after a client's request a machine counts as serving clients.
 const SERVES_FOR: u64 = 100_000_000;
@@ -31,7 +32,8 @@ const SERVES_FOR: u64 = 100_000_000;
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) me: Machine,
-    pub(crate) weight: u32,
+    /// Its weight and zone, should it be taken into a view.
+    pub(crate) place: (u32, Zone),
     /// Where it was told to join, for when nobody of the views it knows is there any more.
     pub(crate) seeds: Vec<Name>,
     pub(crate) tuning: Tuning,
@@ -90,7 +92,7 @@ impl Local {
         }
         let mut local = Self {
             me: setup.me,
-            weight: setup.weight,
+            place: (setup.weight, setup.zone),
             seeds: match &setup.birth {
                 Birth::Join(seeds) => seeds.iter().copied().filter(|name| *name != setup.me.name).collect(),
                 _ => Vec::new(),
@@ -188,8 +190,10 @@ impl Local {
     pub(crate) fn stay_synced(&mut self, effects: &mut Vec<Effect>) {
         let [.., before, present] = &self.views[..] else { return };
         let was = self.account.synced.last() == Some(&before.epoch());
-        met_if(!was && before.view.same_ring(&present.view), Rare::S1NotSyncedBefore);
-        if was && present.me.is_some() && before.view.same_ring(&present.view) {
+        let stay = || before.ring_members().eq(present.ring_members());
+        let same = before.view.same_ring(&present.view) || self.rules.broken(Mutant::S1Moved) && stay();
+        met_if(!was && same, Rare::S1NotSyncedBefore);
+        if was && present.me.is_some() && same {
             met(Rare::S1StaysSynced);
             self.account.synced.push(present.epoch());
             let ticket = self.persist(Change::Account(self.account.clone()), effects);

@@ -3,9 +3,9 @@
 
 use alloc::vec::Vec;
 
-use crate::history::may_be_lost;
 use crate::message::Wish;
 use crate::rare::{Rare, met, met_if};
+use crate::shares::Shares;
 use crate::view::{Incarnation, MAX_WEIGHT, Machine, Member, MemberState, View};
 
 /// What the acting warden knows when it thinks about the next view.
@@ -62,24 +62,24 @@ fn force_out(situation: &Situation, members: &mut Vec<Member>, forced_out: &mut 
 
 /// True if the next ring is another than the ring: a move was announced.
 pub(crate) fn is_moving(view: &View) -> bool {
-    view.members().iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight)
+    view.members().iter().any(|m| m.state != MemberState::Up || m.place() != m.next_place())
 }
 
 /// V7: the dead go, and those that an operator says are gone, at once and without copying ahead (M3); nobody while
-/// more of the ring are missing than may be lost: then waiting for them to return is the better bet.
+/// those of the ring that are missing may own more of a key than may be lost: then waiting for them to return is the
+/// better bet.
 fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) {
-    let in_ring = |machine: &Machine| members.iter().any(|m| m.machine == *machine && m.in_ring());
-    let missing = situation.silent.iter().filter(|m| in_ring(m)).count();
-    let ring = members.iter().filter(|m| m.in_ring()).count();
-    let bearable = missing <= may_be_lost(ring, view.slots());
     let silent = |machine: &Machine| situation.silent.contains(machine);
+    let ring = (0..).zip(&*members).filter(|(_, m)| m.in_ring());
+    let shares = Shares::of(ring.clone().map(|(i, m)| (i, m.zone)), view.slots());
+    let bearable = shares.can_lose(ring.filter(|(_, m)| silent(&m.machine)).map(|(i, _)| i));
     let wished = |machine: &Machine| {
         silent(machine)
             && situation.wishes.iter().any(|wish| match wish {
                 Wish::Remove { machine: m } => m == machine,
                 // V6: the same name under a new incarnation: the old one will not come back.
                 Wish::Join { machine: m, .. } => m.name == machine.name && m != machine,
-                Wish::Leave { .. } | Wish::Force { .. } => false,
+                Wish::Leave { .. } | Wish::Force { .. } | Wish::Place { .. } => false,
             })
     };
     members.retain(|m| {
@@ -100,15 +100,15 @@ fn make_the_move(members: &mut Vec<Member>) {
     members.retain(|m| m.state != MemberState::Leaving || !stays);
     for member in members {
         member.state = MemberState::Up;
-        member.weight = member.next_weight;
+        (member.weight, member.zone) = member.next_place();
     }
 }
 
-/// M1: who wants to come or go is announced first; all that wait at once.
+/// M1: who wants to come, to go or to change its place is announced first; all that wait at once.
 fn announce(situation: &Situation, members: &mut Vec<Member>, forced_out: &[Incarnation]) {
     for wish in &situation.wishes {
         match *wish {
-            Wish::Join { machine, weight } => {
+            Wish::Join { machine, weight, zone } => {
                 let out = forced_out.contains(&machine.incarnation);
                 let known = out
                     || members.iter().any(|m| {
@@ -116,12 +116,7 @@ fn announce(situation: &Situation, members: &mut Vec<Member>, forced_out: &[Inca
                     });
                 if !known {
                     let weight = weight.clamp(1, MAX_WEIGHT);
-                    members.push(Member {
-                        machine,
-                        weight,
-                        next_weight: weight,
-                        state: MemberState::Joining,
-                    });
+                    members.push(Member::new(machine, (weight, zone), MemberState::Joining));
                 }
             }
             Wish::Leave { machine } => {
@@ -132,6 +127,13 @@ fn announce(situation: &Situation, members: &mut Vec<Member>, forced_out: &[Inca
                     && others > 0
                 {
                     member.state = MemberState::Leaving;
+                }
+            }
+            Wish::Place { machine, weight, zone } => {
+                if let Some(member) = members.iter_mut().find(|m| m.machine == machine)
+                    && member.state == MemberState::Up
+                {
+                    (member.next_weight, member.next_zone) = (weight.clamp(1, MAX_WEIGHT), zone);
                 }
             }
             Wish::Remove { .. } | Wish::Force { .. } => {}

@@ -16,6 +16,7 @@ use crate::key::Key;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State, Uncountable};
 use crate::view::{ClusterId, Epoch, Machine, Name, View};
+use crate::zone::Zone;
 
 /// Ties an answer to what was asked. Drawn by who asks; means nothing to who answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
@@ -66,9 +67,9 @@ pub enum Message {
     Request { ask: Ask, key: Key, op: Op, within: u32, handed: bool },
     /// What came of a request.
     Outcome { ask: Ask, outcome: Outcome },
-    /// F1: a blank machine offers itself to be taken along, with so many virtual peers. `gathers` is true where it was
+    /// F1: a blank machine offers itself to be taken along, with so many virtual peers, from this zone. `gathers` is true where it was
     /// told to initialise a cluster itself, and would rather come to one that is there already.
-    Blank { weight: u32, gathers: bool },
+    Blank { weight: u32, zone: Zone, gathers: bool },
     /// F1: view 1, which takes you along; also told to a member that asks as if it were blank.
     Birth { view: Arc<View> },
     /// F1: why a blank machine is not taken along.
@@ -155,14 +156,16 @@ pub enum DecreeAnswer {
 /// A change of the membership that somebody wants (V7).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 pub enum Wish {
-    /// This machine wants to come in, with so many positions.
-    Join { machine: Machine, weight: u32 },
+    /// This machine wants to come in, with so many positions, from this zone.
+    Join { machine: Machine, weight: u32, zone: Zone },
     /// This machine is to hand its data over and go.
     Leave { machine: Machine },
     /// This machine is gone for good.
     Remove { machine: Machine },
     /// F2: this machine is gone for good, and is to be done without, whatever was lost with it.
     Force { machine: Machine },
+    /// This member is to have so many positions, and to be of this zone.
+    Place { machine: Machine, weight: u32, zone: Zone },
 }
 
 impl Wish {
@@ -172,7 +175,8 @@ impl Wish {
             Self::Join { machine, .. }
             | Self::Leave { machine }
             | Self::Remove { machine }
-            | Self::Force { machine } => machine,
+            | Self::Force { machine }
+            | Self::Place { machine, .. } => machine,
         }
     }
 }

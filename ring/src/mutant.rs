@@ -150,6 +150,8 @@ pub enum Mutant {
     L2Unsynced,
     /// L4: what was told in an earlier view is counted in this one.
     L4Mixed,
+    /// S1: where slots move only between machines that stay, each counts as synced for what it gains.
+    S1Moved,
 }
 
 impl Mutant {
@@ -214,5 +216,6 @@ impl Mutant {
         Self::L2Few,
         Self::L2Unsynced,
         Self::L4Mixed,
+        Self::S1Moved,
     ];
 }

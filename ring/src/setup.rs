@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::effect::{Account, Decree, Limits};
 use crate::view::{Machine, Name, View};
+use crate::zone::Zone;
 
 /// How a machine without a cluster comes to one (F1).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,6 +101,8 @@ pub struct Setup {
     pub me: Machine,
     /// Its positions on the ring, should it be taken into a view.
     pub weight: u32,
+    /// Its zone, likewise.
+    pub zone: Zone,
     /// From stable storage; all zero on a new directory.
     pub limits: Limits,
     /// From stable storage: the views since the last settled one, newest last. Empty on a blank machine.

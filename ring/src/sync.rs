@@ -15,6 +15,7 @@ use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Ballot, Record, Stamp};
 use crate::view::{Machine, MemberState, View};
 use crate::warden::Standing;
+use crate::zone::Zone;
 
 const SEC: u64 = 1_000_000_000;
 /// Settling rounds under way at once for the comparison.
@@ -52,7 +53,7 @@ pub(crate) struct Sync {
     /// This machine has copied ahead for the present view, or has nothing to.
     warm: bool,
     /// The next ring that it has copied ahead for.
-    copied: Option<Vec<(Machine, u32)>>,
+    copied: Option<Vec<(Machine, (u32, Zone))>>,
     /// Settling rounds under way, by the number of the request.
     settling: BTreeSet<Ask>,
     to_settle: Vec<Key>,
@@ -403,14 +404,14 @@ fn sync(local: &Local, now: Now) -> Merge {
     Merge::begin(local, now, Purpose::Sync, everyone(local))
 }
 
-fn ring_of(view: &View) -> Vec<(Machine, u32)> {
-    view.members().iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.weight)).collect()
+fn ring_of(view: &View) -> Vec<(Machine, (u32, Zone))> {
+    view.members().iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.place())).collect()
 }
 
 /// M1: the ring of the view in which all that is announced is done.
-fn next_ring_of(view: &View) -> Vec<(Machine, u32)> {
+fn next_ring_of(view: &View) -> Vec<(Machine, (u32, Zone))> {
     let stays = view.members().iter().filter(|m| m.state != MemberState::Leaving);
-    stays.map(|m| (m.machine, m.next_weight)).collect()
+    stays.map(|m| (m.machine, m.next_place())).collect()
 }
 
 /// S2: whoever owned slots in views before the present one. A machine that owns some for the first time has nothing to

@@ -13,6 +13,7 @@ use bincode::{Decode, Encode};
 
 use crate::placement::{Ring, Rings};
 use crate::quorum::MAX_SLOTS;
+use crate::zone::Zone;
 
 /// The UDP port a machine listens on where its name has none.
 pub const DEFAULT_PORT: u16 = 9595;
@@ -245,7 +246,7 @@ pub enum MemberState {
 }
 
 /// One machine's place in a view.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
     /// Which machine.
     pub machine: Machine,
@@ -255,9 +256,33 @@ pub struct Member {
     pub next_weight: u32,
     /// Joining, up or leaving.
     pub state: MemberState,
+    /// Its zone in the ring.
+    pub zone: Zone,
+    /// Its zone in the next ring.
+    pub next_zone: Zone,
 }
 
 impl Member {
+    /// A machine in this state, of this place, that is to stay there.
+    pub const fn new(machine: Machine, (weight, zone): (u32, Zone), state: MemberState) -> Self {
+        Self { machine, weight, next_weight: weight, state, zone, next_zone: zone }
+    }
+
+    /// A machine that is up, in no zone.
+    pub const fn up(machine: Machine, weight: u32) -> Self {
+        Self::new(machine, (weight, Zone::NONE), MemberState::Up)
+    }
+
+    /// Its place in the ring: weight and zone.
+    pub const fn place(&self) -> (u32, Zone) {
+        (self.weight, self.zone)
+    }
+
+    /// Its place in the next ring.
+    pub const fn next_place(&self) -> (u32, Zone) {
+        (self.next_weight, self.next_zone)
+    }
+
     /// True if it is in the view's ring: up or leaving.
     pub const fn in_ring(&self) -> bool {
         matches!(self.state, MemberState::Up | MemberState::Leaving)
@@ -440,7 +465,7 @@ impl View {
     }
 
     /// True if a decree or an operator can make `next` of this view: nobody forced out comes back (F2), nobody owns a slot
-    /// who was not announced (M1), no weight comes from nowhere, and a forced view takes away and changes nothing else.
+    /// who was not announced (M1), no place comes from nowhere, and a forced view takes away and changes nothing else.
     pub fn may_become(&self, next: &Self) -> bool {
         let opens = next.epoch.generation != self.epoch.generation;
         let lawful = |member: &Member| {
@@ -450,7 +475,7 @@ impl View {
                 Some(before) if opens => member == before,
                 Some(before) => {
                     (member.state != MemberState::Joining || before.state == MemberState::Joining)
-                        && (member.weight == before.weight || member.weight == before.next_weight)
+                        && (member.place() == before.place() || member.place() == before.next_place())
                 }
             }
         };
@@ -470,8 +495,8 @@ impl View {
 
     /// True if the rings of the two are the same: nobody gains a slot between them.
     pub fn same_ring(&self, other: &Self) -> bool {
-        let ring = |v: &Self| -> Vec<(Machine, u32)> {
-            v.members.iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.weight)).collect()
+        let ring = |v: &Self| -> Vec<(Machine, (u32, Zone))> {
+            v.members.iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.place())).collect()
         };
         ring(self) == ring(other)
     }
@@ -541,13 +566,21 @@ fn is_past_of(roots: &[Epoch], epoch: Epoch) -> bool {
         && all().zip(all().skip(1)).all(|(before, after)| before.number < after.number)
 }
 
-/// A view of the first generation is written as it was before there were others.
+/// Set in the byte of the slots where members are in zones.
+const ZONED: u8 = 0x80;
+
+/// A view of the first generation is written as it was before there were others, and one without zones likewise.
 impl Encode for View {
     fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
         self.cluster.encode(encoder)?;
         self.epoch.encode(encoder)?;
-        self.slots.encode(encoder)?;
-        self.members.encode(encoder)?;
+        let zoned = self.members.iter().any(|m| !m.zone.is_none() || !m.next_zone.is_none());
+        (self.slots | if zoned { ZONED } else { 0 }).encode(encoder)?;
+        let plain = |m: &Member| (m.machine, m.weight, m.next_weight, m.state);
+        self.members.iter().map(plain).collect::<Vec<_>>().encode(encoder)?;
+        if zoned {
+            self.members.iter().map(|m| (m.zone, m.next_zone)).collect::<Vec<_>>().encode(encoder)?;
+        }
         self.forced_out.encode(encoder)?;
         match self.epoch.generation {
             0 => Ok(()),
@@ -561,8 +594,23 @@ impl<Context> Decode<Context> for View {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let cluster = Decode::decode(decoder)?;
         let epoch: Epoch = Decode::decode(decoder)?;
-        let slots = Decode::decode(decoder)?;
-        let members = Decode::decode(decoder)?;
+        let slots = u8::decode(decoder)?;
+        let plain: Vec<(Machine, u32, u32, MemberState)> = Decode::decode(decoder)?;
+        let member = |(machine, weight, next_weight, state)| Member {
+            next_weight,
+            ..Member::new(machine, (weight, Zone::NONE), state)
+        };
+        let mut members: Vec<Member> = plain.into_iter().map(member).collect();
+        if slots & ZONED != 0 {
+            let zones: Vec<(Zone, Zone)> = Decode::decode(decoder)?;
+            if zones.len() != members.len() {
+                return Err(DecodeError::Other("a view names a zone for each of its members, or for none"));
+            }
+            for (member, zones) in members.iter_mut().zip(zones) {
+                (member.zone, member.next_zone) = zones;
+            }
+        }
+        let slots = slots & !ZONED;
         let forced_out = Decode::decode(decoder)?;
         let roots = if epoch.generation == 0 { Vec::new() } else { Decode::decode(decoder)? };
         Self::with_past(cluster, epoch, slots, members, forced_out, roots)

@@ -5,7 +5,7 @@
 //! after the other, where it does not.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -17,7 +17,8 @@ use crate::membership::{self, Situation};
 use crate::message::{Addr, Ask, Message, Wish};
 use crate::placement::Owners;
 use crate::rare::{Rare, met_if};
-use crate::view::{Epoch, Machine, Member, MemberState, View};
+use crate::view::{Epoch, MAX_POSITIONS, MAX_WEIGHT, Machine, Member, MemberState, View, ViewError};
+use crate::zone::Zone;
 
 const MS: u64 = 1_000_000;
 /// How often a warden looks whether there is something to do.
@@ -170,10 +171,10 @@ impl Warden {
         local: &mut Local,
         now: Now,
         machine: Machine,
-        weight: u32,
+        (weight, zone): (u32, Zone),
         effects: &mut Vec<Effect>,
     ) -> Option<String> {
-        let wish = Wish::Join { machine, weight };
+        let wish = Wish::Join { machine, weight, zone };
         let refused = refusal(local, &wish);
         met_if(refused.is_some(), Rare::V6NamesakeLives);
         if refused.is_none() {
@@ -196,6 +197,11 @@ impl Warden {
         }
         if self.wishes.is_empty() {
             self.tick = now.mono.plus(TICK);
+        }
+        // A place wished later is wished instead.
+        if let Wish::Place { machine, .. } = wish {
+            let other = |w: &Wish| matches!(w, Wish::Place { machine: m, .. } if *m == machine) && *w != wish;
+            self.wishes.retain(|w, _| !other(w));
         }
         let room = self.wishes.len() < MAX_WISHES;
         match self.wishes.get_mut(&wish) {
@@ -370,6 +376,10 @@ fn is_fulfilled(view: &View, wish: &Wish) -> bool {
         }
         Wish::Remove { machine } => !view.has(*machine),
         Wish::Force { machine } => view.has_forced_out(machine.incarnation),
+        Wish::Place { machine, weight, zone } => {
+            let member = view.members().iter().find(|m| m.machine == *machine);
+            member.is_none_or(|m| m.next_place() == (*weight, *zone))
+        }
     }
 }
 
@@ -382,12 +392,15 @@ fn refusal(local: &Local, wish: &Wish) -> Option<String> {
     }
     let member = |machine: &Machine| view.members().iter().find(|m| m.machine == *machine);
     match wish {
-        Wish::Join { machine, .. } => {
+        Wish::Join { machine, zone, .. } => {
             if view.forced_out().contains(&machine.incarnation) {
                 return Some(alloc::format!(
                     "incarnation {} was forced out of the cluster: empty the data directory, or move it aside, to join anew",
                     machine.incarnation
                 ));
+            }
+            if zone.is_none() && names_zones(view, *machine) {
+                return Some(NAMELESS.into());
             }
             let namesake = view.index_of(machine.name).map(|i| i as u32)?;
             let same = present.machine(namesake) == *machine;
@@ -422,7 +435,39 @@ fn refusal(local: &Local, wish: &Wish) -> Option<String> {
             _ => Some(alloc::format!("{} is not in the view of epoch {}", machine.name, view.epoch())),
         },
         Wish::Force { machine } => no_force(local, *machine),
+        Wish::Place { machine, zone, .. } if zone.is_none() && names_zones(view, *machine) => {
+            Some(NAMELESS.into())
+        }
+        Wish::Place { machine, weight, .. } => no_place(view, *machine, *weight),
     }
+}
+
+/// One machine that names no zone, and keys would be spread over none: most data would move, for a flag forgotten.
+const NAMELESS: &str = "every machine of this cluster names its zone, so that keys are spread over them: start this one with --zone, too";
+
+/// True if there are others than this machine, and all of them name their zones.
+fn names_zones(view: &View, but: Machine) -> bool {
+    let mut others = view.members().iter().filter(|m| m.machine.name != but.name).peekable();
+    others.peek().is_some() && others.all(|m| !m.next_zone.is_none())
+}
+
+/// Why this member cannot have so many positions.
+fn no_place(view: &View, machine: Machine, weight: u32) -> Option<String> {
+    let Some(member) = view.members().iter().find(|m| m.machine == machine) else {
+        return Some(alloc::format!("{} is not in the view of epoch {}", machine.name, view.epoch()));
+    };
+    if member.state != MemberState::Up {
+        let doing = if member.state == MemberState::Joining { "joining" } else { "leaving" };
+        return Some(alloc::format!("{} is {doing}: it can be moved once it is up", machine.name));
+    }
+    let others = view.members().iter().filter(|m| m.machine != machine);
+    let all = others.map(|m| u64::from(m.weight.max(m.next_weight))).sum::<u64>();
+    let error = match all + u64::from(weight.max(member.weight)) {
+        _ if !(1..=MAX_WEIGHT).contains(&weight) => ViewError::Weight(machine, weight),
+        all if all > MAX_POSITIONS => ViewError::TooHeavy(all),
+        _ => return None,
+    };
+    Some(error.to_string())
 }
 
 /// F2: why this machine cannot be forced out. One that was dropped before may still be missed: of a view that is not

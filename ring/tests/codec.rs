@@ -6,8 +6,8 @@ mod any_message;
 use any_message::{account, bound, decree, envelope, hlc, record, view};
 use ennead_ring::message::{Bound, Envelope};
 use ennead_ring::{
-    Account, ClusterId, Decree, Epoch, Incarnation, Key, Limits, Machine, Member, MemberState, Name, Record,
-    Stamp, State, View,
+    Account, ClusterId, Decree, Epoch, Incarnation, Key, Limits, Machine, Member, Name, Record, Stamp, State,
+    View,
 };
 use proptest::prelude::*;
 
@@ -78,7 +78,7 @@ fn a_length_that_lies_is_refused_before_memory_is_taken() {
 #[test]
 fn a_forced_view_keeps_what_it_follows_and_others_are_written_as_ever() {
     let machine = Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) };
-    let member = Member { machine, weight: 1, next_weight: 1, state: MemberState::Up };
+    let member = Member::up(machine, 1);
     let view = View::new(ClusterId::new(1), Epoch::FIRST, 9, vec![member], vec![]).expect("a view");
     let forced = view.forced(vec![member], vec![Incarnation::new(8)], 5).expect("a view");
     let after = forced.successor(vec![member], forced.forced_out().to_vec()).expect("a view");
@@ -109,16 +109,19 @@ fn a_forced_view_keeps_what_it_follows_and_others_are_written_as_ever() {
 
 #[test]
 fn f2_a_view_whose_past_does_not_lead_to_its_epoch_is_no_view() {
-    let member = Member {
-        machine: Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) },
-        weight: 1,
-        next_weight: 1,
-        state: MemberState::Up,
-    };
+    let member = Member::up(
+        Machine { name: "10.0.0.1".parse().expect("a name"), incarnation: Incarnation::new(7) },
+        1,
+    );
     let epoch = |generation, fork, number| Epoch { generation, fork, number };
     let bytes = |epoch: Epoch, past: &[Epoch]| {
         let mut bytes = written(&ClusterId::new(1));
-        bytes.extend(written(&(epoch, 9u8, vec![member], Vec::<Incarnation>::new())));
+        bytes.extend(written(&(
+            epoch,
+            9u8,
+            vec![(member.machine, member.weight, member.next_weight, member.state)],
+            Vec::<Incarnation>::new(),
+        )));
         if epoch.generation > 0 {
             bytes.extend(written(&past.to_vec()));
         }

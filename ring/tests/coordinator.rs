@@ -11,8 +11,8 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use ennead_ring::stamp::{Applied, Came};
 use ennead_ring::{
-    Account, Ballot, ClusterId, Decree, Epoch, Health, Hlc, Incarnation, Key, Machine, Member, MemberState,
-    Node, Record, RequestId, SlotSet, Stamp, State, View,
+    Account, Ballot, ClusterId, Decree, Epoch, Health, Hlc, Incarnation, Key, Machine, Member, Node, Record,
+    RequestId, SlotSet, Stamp, State, View, Zone,
 };
 
 const MS: u64 = 1_000_000;
@@ -39,12 +39,13 @@ impl Scene {
     }
 
     fn with(tuning: Tuning) -> Self {
-        let member = |i| Member { machine: machine(i), weight: 8, next_weight: 8, state: MemberState::Up };
+        let member = |i| Member::up(machine(i), 8);
         let members = (0..3).map(member).collect();
         let view = Arc::new(View::new(ClusterId::new(5), Epoch::FIRST, 3, members, vec![]).unwrap());
         let setup = Setup {
             me: machine(0),
             weight: 8,
+            zone: Zone::NONE,
             limits: Limits::default(),
             views: vec![view.clone()],
             account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },

@@ -11,8 +11,8 @@ use ennead_ring::gossip::{Gossip, MAX_NEWS, News, Said};
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
-use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
-use ennead_ring::{Account, Decree, Input, Limits, Mono, Name, Node, Now, Standing, View};
+use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member};
+use ennead_ring::{Account, Decree, Input, Limits, Mono, Name, Node, Now, Standing, View, Zone};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -52,18 +52,14 @@ impl World {
             incarnation: Incarnation::new(i as u64 + 1),
         };
         let machines: Vec<Machine> = (0..count).map(machine).collect();
-        let member = |machine: &Machine| Member {
-            machine: *machine,
-            weight: 4,
-            next_weight: 4,
-            state: MemberState::Up,
-        };
+        let member = |machine: &Machine| Member::up(*machine, 4);
         let members = machines.iter().map(member).collect();
         let view = Arc::new(View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).unwrap());
         let node = |i: usize| {
             let setup = Setup {
                 me: machines[i],
                 weight: 4,
+                zone: Zone::NONE,
                 limits: Limits::default(),
                 views: vec![view.clone()],
                 account: Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false },

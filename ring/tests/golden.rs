@@ -29,7 +29,7 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
     Account, Ballot, Decree, Hlc, Incarnation, Input, Key, Limits, Loaded, Machine, Mono, Name, Node, Now,
-    Record, RequestId, Stamp, View,
+    Record, RequestId, Stamp, View, Zone,
 };
 
 const MS: u64 = 1_000_000;
@@ -177,6 +177,7 @@ impl Stage {
         let setup = Setup {
             me: computer.me,
             weight: 8,
+            zone: Zone::NONE,
             limits: computer.limits,
             views: computer.views.clone(),
             account: computer.account.clone(),

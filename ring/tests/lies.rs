@@ -18,7 +18,7 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
     Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Input, Key, Limits, Loaded, Machine, Member,
-    MemberState, Mono, Node, Now, RequestId, SlotSet, Stamp, State, View,
+    Mono, Node, Now, RequestId, SlotSet, Stamp, State, View, Zone,
 };
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn epoch(number: u32) -> Epoch {
 }
 
 fn view(number: u32, members: impl Iterator<Item = u8>) -> Arc<View> {
-    let up = |n| Member { machine: machine(n), weight: 4, next_weight: 4, state: MemberState::Up };
+    let up = |n| Member::up(machine(n), 4);
     Arc::new(View::new(CLUSTER, epoch(number), 9, members.map(up).collect(), Vec::new()).expect("a view"))
 }
 
@@ -56,6 +56,7 @@ impl Victim {
         let setup = Setup {
             me: machine(1),
             weight: 4,
+            zone: Zone::NONE,
             limits: Limits::default(),
             views,
             account: Account { settled: epoch(1), synced: vec![epoch(1)], left: false },

@@ -7,6 +7,8 @@
 mod deletion;
 #[path = "rules/moves.rs"]
 mod moves;
+#[path = "rules/places.rs"]
+mod places;
 #[path = "rules/stage.rs"]
 mod stage;
 #[path = "rules/sync.rs"]
@@ -46,6 +48,10 @@ const NOTICED: &[(Mutant, &[Test])] = &[
         ],
     ),
     (Mutant::S1Unbroken, tests![sync::s1_ownership_that_was_broken_even_for_one_epoch_is_not_synced]),
+    (
+        Mutant::S1Moved,
+        tests![places::s1_slots_that_move_between_machines_that_stay_are_silent_until_they_are_synced],
+    ),
     (Mutant::S3AnyClaim, tests![sync::s3_what_is_believed_and_wrong_is_told_as_it_is]),
     (Mutant::S3ClaimVotes, tests![sync::s3_what_is_believed_and_wrong_is_told_as_it_is]),
     (Mutant::S4NoCover, tests![sync::s4_waits_while_five_are_missing]),

@@ -3,7 +3,7 @@
 use ennead_ring::effect::{Change, Effect, Input, Mono, Now, Ticket};
 use ennead_ring::message::{Addr, Envelope, Message};
 use ennead_ring::node::{Birth, Setup};
-use ennead_ring::{Epoch, Machine, Node};
+use ennead_ring::{Epoch, Machine, Node, Zone};
 use rand::RngExt;
 
 use crate::disk::Disk;
@@ -46,6 +46,10 @@ pub(crate) struct Computer {
     /// How far its wall clock is off.
     pub(super) skew: i64,
     pub(super) paused_until: u64,
+    /// Until then it has no power.
+    pub(super) down_until: u64,
+    /// The weight and the zone that it is to have.
+    pub(super) place: (u32, Zone),
     /// Until then what it has sent is on its way out.
     pub(super) sending_until: u64,
     /// The wake-up under way.
@@ -70,7 +74,8 @@ impl World {
         computer.stands = computer.disk.epoch();
         let setup = Setup {
             me: computer.me,
-            weight: self.profile.weight,
+            weight: computer.place.0,
+            zone: computer.place.1,
             limits: computer.disk.limits,
             views: computer.disk.views.clone(),
             account: computer.disk.account.clone(),

@@ -75,6 +75,10 @@ pub(crate) enum Fault {
     Churn,
     /// One of a few that are often slow stands still.
     Stall,
+    /// All of a zone lose power.
+    Zone,
+    /// A member's weight or zone is changed.
+    Place,
 }
 
 pub(super) struct Scheduled {

@@ -6,7 +6,7 @@ use ennead_ring::node::Tuning;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::{MS, SEC, US};
+use crate::{MS, SEC, US, places};
 
 /// One run's cluster, load and faults.
 #[derive(Clone, Debug)]
@@ -74,6 +74,12 @@ pub struct Profile {
     pub zones: usize,
     /// See `zones`.
     pub zone_delay: u64,
+    /// Machines name their zones, and keys are spread over them; else they only stand there.
+    pub named: bool,
+    /// All machines of a zone lose power at once.
+    pub zone_every: u64,
+    /// Longest that it is down then, and ten times the shortest.
+    pub zone_down: u64,
     /// Bytes a second that one machine can send; 0: any number.
     pub bandwidth: u64,
     /// How often one takes up to `tail_delay`.
@@ -167,6 +173,8 @@ pub struct Profile {
     pub freeze_every: u64,
     /// See `freeze_every`.
     pub split_every: u64,
+    /// An operator changes a machine's weight or zone.
+    pub place_every: u64,
     /// More machines than may be lost are, and an operator forces the others on (F2).
     pub disaster_every: u64,
     /// Machines join, leave, die and are wiped, all in all.
@@ -231,6 +239,9 @@ impl Profile {
             delay: MS,
             zones: 1,
             zone_delay: 0,
+            named: true,
+            zone_every: 0,
+            zone_down: 0,
             bandwidth: 0,
             tail: 0.0,
             tail_delay: 100 * MS,
@@ -275,6 +286,7 @@ impl Profile {
             restore: 0.0,
             freeze_every: 0,
             split_every: 0,
+            place_every: 0,
             disaster_every: 0,
             churn_every: 0,
             stall_every: 0,
@@ -478,6 +490,7 @@ impl Profile {
         if !p.overdraw && beside.random_bool(0.12) {
             p.disaster_every = log_uniform(&mut beside, 3 * SEC, 15 * SEC);
         }
+        places::draw(&mut p, &mut beside);
         p
     }
 }

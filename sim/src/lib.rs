@@ -11,6 +11,7 @@
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
 //! | `strike`, `cuts` | faults as they strike; links that are cut |
 //! | `members`, `churn` | machines that come, go, die and come back; as a steady flow |
+//! | `places` | zones that fail whole; weights and zones that are changed |
 //! | `disaster` | more are lost than may be, an operator forces the rest on, and the loss is charged |
 //! | `views` | the views there were, which are settled, who is lost |
 //! | `claims`, `asked` | what must be true at every moment |
@@ -45,6 +46,7 @@ mod measure;
 mod members;
 mod menu;
 mod network;
+mod places;
 mod probes;
 mod recorder;
 mod report;

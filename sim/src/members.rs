@@ -203,6 +203,7 @@ impl World {
                 self.start(m);
             }
         }
+        self.wish_places();
         for machine in std::mem::take(&mut self.removals) {
             if newest.view.has(machine) {
                 self.wish(Wish::Remove { machine });
@@ -211,7 +212,7 @@ impl World {
         }
     }
 
-    fn wish(&mut self, wish: Wish) {
+    pub(super) fn wish(&mut self, wish: Wish) {
         let Some(to) = self.pick(|w, m| w.computers[m].role == Role::In && w.computers[m].node.is_some())
         else {
             return;
@@ -256,6 +257,9 @@ impl World {
                 _ => continue,
             }
             let Some(node) = &c.node else { return Some(format!("s{} does not run", m + 1)) };
+            if view.members().iter().any(|member| member.machine == c.me && member.place() != c.place) {
+                return Some(format!("s{} has not the weight and the zone that it should", m + 1));
+            }
             let epoch = node.view().map_or(Epoch::ZERO, |v| v.epoch());
             if epoch != view.epoch() {
                 return Some(format!("s{} stands in e{epoch}, not e{}", m + 1, view.epoch()));

@@ -41,6 +41,8 @@ pub enum Kind {
     Rot,
     /// One message in 2,000 is followed by a forgery of it.
     Forge,
+    /// All machines of a zone lose power at once, and are back together 12 to 120 s later; four times in the run.
+    Zone,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
         Self::Torn,
         Self::Rot,
         Self::Forge,
+        Self::Zone,
     ];
 
     /// What there is in a data centre on an ordinary day.
@@ -99,6 +102,9 @@ impl Kind {
             Self::Torn => ("torn", "a crash leaves some first part of what was not synced, not nothing"),
             Self::Rot => ("rot", "a restart finds one record in 500 unreadable"),
             Self::Forge => ("forge", "one message in 2,000 is followed by a forgery of it"),
+            Self::Zone => {
+                ("zone", "all machines of a zone lose power at once for 12 to 120 s; four times in the run")
+            }
         }
     }
 
@@ -125,6 +131,9 @@ impl Kind {
             Self::Torn => p.survive = 0.5,
             Self::Rot => p.rot = 0.002,
             Self::Forge => p.forge = 0.0005,
+            // Where all stand in one, it is everybody: that is `power`.
+            Self::Zone if p.zones < 3 => {}
+            Self::Zone => (p.zone_every, p.zone_down) = (p.span / 4, 120 * SEC),
         }
     }
 }

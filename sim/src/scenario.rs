@@ -85,7 +85,7 @@ pub struct Workload {
 pub struct Network {
     /// Longest that a message usually takes, in milliseconds.
     pub delay_ms: f64,
-    /// Machines are spread over so many zones.
+    /// Machines are spread over so many zones, and keys over these.
     pub zones: usize,
     /// What the way from one zone to another adds, in milliseconds.
     pub zone_delay_ms: f64,

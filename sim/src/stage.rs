@@ -13,8 +13,8 @@ use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
 use ennead_ring::view::DEFAULT_PORT;
 use ennead_ring::{
-    ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, MemberState, Name, Node, Reader,
-    RequestId, View,
+    ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, Name, Node, Reader, RequestId, View,
+    Zone,
 };
 
 use crate::checker::{self, Call, Op, Reply};
@@ -108,9 +108,7 @@ impl<'a> Stage<'a> {
         };
         let machines: Vec<Machine> = cast.incarnations.iter().enumerate().map(machine).collect();
         let weight = cast.weight;
-        let member =
-            |m: &Machine| Member { machine: *m, weight, next_weight: weight, state: MemberState::Up };
-        let members = machines.iter().map(member).collect();
+        let members = machines.iter().map(|m| Member::up(*m, weight)).collect();
         let view = View::new(ClusterId::new(cast.cluster), Epoch::FIRST, cast.slots, members, Vec::new());
         let view = Arc::new(view.expect("a script's machines make a view"));
         let actor = |me: &Machine| {
@@ -190,6 +188,7 @@ impl<'a> Stage<'a> {
         let setup = Setup {
             me: actor.me,
             weight: self.cast.weight,
+            zone: Zone::NONE,
             limits: actor.disk.limits,
             views: actor.disk.views.clone(),
             account: actor.disk.account.clone(),

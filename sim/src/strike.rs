@@ -27,6 +27,8 @@ impl World {
             Fault::Split,
             Fault::Churn,
             Fault::Stall,
+            Fault::Zone,
+            Fault::Place,
         ] {
             self.next_fault(fault);
         }
@@ -52,6 +54,8 @@ impl World {
             Fault::Split => self.profile.split_every,
             Fault::Churn => self.profile.churn_every,
             Fault::Stall => self.profile.stall_every,
+            Fault::Zone => self.profile.zone_every,
+            Fault::Place => self.profile.place_every,
             Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
         };
         if every > 0 {
@@ -90,7 +94,10 @@ impl World {
             }
             Fault::Restart(m) => {
                 let runs = matches!(self.computers[m].role, Role::In | Role::Going);
-                if runs && self.computers[m].node.is_none() {
+                let until = self.computers[m].down_until;
+                if self.faulty && until > self.now {
+                    self.schedule(until - self.now, Event::Fault(fault));
+                } else if runs && self.computers[m].node.is_none() {
                     self.start(m);
                 }
             }
@@ -103,6 +110,8 @@ impl World {
             Fault::BackUp => self.back_up(m),
             Fault::Churn => self.churn(),
             Fault::Stall => self.stall(),
+            Fault::Zone => self.strike_zone(),
+            Fault::Place => self.replace(),
             Fault::Freeze => {
                 let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);

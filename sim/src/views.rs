@@ -138,7 +138,7 @@ impl Seen {
 
     /// True if all is as the last move of a reshaping leaves it: nobody on the way in or out.
     pub(crate) fn at_rest(&self) -> bool {
-        self.view.members().iter().all(|m| m.state == MemberState::Up && m.weight == m.next_weight)
+        self.view.members().iter().all(|m| m.state == MemberState::Up && m.place() == m.next_place())
     }
 }
 
@@ -384,7 +384,7 @@ impl Views {
 fn short(view: &View) -> u64 {
     let mut hasher = DefaultHasher::new();
     for member in view.members() {
-        (member.machine, member.weight, member.next_weight, member.state as u8).hash(&mut hasher);
+        (member.machine, member.place(), member.next_place(), member.state as u8).hash(&mut hasher);
     }
     view.forced_out().hash(&mut hasher);
     hasher.finish()

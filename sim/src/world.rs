@@ -31,7 +31,7 @@ use crate::probes::forget_rare;
 use crate::recorder::Recorder;
 use crate::report::{Counts, Failure, Report};
 use crate::views::{Keys, Views};
-use crate::{MS, SEC};
+use crate::{MS, SEC, places};
 
 /// November 2026: where the wall clocks start.
 pub(super) const BIRTH: i128 = 1_795_000_000_000_000_000;
@@ -194,6 +194,8 @@ impl World {
                 mono: 0,
                 skew: skew(&mut rng, profile.skew),
                 paused_until: 0,
+                down_until: 0,
+                place: places::first(&profile, i),
                 sending_until: 0,
                 wake: None,
                 restless: 0,
@@ -321,9 +323,7 @@ impl World {
     /// The founders begin with view 1 on their disks, as after a birth and a power cut: a thousand would take long to
     /// be born.
     fn give_birth(&mut self) -> Result<(), String> {
-        let weight = self.profile.weight;
-        let member =
-            |c: &Computer| Member { machine: c.me, weight, next_weight: weight, state: MemberState::Up };
+        let member = |c: &Computer| Member::new(c.me, c.place, MemberState::Up);
         let members = self.computers[..self.profile.founders].iter().map(member).collect();
         let cluster = ClusterId::new(self.rng.random());
         let view = View::new(cluster, Epoch::FIRST, self.profile.slots, members, Vec::new());

@@ -37,6 +37,7 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::V2Stale
             | M::V5Stranger
             | M::S1Unbroken
+            | M::S1Moved
             | M::S4NoCover
             | M::S5Lowest
             | M::S5NoFloor
@@ -178,6 +179,13 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.tail, p.tail_delay, p.drop) = (0.3, 500 * MS, 0.2);
             (p.freeze_every, p.split_every, p.cut_every) = (0, 0, 0);
             (p.skew, p.jump_every, p.tick) = (0, 0, 1);
+        }
+        // Members that stay, and whose slots do not.
+        Mutant::S1Moved => {
+            (p.founders, p.machines, p.fewest, p.keys) = (5, 5, 5, 2);
+            (p.place_every, p.zones, p.zone_every) = (500 * MS, 1, 0);
+            (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (0, 0, 0, 0);
+            (p.clients, p.calls, p.think, p.stray) = (4, 150, 50 * MS, 0.5);
         }
         Mutant::R3Blind => {
             p.rot = 0.5;

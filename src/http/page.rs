@@ -165,7 +165,7 @@ mod tests {
             let [_, b, c, d] = n.to_be_bytes();
             let name = format!("10.{b}.{c}.{d}").parse().expect("a name");
             let machine = Machine { name, incarnation: Incarnation::new(u64::from(n) + 1) };
-            Member { machine, weight: 64, next_weight: 64, state: MemberState::Up }
+            Member::up(machine, 64)
         };
         let of = |machines: u32| {
             let members = (0..machines).map(member).collect();

@@ -63,7 +63,7 @@ mod tests {
     use std::sync::Arc;
 
     use ennead_ring::counts::Counts;
-    use ennead_ring::{ClusterId, Epoch, Health, Incarnation, Machine, Member, MemberState, Name, View};
+    use ennead_ring::{ClusterId, Epoch, Health, Incarnation, Machine, Member, Name, View};
 
     use super::*;
     use crate::status::{CheckStatus, Figures, MachineStatus, PeerStatus};
@@ -75,7 +75,7 @@ mod tests {
 
     /// Machine 1 of so many, which reaches all but the last few.
     fn snapshot(machines: usize, lost: usize) -> Snapshot {
-        let member = |n| Member { machine: machine(n), weight: 64, next_weight: 64, state: MemberState::Up };
+        let member = |n| Member::up(machine(n), 64);
         let members = (1..=machines).map(member).collect();
         let view = View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).expect("a view");
         let peer = |n| PeerStatus {

@@ -9,7 +9,7 @@ fn name(n: usize) -> Name {
 
 fn member(n: usize, weight: u32, state: MemberState) -> Member {
     let machine = Machine { name: name(n), incarnation: Incarnation::new(n as u64 + 1) };
-    Member { machine, weight, next_weight: weight, state }
+    Member { state, ..Member::up(machine, weight) }
 }
 
 fn view_of(members: Vec<Member>, slots: u8) -> View {

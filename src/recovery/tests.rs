@@ -3,9 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ennead_ring::{
-    Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, MemberState, Ticket, View,
-};
+use ennead_ring::Zone;
+use ennead_ring::{Change, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Machine, Member, Ticket, View};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
@@ -23,6 +22,7 @@ fn config(data: &Path, birth: Birth) -> NodeConfig {
         certs: data.to_owned(),
         birth,
         virtual_peers: 64,
+        zone: Zone::NONE,
         max_value: 8 << 20,
         request_memory: 256 << 20,
         patience: Duration::from_secs(30),
@@ -44,7 +44,7 @@ fn lived(data: &Path, others: u8) -> Incarnation {
     let members = (1..=others + 1).map(|n| {
         let incarnation = if n == 1 { restored.incarnation } else { Incarnation::new(u64::from(n)) };
         let machine = Machine { name: name(n), incarnation };
-        Member { machine, weight: 64, next_weight: 64, state: MemberState::Up }
+        Member::up(machine, 64)
     });
     let view = View::new(ClusterId::new(5), Epoch::FIRST, 9, members.collect(), vec![]).unwrap();
     storage.persist(Ticket(1), Change::View(Arc::new(view)));

@@ -22,8 +22,8 @@ use super::disk::sync_directory;
 use super::error::StorageError;
 
 /// The format this program writes. Older ones are read, and then marked as this one: a program that knows only
-/// them would take the kinds of entries that came since for a torn end.
-pub(super) const FORMAT: u32 = 3;
+/// them would take what came since for a torn end. From 4 on, views may name zones.
+pub(super) const FORMAT: u32 = 4;
 /// The oldest format read. In it are no accounts, decrees and forgotten keys.
 const OLDEST: u32 = 1;
 pub(super) const MARK: &str = "ennead-data";

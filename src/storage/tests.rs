@@ -36,7 +36,7 @@ use ennead_ring::stamp::Record;
 use ennead_ring::view::MAX_MEMBERS;
 use ennead_ring::{
     Account, Ballot, Change, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine,
-    Member, MemberState, Scan, SlotSet, Stamp, State, Ticket, View,
+    Member, Scan, SlotSet, Stamp, State, Ticket, View,
 };
 
 use super::{Options, Restored, Storage, StorageError, StorageEvent};
@@ -85,7 +85,7 @@ fn limits(n: u64) -> Limits {
 fn view(number: u32) -> Arc<View> {
     assert!(number > 0 && (number as usize) < MAX_MEMBERS);
     let machine = Machine { name: "10.0.0.1".parse().unwrap(), incarnation: Incarnation::new(7) };
-    let member = Member { machine, weight: 1, next_weight: 1, state: MemberState::Up };
+    let member = Member::up(machine, 1);
     Arc::new(View::new(ClusterId::new(1), epoch(number), 9, vec![member], vec![]).unwrap())
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Ring {
     names: Vec<Name>,
     children: Vec<Option<Child>>,
     flags: Vec<String>,
+    /// Of each machine, besides.
+    own: Vec<Vec<String>>,
     /// What starts each machine's program, where it does not run beside this one: `ip netns exec NAME`.
     within: Vec<Vec<String>>,
     /// A machine has had `--init`. Nobody may have it again, whatever became of its data.
@@ -49,8 +51,9 @@ impl Ring {
         }
         certs::issue(&folder, &Who::Client("test".to_owned())).expect("a certificate");
         let children = names.iter().map(|_| None).collect();
+        let own = names.iter().map(|_| Vec::new()).collect();
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self { dir, names, children, flags, within, born: false, kept: None }
+        Self { dir, names, children, flags, own, within, born: false, kept: None }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -92,6 +95,11 @@ impl Ring {
         fs::read_to_string(self.dir.path().join(format!("log-{index}"))).unwrap_or_default()
     }
 
+    /// With what a machine is started from now on, besides the flags of all.
+    pub(crate) fn own_flags(&mut self, index: usize, flags: &[&str]) {
+        self.own[index] = flags.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts a machine: the first one of all with `--init`, others with `--join` of the first few.
     pub(crate) fn start(&mut self, index: usize) {
         let seeds = self.names.iter().filter(|n| **n != self.names[index]).map(Name::to_string);
@@ -115,6 +123,7 @@ impl Ring {
             .arg(self.clock(index))
             .args(birth)
             .args(&self.flags)
+            .args(&self.own[index])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)

@@ -9,7 +9,7 @@ use crate::gossip::{News, Said};
 use crate::message::Ask;
 use crate::mutant::Rules;
 use crate::node::{Birth, PROBE_EVERY, Setup, Tuning};
-use crate::view::{ClusterId, Incarnation, Member, MemberState, View};
+use crate::view::{ClusterId, Incarnation, Member, View};
 
 const PATIENCE: u64 = 30_000 * MS;
 
@@ -22,7 +22,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn view(number: u32, of: &[u8]) -> Arc<View> {
-    let member = |i: &u8| Member { machine: machine(*i), weight: 4, next_weight: 4, state: MemberState::Up };
+    let member = |i: &u8| Member::up(machine(*i), 4);
     let epoch = Epoch { number, ..Epoch::FIRST };
     Arc::new(View::new(ClusterId::new(1), epoch, 9, of.iter().map(member).collect(), vec![]).unwrap())
 }
@@ -32,6 +32,7 @@ fn of_machine_1(members: &[u8]) -> (Detector, Local) {
     let setup = Setup {
         me: machine(1),
         weight: 4,
+        zone: crate::zone::Zone::NONE,
         limits: Limits::default(),
         views: vec![view(1, members)],
         account: Account::default(),

@@ -10,6 +10,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{ClusterId, Member, MemberState, Name};
+use crate::zone::Zone;
+
+type Place = (u32, Zone);
+
+/// A weight, and one of three zones or none.
+fn place() -> impl Strategy<Value = Place> {
+    let zone =
+        prop::sample::select(&["-", "-", "a", "b", "c"][..]).prop_map(|name| name.parse().expect("a zone"));
+    (1..4u32, zone)
+}
 
 fn machine(n: u8) -> Machine {
     let name: Name = format!("10.0.0.{n}").parse().expect("a name");
@@ -20,17 +30,20 @@ fn epoch(number: usize) -> Epoch {
     Epoch { number: number as u32 + 1, ..Epoch::FIRST }
 }
 
-fn present(number: usize, members: &[u8]) -> Present {
-    let up = |n: &u8| Member { machine: machine(*n), weight: 2, next_weight: 2, state: MemberState::Up };
+/// A view of these machines, in so many zones.
+fn present(number: usize, members: &[u8], zones: u8) -> Present {
+    let zone = |n: u8| format!("z{}", n % zones).parse().expect("a zone");
+    let up = |n: &u8| Member::new(machine(*n), (2, zone(*n)), MemberState::Up);
     let members = members.iter().map(up).collect();
     let view = View::new(ClusterId::new(1), epoch(number), 9, members, Vec::new()).expect("a view");
     Present::new(Arc::new(view), machine(1))
 }
 
-/// Views of machines 1 to 12; in which of them each was synced; what each holds: a stamp of 1 to 3, as votes or not.
+/// Views of machines 1 to 12, in one zone or several; in which of them each was synced; what each holds: a stamp of 1 to 3, as votes or not.
 #[derive(Clone, Debug)]
 struct World {
     views: Vec<Vec<u8>>,
+    zones: u8,
     synced: BTreeMap<u8, Vec<bool>>,
     held: BTreeMap<u8, Option<(u8, bool)>>,
     key: u32,
@@ -43,12 +56,14 @@ fn world() -> impl Strategy<Value = World> {
     let holds = |n: u8| (Just(n), proptest::option::of((1..=3u8, any::<bool>())));
     (
         proptest::collection::vec(members, 2..=4),
+        1..=4u8,
         (1..=12u8).map(each).collect::<Vec<_>>(),
         (1..=12u8).map(holds).collect::<Vec<_>>(),
         any::<u32>(),
     )
-        .prop_map(|(views, synced, held, key)| World {
+        .prop_map(|(views, zones, synced, held, key)| World {
             views,
+            zones,
             synced: synced.into_iter().collect(),
             held: held.into_iter().collect(),
             key,
@@ -57,7 +72,7 @@ fn world() -> impl Strategy<Value = World> {
 
 impl World {
     fn presents(&self) -> Vec<Present> {
-        self.views.iter().enumerate().map(|(i, members)| present(i, members)).collect()
+        self.views.iter().enumerate().map(|(i, members)| present(i, members, self.zones)).collect()
     }
 
     fn account(&self, n: u8) -> Account {
@@ -166,19 +181,19 @@ proptest! {
     /// M1: the next ring is the ring of the view in which those who come have come, and those who go are gone.
     #[test]
     fn the_next_ring_is_the_ring_of_the_view_after_the_move(
-        states in proptest::collection::vec((0..3u8, 1..4u32, 1..4u32), 1..12),
+        states in proptest::collection::vec((0..3u8, place(), place()), 1..12),
         key in any::<u32>(),
     ) {
         let state = |s| [MemberState::Up, MemberState::Joining, MemberState::Leaving][usize::from(s)];
-        let member = |(i, (s, weight, next_weight)): (usize, &(u8, u32, u32))| Member {
-            machine: machine(i as u8 + 1), weight: *weight, next_weight: *next_weight, state: state(*s),
+        let member = |(i, (s, now, next)): (usize, &(u8, Place, Place))| Member {
+            next_weight: next.0, next_zone: next.1, ..Member::new(machine(i as u8 + 1), *now, state(*s))
         };
         let members: Vec<Member> = states.iter().enumerate().map(member).collect();
         let make = |members: Vec<Member>| View::new(ClusterId::new(1), epoch(0), 9, members, Vec::new());
         let Ok(now) = make(members.clone()) else { return Ok(()) };
         let stay = members.iter().filter(|m| m.state != MemberState::Leaving);
-        let moved = make(stay.map(|m| Member { weight: m.next_weight, state: MemberState::Up, ..*m }).collect());
-        let moves = members.iter().any(|m| m.state != MemberState::Up || m.weight != m.next_weight);
+        let moved = make(stay.map(|m| Member::new(m.machine, m.next_place(), MemberState::Up)).collect());
+        let moves = members.iter().any(|m| m.state != MemberState::Up || m.place() != m.next_place());
         let next = now.next_ring();
         prop_assert_eq!(next.is_some(), moves && moved.is_ok());
         let (Some(next), Ok(moved)) = (next, moved) else { return Ok(()) };

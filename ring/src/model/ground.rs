@@ -14,7 +14,7 @@ use crate::placement::Owners;
 use crate::position::Chain;
 use crate::quorum::SlotSet;
 use crate::stamp::{Ballot, Hlc};
-use crate::view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};
+use crate::view::{ClusterId, Epoch, Incarnation, Machine, Member, Name, View};
 
 /// Most machines, ballots and views of a small world.
 pub(super) const MACHINES: usize = 5;
@@ -99,7 +99,7 @@ pub(super) fn epoch(view: u8) -> Epoch {
 
 /// A view of these machines.
 fn view(number: usize, members: &[u8], slots: u8) -> View {
-    let up = |n: &u8| Member { machine: machine(*n), weight: 1, next_weight: 1, state: MemberState::Up };
+    let up = |n: &u8| Member::up(machine(*n), 1);
     let members = members.iter().map(up).collect();
     View::new(ClusterId::new(1), epoch(number as u8), slots, members, Vec::new()).expect("a view")
 }

@@ -60,7 +60,9 @@ impl Node {
             return;
         };
         match message {
-            Message::Blank { weight, .. } => self.on_offer(now, machine, epoch, weight, effects),
+            Message::Blank { weight, zone, .. } => {
+                self.on_offer(now, machine, epoch, (weight, zone), effects)
+            }
             Message::ViewAsk { .. } => self.on_client(now, from, message, effects),
             Message::ViewsAsk { after } => self.tell_views(machine, after, effects),
             Message::ViewsTold { views, settled } => self.on_views(now, machine, &views, settled, effects),
@@ -273,8 +275,8 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         match (from, message) {
-            (Addr::Machine(machine), Message::Blank { weight, gathers }) => {
-                self.birth.on_blank(&mut self.local, machine, weight, gathers, effects);
+            (Addr::Machine(machine), Message::Blank { weight, zone, gathers }) => {
+                self.birth.on_blank(&mut self.local, machine, (weight, zone), gathers, effects);
                 self.born(now, effects);
             }
             (Addr::Machine(_), Message::Birth { view }) => {

@@ -15,6 +15,7 @@ use crate::message::{Addr, Ask, Message};
 use crate::mutant::Mutant;
 use crate::rare::{Rare, met, met_if};
 use crate::view::{Epoch, Machine, View};
+use crate::zone::Zone;
 
 impl Node {
     /// A machine offers itself: it has no view, or was dropped from one.
@@ -23,7 +24,7 @@ impl Node {
         now: Now,
         machine: Machine,
         epoch: Epoch,
-        weight: u32,
+        place: (u32, Zone),
         effects: &mut Vec<Effect>,
     ) {
         if self.local.present().view.has(machine) {
@@ -35,7 +36,7 @@ impl Node {
         if epoch > Epoch::ZERO && epoch < self.local.epoch() {
             self.tell_views(machine, epoch, effects);
         }
-        let refused = self.warden.on_offer(&mut self.local, now, machine, weight, effects);
+        let refused = self.warden.on_offer(&mut self.local, now, machine, place, effects);
         if let Some(reason) = refused {
             self.local.send(Addr::Machine(machine), Message::NotTaken { reason }, None, effects);
         }

@@ -13,7 +13,7 @@ use ennead_ring::message::{
 use ennead_ring::stamp::{Applied, Came, Uncountable};
 use ennead_ring::{
     Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name,
-    Record, RequestId, SlotSet, Stamp, State, View,
+    Record, RequestId, SlotSet, Stamp, State, View, Zone,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -89,17 +89,25 @@ pub(crate) fn epoch() -> impl Strategy<Value = Epoch> {
     any::<(u32, u32, u32)>().prop_map(|(generation, fork, number)| Epoch { generation, fork, number })
 }
 
+pub(crate) fn zone() -> impl Strategy<Value = Zone> {
+    let named = "[a-zA-Z0-9._-]{1,32}".prop_map(|name| name.parse().expect("a zone"));
+    prop_oneof![2 => Just(Zone::NONE), 1 => named]
+}
+
 pub(crate) fn view() -> impl Strategy<Value = View> {
-    let one = (any::<u64>(), 1u32..500, 1u32..500, 0u8..3);
+    let place = || (1u32..500, zone());
+    let one = (any::<u64>(), place(), place(), 0u8..3);
     let members = proptest::collection::btree_map(name(), one, 1..12);
     let forks = proptest::collection::vec(1u32.., 0..3);
     (any::<u64>(), any::<u32>(), forks, prop::sample::select(vec![1u8, 3, 9, 15]), members).prop_filter_map(
         "no view",
         |(cluster, number, forks, slots, members)| {
-            let member = |(name, (id, weight, next_weight, state))| Member {
+            let member = |(name, (id, (weight, zone), (next_weight, next_zone), state))| Member {
                 machine: Machine { name, incarnation: Incarnation::new(id) },
                 weight,
                 next_weight,
+                zone,
+                next_zone,
                 state: [MemberState::Up, MemberState::Leaving, MemberState::Joining][usize::from(state)],
             };
             let members: Vec<Member> = members.into_iter().map(member).collect();
@@ -226,11 +234,12 @@ fn gossip() -> impl Strategy<Value = Gossip> {
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
-    (machine(), any::<u32>(), 0..4u8).prop_map(|(machine, weight, which)| match which {
-        0 => Wish::Join { machine, weight },
+    (machine(), any::<u32>(), zone(), 0..5u8).prop_map(|(machine, weight, zone, which)| match which {
+        0 => Wish::Join { machine, weight, zone },
         1 => Wish::Leave { machine },
         2 => Wish::Remove { machine },
-        _ => Wish::Force { machine },
+        3 => Wish::Force { machine },
+        _ => Wish::Place { machine, weight, zone },
     })
 }
 
@@ -312,7 +321,11 @@ fn about_keys() -> BoxedStrategy<Message> {
 /// Of who belongs.
 fn about_views() -> BoxedStrategy<Message> {
     prop_oneof![
-        any::<(u32, bool)>().prop_map(|(weight, gathers)| Message::Blank { weight, gathers }),
+        (any::<(u32, bool)>(), zone()).prop_map(|((weight, gathers), zone)| Message::Blank {
+            weight,
+            zone,
+            gathers
+        }),
         shared_view().prop_map(|view| Message::Birth { view }),
         ".{0,40}".prop_map(|reason| Message::NotTaken { reason }),
         ask().prop_map(|ask| Message::ViewAsk { ask }),

@@ -8,10 +8,10 @@ use ennead_ring::effect::{Change, Effect};
 use ennead_ring::message::{self, Addr, Ask, Condition, Envelope, Message, Op, Outcome, Write};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
-use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState};
+use ennead_ring::view::{ClusterId, Epoch, Incarnation, Machine, Member};
 use ennead_ring::{
     Account, Chain, Decree, Hlc, Input, Key, Limits, Loaded, Mono, Name, Node, Now, Record, RequestId, Ring,
-    View,
+    View, Zone,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -51,7 +51,7 @@ impl World {
             incarnation: Incarnation::new(i as u64 + 1),
         };
         let machines: Vec<Machine> = (0..count).map(machine).collect();
-        let member = |m: &Machine| Member { machine: *m, weight: 4, next_weight: 4, state: MemberState::Up };
+        let member = |m: &Machine| Member::up(*m, 4);
         let members = machines.iter().map(member).collect();
         let view = Arc::new(View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).unwrap());
         let account = Account { settled: Epoch::FIRST, synced: vec![Epoch::FIRST], left: false };
@@ -81,6 +81,7 @@ impl World {
         let setup = Setup {
             me: self.machines[i],
             weight: 4,
+            zone: Zone::NONE,
             limits: disk.limits,
             views: disk.views.clone(),
             account: disk.account.clone(),

@@ -11,8 +11,8 @@ use ennead_ring::message::{Addr, Ask, Envelope, ListPage, ListRecord, ListReques
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
-    Ballot, Chain, ClusterId, Epoch, Gathering, Hlc, Incarnation, Key, Loaded, Machine, Member, MemberState,
-    Node, Record, SlotSet, Stamp, State, View,
+    Ballot, Chain, ClusterId, Epoch, Gathering, Hlc, Incarnation, Key, Loaded, Machine, Member, Node, Record,
+    SlotSet, Stamp, State, View, Zone,
 };
 
 pub(crate) fn machine(n: u64) -> Machine {
@@ -25,7 +25,7 @@ pub(crate) fn epoch(number: u32) -> Epoch {
 }
 
 pub(crate) fn view(number: u32, machines: impl IntoIterator<Item = u64>) -> Arc<View> {
-    let member = |n| Member { machine: machine(n), weight: 8, next_weight: 8, state: MemberState::Up };
+    let member = |n| Member::up(machine(n), 8);
     let members = machines.into_iter().map(member).collect();
     Arc::new(View::new(ClusterId::new(7), epoch(number), 9, members, Vec::new()).expect("a view"))
 }
@@ -149,6 +149,7 @@ pub(crate) fn node(me: u64, view: &Arc<View>, rules: Rules) -> Node {
     let setup = Setup {
         me: machine(me),
         weight: 8,
+        zone: Zone::NONE,
         limits: Limits::default(),
         views: vec![view.clone()],
         account: Account { settled: view.epoch(), synced: vec![view.epoch()], left: false },

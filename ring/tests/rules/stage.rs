@@ -17,7 +17,7 @@ use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Limits, Loaded, Machine, Member, MemberState,
-    Name, Node, Record, RequestId, Ring, SlotSet, Stamp, State, View,
+    Name, Node, Record, RequestId, Ring, SlotSet, Stamp, State, View, Zone,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -50,7 +50,7 @@ pub(crate) fn view(number: u32, members: &str) -> Arc<View> {
             _ => MemberState::Up,
         };
         let n = word.trim_end_matches(['+', '-']).parse().expect("a machine's number");
-        Member { machine: machine(n), weight: WEIGHT, next_weight: WEIGHT, state }
+        Member { state, ..Member::up(machine(n), WEIGHT) }
     };
     let members = members.split_whitespace().map(member).collect();
     Arc::new(View::new(CLUSTER, epoch(number), 9, members, Vec::new()).expect("a view"))
@@ -219,6 +219,7 @@ impl Stage {
         let setup = Setup {
             me: machine(n),
             weight: WEIGHT,
+            zone: Zone::NONE,
             limits: computer.limits,
             views: computer.views.clone(),
             account: computer.account.clone(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use ennead_ring::effect::Decree;
 use ennead_ring::message::{Answer, DecreeAnswer, Envelope, Message, Wish};
 use ennead_ring::node::Birth;
-use ennead_ring::{Ballot, Chain, ClusterId, Incarnation, Machine, Member, MemberState, Ring, SlotSet, View};
+use ennead_ring::{
+    Ballot, Chain, ClusterId, Incarnation, Machine, Member, MemberState, Ring, SlotSet, View, Zone,
+};
 
 use super::stage::{MS, SEC, Stage, epoch, key, machine, record, slots_of, stamp, view};
 
@@ -195,13 +197,9 @@ pub(crate) fn v3_what_was_answered_before_the_adoption_is_in_all_that_is_told_af
 
 #[test]
 pub(crate) fn v3_a_view_that_no_decree_can_have_made_is_not_adopted_and_the_machine_says_so() {
-    let stranger = |n: u64| Member {
-        machine: Machine { incarnation: Incarnation::new(100 + n), ..machine(n) },
-        weight: 8,
-        next_weight: 8,
-        state: MemberState::Up,
-    };
-    let heavier = |n: u64| Member { machine: machine(n), weight: 9, next_weight: 9, state: MemberState::Up };
+    let stranger = |n: u64| Member::up(Machine { incarnation: Incarnation::new(100 + n), ..machine(n) }, 8);
+    let heavier = |n: u64| Member::up(machine(n), 9);
+    let elsewhere = |n: u64| Member { zone: "a".parse().expect("a zone"), ..Member::up(machine(n), 8) };
     let first = view(1, "1 2 3 4+");
     let second = |members: Vec<Member>| Arc::new(first.successor(members, Vec::new()).expect("a view"));
     let with = |m: Member| {
@@ -221,6 +219,7 @@ pub(crate) fn v3_a_view_that_no_decree_can_have_made_is_not_adopted_and_the_mach
         ("an owner under another incarnation (V6)", with(stranger(3)), true),
         ("an owner that is to join again", view(2, "1 2 3+ 4+"), true),
         ("a weight out of nowhere", with(heavier(2)), true),
+        ("a zone out of nowhere", with(elsewhere(2)), true),
         ("a gap", view(3, "1 2 3 4"), false),
         ("another cluster", other_cluster, false),
         ("another number of slots", other_slots, false),
@@ -426,7 +425,7 @@ pub(crate) fn v6_two_live_machines_do_not_share_a_name() {
         Envelope {
             cluster: None,
             epoch: ennead_ring::Epoch::ZERO,
-            message: Message::Blank { weight: 8, gathers: false },
+            message: Message::Blank { weight: 8, zone: Zone::NONE, gathers: false },
         },
     );
     assert!(said.iter().any(|s| s.kind() == "not_taken"), "{said:?}");
@@ -550,7 +549,7 @@ pub(crate) fn v7_what_is_pending_is_done_in_one_view() {
         let blank = Envelope {
             cluster: None,
             epoch: ennead_ring::Epoch::ZERO,
-            message: Message::Blank { weight: 8, gathers: false },
+            message: Message::Blank { weight: 8, zone: Zone::NONE, gathers: false },
         };
         stage.say_raw(n, 1, blank);
     }

@@ -9,9 +9,10 @@ use ennead_ring::message::{
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
-use ennead_ring::view::{Member, MemberState};
+use ennead_ring::view::Member;
 use ennead_ring::{
     Ballot, Chain, ClusterId, Epoch, Hlc, Incarnation, Key, Machine, Node, Ring, SlotSet, Stamp, State, View,
+    Zone,
 };
 
 use ennead_sim::{MS, SEC};
@@ -24,7 +25,7 @@ pub(crate) fn machine(i: u64) -> Machine {
 }
 
 pub(crate) fn view(number: u32, machines: &[u64]) -> Arc<View> {
-    let member = |i: &u64| Member { machine: machine(*i), weight: 8, next_weight: 8, state: MemberState::Up };
+    let member = |i: &u64| Member::up(machine(*i), 8);
     let (cluster, epoch) = (ClusterId::new(1), Epoch { number, ..Epoch::FIRST });
     Arc::new(View::new(cluster, epoch, 3, machines.iter().map(member).collect(), Vec::new()).expect("a view"))
 }
@@ -38,6 +39,7 @@ pub(crate) fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree,
     let setup = Setup {
         me: machine(me),
         weight: 8,
+        zone: Zone::NONE,
         limits: Limits::default(),
         views: views.to_vec(),
         account: Account {

@@ -51,6 +51,7 @@ const MOVING: &[&str] = &[
     "left",
     "more lost than promised",
     "not taken",
+    "place changed",
     "rejoined with data",
     "restored from a backup",
     "scanned",
@@ -65,6 +66,7 @@ const MOVING: &[&str] = &[
     "voted before all was synced",
     "wiped",
     "wiped and taken in again",
+    "zone failed",
 ];
 
 /// What a cluster meets whose machines never change.

@@ -4,16 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use ennead_ring::{
-    Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, MemberState, View,
-};
+use ennead_ring::{Account, Change, ClusterId, Decree, Epoch, Incarnation, Loaded, Machine, Member, View};
 
 use super::{Rig, account, decree, put, record, small, view};
 
-/// Makes the directory look as a program of format 1 left it: no kind of entry of a later format may be in it.
-fn age(dir: &Path) {
+/// Makes the directory look as a program of this format left it: nothing of a later one may be in it.
+fn age(dir: &Path, format: u32) {
     let mark = dir.join("ennead-data");
-    let text = fs::read_to_string(&mark).unwrap().replace("format 3", "format 1");
+    let text = fs::read_to_string(&mark).unwrap().replace("format 4", &format!("format {format}"));
     let (text, _) = text.split_once("checksum").unwrap();
     let sum = crc32c::crc32c(text.as_bytes());
     fs::write(mark, format!("{text}checksum {sum:08x}\n")).unwrap();
@@ -22,7 +20,7 @@ fn age(dir: &Path) {
 /// View 1, with this machine in it.
 fn first_view(me: Incarnation) -> Arc<View> {
     let machine = Machine { name: "10.0.0.1".parse().unwrap(), incarnation: me };
-    let member = Member { machine, weight: 1, next_weight: 1, state: MemberState::Up };
+    let member = Member::up(machine, 1);
     Arc::new(View::new(ClusterId::new(1), Epoch::FIRST, 9, vec![member], vec![]).unwrap())
 }
 
@@ -39,7 +37,7 @@ fn a_directory_of_format_1_opens_with_the_account_of_view_1_and_is_marked_anew()
         }
         rig.settle().unwrap();
         rig.storage.close();
-        age(dir.path());
+        age(dir.path(), 1);
         for _ in 0..2 {
             let mut rig = Rig::open(dir.path(), options.clone()).unwrap();
             assert_eq!(
@@ -52,9 +50,28 @@ fn a_directory_of_format_1_opens_with_the_account_of_view_1_and_is_marked_anew()
                 assert_eq!(rig.get(n), Loaded::Record(record(n, 50)));
             }
             let text = fs::read_to_string(dir.path().join("ennead-data")).unwrap();
-            assert!(text.starts_with("ennead data, format 3\n"), "{text}");
+            assert!(text.starts_with("ennead data, format 4\n"), "{text}");
         }
     }
+}
+
+#[test]
+fn a_directory_of_format_3_opens_and_keeps_views_with_zones_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    let first = first_view(rig.restored.incarnation);
+    rig.persist(Change::View(first.clone()));
+    rig.settle().unwrap();
+    rig.storage.close();
+    age(dir.path(), 3);
+    let mut rig = Rig::open(dir.path(), small()).unwrap();
+    assert_eq!(rig.restored.views, std::slice::from_ref(&first));
+    let zoned = |m: &Member| Member { next_zone: "rack-7".parse().unwrap(), ..*m };
+    let second = Arc::new(first.successor(first.members().iter().map(zoned).collect(), vec![]).unwrap());
+    rig.persist(Change::View(second.clone()));
+    rig.settle().unwrap();
+    rig.storage.close();
+    assert_eq!(Rig::open(dir.path(), small()).unwrap().restored.views, [first, second]);
 }
 
 #[test]
@@ -114,7 +131,7 @@ fn a_decree_of_thousands_of_members_is_kept() {
         let [_, a, b, c] = (n + 1).to_be_bytes();
         let name = format!("10.{a}.{b}.{c}").parse().unwrap();
         let machine = Machine { name, incarnation: Incarnation::new(u64::from(n) + 1) };
-        Member { machine, weight: 64, next_weight: 64, state: MemberState::Up }
+        Member::up(machine, 64)
     });
     let epoch = Epoch { number: 2, ..Epoch::ZERO };
     let large = Arc::new(View::new(ClusterId::new(1), epoch, 9, members.collect(), vec![]).unwrap());

@@ -1,0 +1,44 @@
+//! A whole zone fails at once: where machines name their zones, no operation does, and nothing is lost.
+
+use ennead_sim::{Faults, Kind, SEC, Scenario, Summary, run};
+
+/// Ten minutes of calls on machines in three zones, each of which loses power now and then for up to two minutes.
+fn ten_minutes(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
+    let mut scenario = Scenario { peers, hours: 1.0 / 6.0, seed, keys: 100, ..Scenario::default() };
+    (scenario.network.zones, scenario.network.zone_delay_ms) = (3, 1.0);
+    scenario.workload.rate = 30.0;
+    scenario.faults = Faults::These(vec![Kind::Zone]);
+    let result = run(
+        seed,
+        |rng| {
+            let mut profile = scenario.profile(rng);
+            profile.named = named;
+            // A zone that comes back has missed much: what one comparison did not mend, the next one does.
+            profile.tuning.check_every = 20 * SEC;
+            profile
+        },
+        false,
+    );
+    let struck = result.as_ref().map_or(0, |report| report.probes.get("zone failed").copied().unwrap_or(0));
+    (Summary::of(&scenario, &result, 1.0, 1.0), struck)
+}
+
+#[test]
+fn a_zone_of_three_or_of_five_fails_and_no_operation_does() {
+    let mut struck = 0;
+    for (peers, seed) in [(9, 1), (9, 2), (15, 3), (15, 4)] {
+        let (summary, times) = ten_minutes(peers, true, seed);
+        struck += times;
+        assert_eq!(summary.failure, None, "{peers} machines, seed {seed}");
+        assert_eq!((summary.failed, summary.lost_acked), (0, 0), "{peers} machines, seed {seed}");
+    }
+    assert!(struck >= 8, "zones failed {struck} times");
+}
+
+/// The same zones, of which the machines say nothing: five machines that fail together own five slots of some keys.
+#[test]
+fn where_no_zone_is_named_operations_fail() {
+    let (summary, struck) = ten_minutes(15, false, 3);
+    assert_eq!(summary.failure, None, "nothing is lost all the same");
+    assert!(struck > 0 && summary.failed > 0, "{struck} times, {} failed", summary.failed);
+}
