@@ -73,7 +73,7 @@ fn serve_names_what_is_missing_and_every_way_to_give_it() {
 
 #[test]
 fn flags_of_later_days_are_unknown_today() {
-    for flag in ["--zone", "--redis", "--workers"] {
+    for flag in ["--redis", "--workers"] {
         let (code, said) = refused(&["serve", flag, "x"]);
         assert_eq!(code, Some(2));
         assert!(said.contains("unexpected argument"), "{said}");

@@ -36,9 +36,9 @@ fn a_newer_format_is_refused_and_a_rotten_mark_is_damage() {
     Rig::open(dir.path(), Options::default()).unwrap().storage.close();
     let mark = dir.path().join("ennead-data");
     let text = fs::read_to_string(&mark).unwrap();
-    fs::write(&mark, "ennead data, format 4\nwho knows\n").unwrap();
+    fs::write(&mark, "ennead data, format 5\nwho knows\n").unwrap();
     let refused = error(Rig::open(dir.path(), Options::default()));
-    assert!(matches!(refused, StorageError::Newer { found: 4, known: 3, .. }), "{refused:?}");
+    assert!(matches!(refused, StorageError::Newer { found: 5, known: 4, .. }), "{refused:?}");
     assert!(refused.to_string().contains("start the newer program"), "{refused}");
     fs::write(&mark, text.replace("salt ", "salt 1")).unwrap();
     let refused = error(Rig::open(dir.path(), Options::default())).to_string();

@@ -24,7 +24,7 @@ fn a_blank_directory_gets_an_incarnation_that_it_keeps() {
         assert_eq!(rig.restored.incarnation, incarnation);
     }
     let text = fs::read_to_string(path.join("ennead-data")).unwrap();
-    assert!(text.starts_with("ennead data, format 3\n"), "{text}");
+    assert!(text.starts_with("ennead data, format 4\n"), "{text}");
 }
 
 #[test]
