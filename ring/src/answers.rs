@@ -35,9 +35,10 @@ enum Kind {
 
 const KINDS: [Kind; 2] = [Kind::Told, Kind::Held];
 
-/// Of every member of the present view, by its place there.
+/// Of every member of the present view that was asked anything in it, in the order of their places there: among thousands
+/// they are few.
 #[derive(Debug, Default)]
-pub(crate) struct Answers(Vec<[Timed; KINDS.len()]>);
+pub(crate) struct Answers(Vec<(u32, [Timed; KINDS.len()])>);
 
 /// The questions of one kind to one machine.
 #[derive(Clone, Debug, Default)]
@@ -57,9 +58,15 @@ impl Timed {
     /// What an answer takes lately, as far as is known.
     fn usual(&self, now: Mono) -> Option<u64> {
         let recent = self.took.iter().flatten().filter(|(at, _)| at.plus(RECENT) > now);
-        let mut took: Vec<u64> = recent.map(|(_, took)| *took).collect();
-        took.sort_unstable();
-        took.get(1).or(took.first()).copied()
+        let (mut first, mut second) = (None, None);
+        for &(_, took) in recent {
+            if first.is_none_or(|first| took < first) {
+                (first, second) = (Some(took), first);
+            } else if second.is_none_or(|second| took < second) {
+                second = Some(took);
+            }
+        }
+        second.or(first)
     }
 
     /// The same, or how long the present one is owed already. Nothing of who has never answered in this view: it may not
@@ -72,10 +79,23 @@ impl Timed {
 }
 
 impl Answers {
-    /// A view of so many members was adopted: what was asked in the one before may never be answered.
-    pub(crate) fn begin_anew(&mut self, members: usize) {
+    /// A view was adopted: what was asked in the one before may never be answered.
+    pub(crate) fn begin_anew(&mut self) {
         self.0.clear();
-        self.0.resize(members, Default::default());
+    }
+
+    fn of(&self, member: u32) -> Option<&[Timed; KINDS.len()]> {
+        let at = self.0.binary_search_by_key(&member, |(m, _)| *m).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    fn of_mut(&mut self, member: u32) -> &mut [Timed; KINDS.len()] {
+        let at = self.0.binary_search_by_key(&member, |(m, _)| *m);
+        let at = at.unwrap_or_else(|at| {
+            self.0.insert(at, (member, Default::default()));
+            at
+        });
+        &mut self.0[at].1
     }
 
     /// A machine is asked something that about so many bytes come back for.
@@ -85,7 +105,7 @@ impl Answers {
             Message::Accept { ask, .. } => (*ask, Kind::Held),
             _ => return,
         };
-        let Some(timed) = self.0.get_mut(member as usize).map(|of| &mut of[kind as usize]) else { return };
+        let timed = &mut self.of_mut(member)[kind as usize];
         if let Some((_, sent)) = timed.owed {
             if sent.plus(RECENT) > now {
                 return;
@@ -98,8 +118,8 @@ impl Answers {
 
     /// It answers.
     pub(crate) fn answered(&mut self, now: Mono, member: u32, ask: Ask, answer: &Answer) {
-        let Some(of) = self.0.get_mut(member as usize) else { return };
-        for (timed, kind) in of.iter_mut().zip(KINDS) {
+        let Ok(at) = self.0.binary_search_by_key(&member, |(m, _)| *m) else { return };
+        for (timed, kind) in self.0[at].1.iter_mut().zip(KINDS) {
             let Some((owed, sent)) = timed.owed else { continue };
             let same = match answer {
                 Answer::Held { .. } => kind == Kind::Held,
@@ -144,14 +164,19 @@ impl Answers {
 
     /// True if a machine is seen to answer as it should, whatever others say of it.
     pub(crate) fn is_prompt(&self, now: Mono, member: u32) -> bool {
-        let Some(of) = self.0.get(member as usize) else { return false };
+        let Some(of) = self.of(member) else { return false };
         let quick = |timed: &Timed| timed.takes(now).is_none_or(|takes| takes < LEAST);
         // What it has written lately shows most.
         of[Kind::Held as usize].usual(now).is_some() && of.iter().all(quick)
     }
 
+    /// Members that were asked something in this view.
+    pub(crate) fn known(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(member, _)| *member)
+    }
+
     fn members(&self) -> impl Iterator<Item = (u32, &[Timed; KINDS.len()])> {
-        self.0.iter().enumerate().map(|(member, of)| (member as u32, of))
+        self.0.iter().map(|(member, of)| (*member, of))
     }
 }
 
@@ -181,7 +206,7 @@ mod tests {
 
     fn eight() -> (Answers, u64) {
         let mut answers = Answers::default();
-        answers.begin_anew(8);
+        answers.begin_anew();
         let mut ms = 1_000;
         for number in 1..=4 {
             ask(&mut answers, &mut ms, number, [Some(3); 8]);
@@ -245,7 +270,7 @@ mod tests {
     #[test]
     fn who_has_not_answered_yet_in_this_view_is_not_late() {
         let (mut answers, mut ms) = eight();
-        answers.begin_anew(8);
+        answers.begin_anew();
         for number in 5..9 {
             ask(&mut answers, &mut ms, number, but(None, 3));
         }

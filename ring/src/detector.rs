@@ -72,6 +72,8 @@ pub(crate) struct Detector {
     said: Mono,
     /// The number of its last word, on itself or on whom it waits for.
     word: u32,
+    /// Members of whose health or answers something is kept, in order: of thousands, a few.
+    noted: Vec<u32>,
     /// Something new is to be told at once.
     urgent: bool,
     /// Somebody is suspected who was not.
@@ -177,6 +179,7 @@ impl Detector {
         local.doubted.clear();
         let doubted = self.peers.iter().filter(|peer| peer.doubt.is_some());
         local.doubted.extend(doubted.map(|peer| peer.machine.name));
+        self.noted = (0..self.peers.len() as u32).filter(|m| self.is_noted(*m)).collect();
         self.note_unwell(local);
         if self.next.is_none() {
             self.next = Some(now.mono.plus(local.up_to(local.tuning.probe_every)));
@@ -293,11 +296,8 @@ impl Detector {
             // Not all in step, however they were started.
             let every = local.tuning.probe_every;
             self.next = Some(now.mono.plus(every - every / 16 + local.up_to(every / 8)));
-            // Most of the time nobody is doubted: then no walk along all members.
-            if late < LATE && !local.doubted.is_empty() {
-                for doubt in self.peers.iter_mut().filter_map(|peer| peer.doubt.as_mut()) {
-                    doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
-                }
+            if late < LATE {
+                self.note_down(local, now);
             }
             if self.walk_at <= now.mono {
                 self.walk_at = now.mono.plus(self.peers.len() as u64 * WALK_FOR_EACH);

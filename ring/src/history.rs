@@ -79,6 +79,11 @@ impl History<'_> {
         self.views.iter().map(|p| p.view.ring().owners(chain)).collect()
     }
 
+    /// M1: those in the next ring, where one is announced.
+    pub(crate) fn next_owners(&self, chain: &Chain) -> Option<Owners> {
+        self.present().view.next_ring().map(|ring| ring.owners(chain))
+    }
+
     pub(crate) fn track(&self, machine: Machine, account: &Account) -> Track {
         let place = |p: &Present| {
             let index = p.index_of(machine).filter(|i| p.view.members()[*i as usize].in_ring());
@@ -144,6 +149,9 @@ impl History<'_> {
         let covered =
             |p: &Present| !p.ring_members().any(|m| silent(&m)) || enough(p, &|m| silent(m) || covers(m));
         let (_, earlier) = self.views.split_last().unwrap_or_else(|| unreachable!("there is a present view"));
+        if without.is_empty() || earlier.iter().all(covered) {
+            return true;
+        }
         // From the present view backwards: what covers one covers those before it.
         let mut later = false;
         for (h, p) in self.views.iter().enumerate().rev() {
@@ -282,8 +290,7 @@ impl History<'_> {
     pub(crate) fn is_told(
         &self,
         concern: &Concern<'_>,
-        chain: &Chain,
-        owners: &[Owners],
+        (owners, next): (&[Owners], Option<&Owners>),
         (teller, places): (Machine, &Track),
     ) -> bool {
         let present = self.present();
@@ -308,15 +315,12 @@ impl History<'_> {
                 })
             }
             Purpose::Ahead => {
-                let (Some(next), Some(me)) = (present.view.next_ring(), present.index_of(concern.asker))
-                else {
-                    return false;
-                };
+                let (Some(next), Some(me)) = (next, present.index_of(concern.asker)) else { return false };
                 // Who owns a slot of the key already has its record.
                 if now.is_owner(me) {
                     return false;
                 }
-                let gained = next.owners(chain).slots_of(me);
+                let gained = next.slots_of(me);
                 let present_owner = |slot| present.machine(now.owner(slot));
                 gained.iter().any(|slot| {
                     let owner = present_owner(slot);

@@ -93,5 +93,6 @@ pub use reader::Reader;
 pub use shares::Shares;
 pub use stamp::{Ballot, Hlc, Record, RequestId, Stamp, State};
 pub use sync::CheckProgress;
+pub use telling::told_bytes;
 pub use view::{ClusterId, Epoch, Incarnation, Machine, Member, MemberState, Name, View};
 pub use zone::{Zone, ZoneError};

@@ -150,7 +150,7 @@ impl Local {
         self.views = views.iter().map(|view| Present::new(view.clone(), self.me)).collect();
         let settled = self.account.settled;
         self.views.retain(|p| p.epoch() >= settled);
-        self.answers.begin_anew(self.newest().map_or(0, |p| p.view.members().len()));
+        self.answers.begin_anew();
     }
 
     /// V3: adopts a view: durable before anything more is said. In order: it is the one after the present view, or a
@@ -181,7 +181,7 @@ impl Local {
         if self.rules.broken(Mutant::F1TellFirst) {
             self.barrier = None;
         }
-        self.answers.begin_anew(present.view.members().len());
+        self.answers.begin_anew();
         self.views.push(present);
         self.stay_synced(effects);
     }

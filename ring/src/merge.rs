@@ -19,7 +19,6 @@ use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, Tell
 use crate::mutant::Mutant;
 use crate::pace;
 use crate::placement::Owners;
-use crate::position::Chain;
 use crate::quorum::SlotSet;
 use crate::rare::{Rare, met, met_if};
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
@@ -104,6 +103,7 @@ pub(crate) struct Merge {
     at: Option<Key>,
     own: Source<Owned>,
     own_scan: Option<Scan>,
+    /// In their order.
     tellers: Vec<Teller>,
     without: Vec<Machine>,
     /// Records whose values have been asked for, or will be.
@@ -118,6 +118,14 @@ pub(crate) struct Merge {
     keys: u64,
     bytes: u64,
     pub(crate) unlike: u64,
+    /// Something came in with which it can go on, since it last did.
+    stirred: bool,
+    /// Tellers that have told nothing yet: until all have, nothing can be decided.
+    unheard: usize,
+    /// Who was doubted then; when it goes on though nothing comes in; and whether it is done.
+    doubted: Vec<Name>,
+    wake: Option<Mono>,
+    done: bool,
 }
 
 #[derive(Debug)]
@@ -163,23 +171,27 @@ struct Owned {
     expires: Option<Hlc>,
 }
 
-/// Where a key belongs in each view since the last settled one: computed once for all that is asked of it.
+/// Where a key belongs in each view since the last settled one, and in the next ring: computed once for all that is asked
+/// of it.
 #[derive(Debug)]
 struct Place {
-    chain: Chain,
     owners: Vec<Owners>,
+    next: Option<Owners>,
 }
 
 impl Place {
     fn of(local: &Local, key: &Key) -> Self {
         let chain = local.present().chain(key);
-        Self { owners: local.history().owners(&chain), chain }
+        let history = local.history();
+        Self { owners: history.owners(&chain), next: history.next_owners(&chain) }
     }
 }
 
 #[derive(Debug)]
 struct Teller {
     machine: Machine,
+    /// Its place in the pass's view; `None` if it is no member of it.
+    member: Option<u32>,
     source: Source<Entry>,
     account: Option<Account>,
     /// Its places in the views since the last settled one, and what the account says of them, once there is one.
@@ -227,6 +239,7 @@ impl Merge {
         let handoff = purpose == Purpose::Sync && before == Some(local.account.settled);
         let teller = |machine| Teller {
             machine,
+            member: local.present().index_of(machine),
             source: Source::from(None),
             account: None,
             track: local.places_of(machine),
@@ -239,6 +252,7 @@ impl Merge {
         // F2: who was forced out tells nothing, ever; others tell in its place.
         let (view, waits) = (&local.present().view, local.rules.broken(Mutant::F2Waits));
         let since = local.account.synced.last().copied();
+        debug_assert!(tellers.is_sorted(), "tellers are searched");
         let (without, tellers): (Vec<Machine>, Vec<Machine>) =
             tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation) && !waits);
         Self {
@@ -263,12 +277,21 @@ impl Merge {
             keys: 0,
             bytes: 0,
             unlike: 0,
+            stirred: true,
+            unheard: 0,
+            doubted: Vec::new(),
+            wake: Some(now.mono),
+            done: false,
         }
     }
 
-    /// True once every key is decided and everything taken has reached its cell. S4 holds for the keys that nobody
-    /// named, too.
-    pub(crate) fn is_done(&self, local: &Local) -> bool {
+    /// True once every key is decided and everything taken has reached its cell.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// S4 holds for the keys that nobody named, too.
+    fn is_through(&self, local: &Local) -> bool {
         let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
         self.may_go_on(local) && told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
     }
@@ -297,7 +320,11 @@ impl Merge {
 
     /// True if this is its question.
     pub(crate) fn asked_of(&self, from: Machine, ask: Ask) -> bool {
-        self.tellers.iter().any(|t| t.machine == from && t.asked.as_ref().is_some_and(|a| a.ask == ask))
+        self.teller(from).is_some_and(|at| self.tellers[at].asked.as_ref().is_some_and(|a| a.ask == ask))
+    }
+
+    fn teller(&self, machine: Machine) -> Option<usize> {
+        self.tellers.binary_search_by_key(&machine, |t| t.machine).ok()
     }
 
     /// True if these values are its.
@@ -315,12 +342,9 @@ impl Merge {
         page: Page,
         acts: &mut Vec<Act>,
     ) -> bool {
-        let Some(at) = self.tellers.iter().position(|t| t.asked.as_ref().is_some_and(|a| a.ask == ask))
-        else {
-            return false;
-        };
+        let Some(at) = self.teller(from) else { return false };
         let teller = &mut self.tellers[at];
-        let Some(asked) = teller.asked.as_ref().filter(|_| teller.machine == from) else { return false };
+        let Some(asked) = teller.asked.as_ref().filter(|asked| asked.ask == ask) else { return false };
         // A peer may say anything.
         let bytes: usize = page.entries.iter().map(Entry::bytes).sum();
         let told = asked.beliefs.unfold(page.agreed, page.entries, page.upto.as_ref());
@@ -350,6 +374,9 @@ impl Merge {
             met(Rare::T1SettledIsTold);
             acts.push(Act::Settled(page.account.settled));
         }
+        if teller.account.is_none() && !was_out {
+            self.unheard = self.unheard.saturating_sub(1);
+        }
         if teller.account.as_ref() != Some(&page.account) {
             teller.track = local.history().track(from, &page.account);
             // What it told before it was synced in this view may still wait to be decided: it was no vote of this view.
@@ -374,6 +401,8 @@ impl Merge {
             teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
             teller.source.buffer.extend(entries);
         }
+        // It need not be asked again, and there are others to wait for.
+        self.stirred |= was_out || self.unheard == 0 || teller.source.upto != Upto::End;
         if let Some(pause) =
             pace::pause(self.purpose, bytes as u64, local.tuning.move_rate, local.serves(now))
         {
@@ -394,6 +423,7 @@ impl Merge {
             return false;
         }
         self.own_scan = None;
+        self.stirred = true;
         if let Some((key, _)) = found.last() {
             self.own.upto = Upto::Key(Some(key.clone()));
         }
@@ -423,6 +453,7 @@ impl Merge {
         acts: &mut Vec<Act>,
     ) -> bool {
         let Some(at) = self.fetches.iter().position(|f| f.ask == ask && f.from == from) else { return false };
+        self.stirred = true;
         let fetch = self.fetches.swap_remove(at);
         for key in &fetch.keys {
             if let Some(wanted) = self.wanted.get_mut(key) {
@@ -458,6 +489,7 @@ impl Merge {
 
     /// T2: earlier views are forgotten, here too.
     pub(crate) fn on_settled(&mut self, local: &Local) {
+        self.stirred = true;
         let history = local.history();
         for teller in &mut self.tellers {
             let account = teller.account.as_ref();
@@ -473,6 +505,7 @@ impl Merge {
 
     /// One record has reached its cell.
     pub(crate) fn taken(&mut self) {
+        self.stirred = true;
         self.taking = self.taking.saturating_sub(1);
     }
 
@@ -497,7 +530,8 @@ impl Merge {
 
     // -- going on ------------------------------------------------------------------------------------
 
-    /// Decides what can be decided, asks for what is missing.
+    /// Decides what can be decided, asks for what is missing. Costs nothing where nothing has changed: a pass among a
+    /// thousand machines may wait for one of them, while whatever else its machine hears makes it look.
     pub(crate) fn advance(
         &mut self,
         local: &mut Local,
@@ -505,6 +539,18 @@ impl Merge {
         effects: &mut Vec<Effect>,
         acts: &mut Vec<Act>,
     ) {
+        let due = self.wake.is_some_and(|at| at <= now.mono);
+        if !mem::take(&mut self.stirred) && !due && self.doubted == local.doubted {
+            return;
+        }
+        self.doubted.clone_from(&local.doubted);
+        self.go_on(local, now, effects, acts);
+        self.wake = self.next_wake();
+        self.unheard = self.tellers.iter().filter(|t| !t.out && t.account.is_none()).count();
+        self.done = self.is_through(local);
+    }
+
+    fn go_on(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>, acts: &mut Vec<Act>) {
         self.leave_out(local);
         if !self.may_go_on(local) {
             met(if self.purpose == Purpose::Sync { Rare::S4Waits } else { Rare::CheckLacksATeller });
@@ -531,7 +577,7 @@ impl Merge {
     fn leave_out(&mut self, local: &Local) {
         let mut changed = false;
         for teller in &mut self.tellers {
-            let present = local.present().index_of(teller.machine);
+            let present = teller.member;
             let answers = || {
                 let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
                 let told = teller.asked.as_ref().is_none_or(|a| a.gap < 4 * RESEND.0);
@@ -591,8 +637,10 @@ impl Merge {
     }
 
     fn is_covered_without(&self, local: &Local, without: &[Machine]) -> bool {
-        let synced = |machine, epoch| match self.tellers.iter().find(|t| t.machine == machine) {
-            Some(teller) => teller.account.as_ref().is_some_and(|account| account.synced.contains(&epoch)),
+        let synced = |machine, epoch| match self.teller(machine) {
+            Some(at) => {
+                self.tellers[at].account.as_ref().is_some_and(|account| account.synced.contains(&epoch))
+            }
             None => machine == local.me && local.account.synced.contains(&epoch),
         };
         local.history().is_covered_without(local.me, without, synced)
@@ -699,12 +747,12 @@ impl Merge {
         mute: &[Machine],
     ) -> Option<Verdict> {
         let history = local.history();
-        let Place { chain, owners } = place;
+        let Place { owners, next } = place;
         let concern = self.concern(local);
         let mut others = Vec::with_capacity(self.tellers.len());
         for (i, teller) in self.tellers.iter().enumerate() {
             let track = &teller.track;
-            let is_told = || history.is_told(&concern, chain, owners, (teller.machine, track));
+            let is_told = || history.is_told(&concern, (owners, next.as_ref()), (teller.machine, track));
             if teller.out || mute.contains(&teller.machine) || !is_told() {
                 continue;
             }
@@ -872,8 +920,8 @@ impl Merge {
         let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
         let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
             let (stamp, _, tombstone) = (*record)?;
-            let Place { chain, owners } = place;
-            let told = history.is_told(&concern, chain, owners, (teller.machine, &teller.track));
+            let Place { owners, next } = place;
+            let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
             let votes = history.digested(self.purpose, owners, &teller.track);
             let held = Held::Record { stamp, votes, tombstone, state: None };
             told.then(|| Entry { key: key.clone(), held })
@@ -920,6 +968,10 @@ impl Merge {
 
     /// When it has something to do, if nothing comes in before.
     pub(crate) fn wake_at(&self) -> Option<Mono> {
+        self.wake
+    }
+
+    fn next_wake(&self) -> Option<Mono> {
         let asked = self.tellers.iter().filter_map(|t| t.asked.as_ref()).map(|a| a.again);
         let fetches = self.fetches.iter().map(|f| f.again);
         let idle = self.tellers.iter().any(|t| !t.out && t.asked.is_none() && self.is_next(t));

@@ -27,6 +27,9 @@ const SWEEP: (usize, usize) = (512, 1 << 20);
 const SWEEP_PAUSE: u64 = SEC / 50;
 /// How soon after a view is settled copies are compared: what was taken as hearsay is no vote before (S6).
 const CHECK_SOON: u64 = SEC;
+/// The same for each pair of machines: everybody asks everybody, and among a thousand no change of the ring is followed by
+/// that at once (after eight minutes; what has five votes meanwhile has them).
+const CHECK_FOR_EACH_PAIR: u64 = SEC / 2_000;
 
 /// How far the comparison of copies is, for people.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -155,7 +158,9 @@ impl Sync {
             pass.on_settled(local);
         }
         if local.tuning.check_every > 0 && local.is_settled() {
-            self.check_at = self.check_at.min(now.mono.plus(CHECK_SOON));
+            let members = local.present().view.members().len() as u64;
+            let soon = CHECK_SOON.max(members * members * CHECK_FOR_EACH_PAIR);
+            self.check_at = self.check_at.min(now.mono.plus(soon));
         }
         self.begin_sweep(local, now);
     }
@@ -311,7 +316,7 @@ impl Sync {
         }
         self.settle(local, effects);
         self.sweep_on(local, now, effects);
-        let Some(at) = self.passes.iter().position(|pass| pass.is_done(local)) else { return };
+        let Some(at) = self.passes.iter().position(|pass| pass.is_done()) else { return };
         let pass = self.passes.swap_remove(at);
         self.taken_bytes += pass.progress().bytes;
         match pass.purpose {
@@ -353,7 +358,9 @@ impl Sync {
 
     fn may_check(&self, local: &Local) -> bool {
         let quiet = local.is_settled() && local.is_synced() && local.doubted.is_empty();
-        quiet && self.passes.is_empty() && local.present().ring_members().any(|m| m == local.me)
+        let present = local.present();
+        let in_ring = || present.me.is_some_and(|me| present.view.members()[me as usize].in_ring());
+        quiet && self.passes.is_empty() && in_ring()
     }
 
     /// The next settling rounds: requests to this machine itself, on the road of any other.

@@ -17,7 +17,6 @@ use crate::local::Local;
 use crate::message::{Addr, Ask, Entry, Held, Message, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
 use crate::placement::Owners;
-use crate::position::Chain;
 use crate::rare::{Rare, met, met_if};
 use crate::stamp::State;
 use crate::view::{Epoch, Machine};
@@ -78,8 +77,9 @@ struct Chunk {
 #[derive(Debug)]
 struct Told {
     key: Key,
-    chain: Chain,
     owners: Vec<Owners>,
+    /// In the next ring, where one is announced.
+    next: Option<Owners>,
     loaded: Loaded,
 }
 
@@ -174,8 +174,8 @@ impl Tellings {
         self.see_views(local);
         let told = |(key, loaded): (Key, Loaded)| {
             let chain = local.present().chain(&key);
-            let owners = local.history().owners(&chain);
-            Told { key, chain, owners, loaded }
+            let history = local.history();
+            Told { key, owners: history.owners(&chain), next: history.next_owners(&chain), loaded }
         };
         let keys: Vec<Told> = mem::take(found).into_iter().map(told).collect();
         let bytes = keys.iter().map(Told::bytes).sum();
@@ -246,13 +246,13 @@ impl Making {
         let places = local.places_of(local.me);
         let listed = self.entries.len();
         let from = chunk.keys.partition_point(|told| Some(&told.key) <= self.upto.as_ref());
-        for Told { key, chain, owners, loaded } in &chunk.keys[from..] {
+        for Told { key, owners, next, loaded } in &chunk.keys[from..] {
             self.checking.come_to(key, &mut self.entries);
             if self.checking.is_over() {
                 break;
             }
             self.looked += 1;
-            if history.is_told(&concern, chain, owners, (local.me, &places))
+            if history.is_told(&concern, (owners, next.as_ref()), (local.me, &places))
                 && let Some(held) = held(loaded, self.checking.is_whole())
             {
                 let covered = history.digested(request.purpose, owners, &places);
@@ -318,6 +318,11 @@ impl Entry {
         };
         ENTRY + self.key.as_bytes().len() + state
     }
+}
+
+/// Bytes that a record takes where all of it is told, roughly: what a machine takes in that has none of it.
+pub fn told_bytes(key: &Key, state: &State) -> u64 {
+    (ENTRY + key.as_bytes().len() + record_bytes(state)) as u64
 }
 
 /// Bytes that a state takes in a page, roughly.

@@ -101,11 +101,7 @@ impl World {
     }
 
     fn queue_without_restart(&mut self, m: usize) {
-        let queue = std::mem::take(&mut self.queue);
-        self.queue = queue
-            .into_iter()
-            .filter(|s| !matches!(s.event, Event::Fault(Fault::Restart(i)) if i == m))
-            .collect();
+        self.queue.retain(|event| !matches!(event, Event::Fault(Fault::Restart(i)) if *i == m));
     }
 
     /// Machines without which every key still has its five.

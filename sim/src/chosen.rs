@@ -66,6 +66,13 @@ impl Chosen {
             self.sworn.insert(epoch, (ballot, all));
         }
     }
+
+    /// Whoever becomes synced is asked what he knows of views since the last settled one.
+    fn forget_before(&mut self, settled: Epoch) {
+        if self.sworn.first_key_value().is_some_and(|(epoch, _)| *epoch < settled) {
+            self.sworn = self.sworn.split_off(&settled);
+        }
+    }
 }
 
 impl World {
@@ -75,6 +82,7 @@ impl World {
         let stamp = match answer {
             Answer::Promised { ballot, .. } => {
                 self.chosen[key].promised(epoch, *ballot, votes, slots);
+                self.chosen[key].forget_before(self.views.settled);
                 None
             }
             Answer::Held { stamp } => Some(*stamp),

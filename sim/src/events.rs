@@ -1,5 +1,9 @@
 //! What can happen next, and in which order it does.
 
+#[cfg(test)]
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+
 use ennead_ring::Name;
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Envelope};
@@ -81,26 +85,117 @@ pub(crate) enum Fault {
     Place,
 }
 
-pub(super) struct Scheduled {
-    pub(super) at: u64,
-    pub(super) seq: u64,
-    pub(super) event: Event,
+/// What is to happen, in order of time, and of what was scheduled first. Time never goes back, so this is a radix heap: an
+/// event lies in the bucket of the highest bit by which its time differs from that of the last one, and comes down a few
+/// buckets before it happens. Of a million events under way none is compared with any other. The events themselves lie aside.
+pub(super) struct Queue {
+    /// Those of time `now`, in order.
+    due: VecDeque<u32>,
+    /// By bit: their times, and their places in `events`. Each bucket is in the order in which they were scheduled.
+    later: [Vec<(u64, u32)>; 64],
+    now: u64,
+    events: Vec<Option<Event>>,
+    free: Vec<u32>,
 }
 
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+impl Default for Queue {
+    fn default() -> Self {
+        let later = std::array::from_fn(|_| Vec::new());
+        Self { due: VecDeque::new(), later, now: 0, events: Vec::new(), free: Vec::new() }
     }
 }
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+impl Queue {
+    /// Not before the last that was taken out.
+    pub(super) fn push(&mut self, at: u64, event: Event) {
+        debug_assert!(at >= self.now, "time does not go back");
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            (self.events.len() - 1) as u32
+        });
+        self.events[place as usize] = Some(event);
+        self.put(at, place);
+    }
+
+    fn put(&mut self, at: u64, place: u32) {
+        match (at ^ self.now).checked_ilog2() {
+            None => self.due.push_back(place),
+            Some(bit) => self.later[bit as usize].push((at, place)),
+        }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_at(&self) -> Option<u64> {
+        if !self.due.is_empty() {
+            return Some(self.now);
+        }
+        self.later.iter().find(|bucket| !bucket.is_empty())?.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Takes it out; it is due then.
+    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+        if self.due.is_empty() {
+            self.now = self.next_at()?;
+            let bit = self.later.iter().position(|bucket| !bucket.is_empty())?;
+            let mut bucket = std::mem::take(&mut self.later[bit]);
+            for (at, place) in bucket.drain(..) {
+                self.put(at, place);
+            }
+            // All of them went further down: its room is kept.
+            self.later[bit] = bucket;
+        }
+        let place = self.due.pop_front()?;
+        self.free.push(place);
+        self.events[place as usize].take().map(|event| (self.now, event))
+    }
+
+    /// Only these will happen.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Event) -> bool) {
+        let Self { due, later, events, free, .. } = self;
+        let mut stays = |place: u32| {
+            let event = &mut events[place as usize];
+            let stays = event.as_ref().is_some_and(&wanted);
+            if !stays {
+                *event = None;
+                free.push(place);
+            }
+            stays
+        };
+        due.retain(|place| stays(*place));
+        later.iter_mut().for_each(|bucket| bucket.retain(|(_, place)| stays(*place)));
     }
 }
-impl Ord for Scheduled {
-    /// The earliest is the greatest: the heap hands out its greatest.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.seq).cmp(&(self.at, self.seq))
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_first_comes_first_and_of_what_is_due_at_once_what_was_scheduled_first() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut queue, mut all) = (Queue::default(), BTreeSet::new());
+        let (mut now, mut number) = (0, 0);
+        for _ in 0..20_000 {
+            if rng.random_bool(0.52) {
+                // Where time stands still, too.
+                let at = now + [0, 1, 1_000, 1 << 40][rng.random_range(0..4)] / rng.random_range(1..=9);
+                queue.push(at, Event::Client { client: number, token: 0 });
+                all.insert((at, number));
+                number += 1;
+            } else if let Some((at, first)) = all.pop_first() {
+                assert_eq!(queue.next_at(), Some(at));
+                let Some((then, Event::Client { client, .. })) = queue.pop() else { panic!("it is gone") };
+                assert_eq!((then, client), (at, first));
+                now = at;
+            }
+            if number % 5_000 == 4_999 {
+                queue.retain(|event| matches!(event, Event::Client { client, .. } if client % 3 > 0));
+                all.retain(|(_, number)| number % 3 > 0);
+            }
+        }
+        assert!(number > 9_000);
     }
 }

@@ -24,6 +24,7 @@
 //! | `recorder`, [`Script`], `said` | what happened to the machines of a run, as text |
 //! | `stage` | a script acted out, without a world that draws lots |
 //! | [`shrink`] | a seed that fails, made small |
+//! | `window` | a long run is judged as it goes |
 //! | `report`, `measure` | what a run tells; its figures |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
@@ -59,6 +60,7 @@ mod strike;
 mod summary;
 pub mod timeline;
 mod views;
+mod window;
 mod world;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a run is measured by: how soon failures were seen, what moved and what had to, and how it went over time.
 
-use ennead_ring::{Machine, MemberState, View};
+use ennead_ring::{Machine, MemberState, View, told_bytes};
 
 use crate::MS;
 use crate::computer::Role;
@@ -12,8 +12,6 @@ use crate::world::World;
 const WITNESSES: usize = 3;
 /// How often it is looked whether a machine that died is suspected by so many.
 const LOOK: u64 = 20 * MS;
-/// What a record takes besides its value, roughly: as those who take it in count it.
-const RECORD: u64 = 32;
 
 /// The figures of a run.
 #[derive(Clone, Default, Debug)]
@@ -147,10 +145,19 @@ impl World {
         if !self.profile.born {
             return;
         }
-        let record = self.profile.value_size as u64 + RECORD;
-        let had = |k: usize| self.chosen[k].stamp.is_some();
-        let moved = after.new_owners(before).filter(|&(k, machine)| had(k) && !self.ever.contains(&machine));
-        self.metrics.bytes_minimum += moved.count() as u64 * record;
+        let moved = after.new_owners(before).filter(|(_, machine)| !self.ever.contains(machine));
+        let bytes: u64 = moved.map(|(k, _)| self.bytes_of(k, before)).sum();
+        self.metrics.bytes_minimum += bytes;
+    }
+
+    /// What a key's newest record takes, as those who take it in count it; nothing if there is none.
+    fn bytes_of(&self, k: usize, view: &Seen) -> u64 {
+        let key = self.keys.get(k);
+        let records = view.owners_once(k).filter_map(|machine| {
+            let computer = &self.computers[self.by_name[&machine.name]];
+            computer.disk.durable_record(key).filter(|_| computer.me == machine)
+        });
+        records.max_by_key(|record| record.stamp).map_or(0, |record| told_bytes(key, &record.state))
     }
 
     /// A process is about to end: what it took in counts.

@@ -1,7 +1,7 @@
 //! The world around the nodes: one queue of events in virtual time, one random generator, nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::computer::{Computer, Role};
 use crate::cuts::Cut;
 use crate::disaster::{self, Disaster};
 use crate::disk::Disk;
-use crate::events::{Event, Fault, Scheduled};
+use crate::events::{Event, Fault, Queue};
 use crate::faults::Profile;
 use crate::lister::Lister;
 use crate::measure::{Metrics, Watched};
@@ -68,8 +68,7 @@ pub(crate) struct World {
     pub(super) probes: BTreeMap<&'static str, u64>,
     pub(super) computers: Vec<Computer>,
     pub(super) by_name: HashMap<Name, usize>,
-    pub(super) queue: BinaryHeap<Scheduled>,
-    seq: u64,
+    pub(super) queue: Queue,
     stamps: u64,
     values: u64,
     pub(super) steps: u64,
@@ -226,8 +225,7 @@ impl World {
             counts: Counts::default(),
             by_name: names.iter().enumerate().map(|(i, &n)| (n, i)).collect(),
             computers,
-            queue: BinaryHeap::new(),
-            seq: 0,
+            queue: Queue::default(),
             stamps: 0,
             values: 0,
             steps: 0,
@@ -344,17 +342,17 @@ impl World {
     ) -> Result<(), String> {
         let until = self.now.saturating_add(at_most);
         while wanted(self) {
-            match self.queue.peek() {
-                Some(next) if next.at <= until => {}
+            match self.queue.next_at() {
+                Some(at) if at <= until => {}
                 _ => {
                     self.now = until;
                     return Ok(());
                 }
             }
-            let Some(next) = self.queue.pop() else { return Ok(()) };
-            self.now = next.at;
+            let Some((at, event)) = self.queue.pop() else { return Ok(()) };
+            self.now = at;
             PROGRESS.set((self.steps, self.now));
-            self.happen(next.event);
+            self.happen(event);
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
             }
@@ -363,8 +361,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, after: u64, event: Event) {
-        self.seq += 1;
-        self.queue.push(Scheduled { at: self.now + after, seq: self.seq, event });
+        self.queue.push(self.now + after, event);
     }
 
     /// The next place in the order of events.

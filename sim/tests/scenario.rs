@@ -36,6 +36,15 @@ fn a_quarter_of_an_hour_of_churn_loses_nothing_and_is_measured() {
 }
 
 #[test]
+fn a_long_run_is_judged_as_it_goes_and_keeps_no_more_than_its_end() {
+    let scenario = Scenario { hours: 0.02, keys: 2, churn: 0.0, ..short() };
+    let report = run(scenario.seed, |rng| scenario.profile(rng), false).expect("it holds");
+    let kept: usize = report.histories.iter().map(Vec::len).sum();
+    assert!(report.metrics.ok > 6_000, "{} calls", report.metrics.ok);
+    assert!(kept < 3_000, "{kept} calls of {} are kept", report.metrics.ok);
+}
+
+#[test]
 fn a_scenario_says_what_it_says_and_leaves_the_rest_as_it_is() {
     let text = "peers = 30\nhours = 2\nfaults = [\"crash\", \"slow-disk\"]\n[network]\nzones = 3\n";
     let scenario = Scenario::parse(text).expect("a scenario");

@@ -1,6 +1,7 @@
 //! Who says that it is not well. It steers who is asked first, and no more.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use super::{Detector, MS};
 use crate::effect::{Effect, Now};
@@ -78,34 +79,76 @@ impl Detector {
         peer.unwell = health.is_unwell().then_some((since, now.mono));
         self.rumours.add_health(peer.machine, number, Said::Health(health));
         self.urgent |= was != (health.is_unwell(), health.full);
-        self.note_unwell(local);
+        self.note(member);
+        self.note_unwell_of(local, member);
+    }
+
+    fn is_unwell(&self, member: u32) -> bool {
+        self.peers[member as usize].unwell.is_some() || self.is_late(member)
+    }
+
+    fn is_full(&self, member: u32) -> bool {
+        self.peers[member as usize].full.is_some()
     }
 
     /// Who is unwell, by his own word or by that of who waits for him: asked last from now on.
     pub(super) fn note_unwell(&self, local: &mut Local) {
         let me = local.present().me;
-        let is_unwell = |member: u32| {
-            let peer = &self.peers[member as usize];
-            peer.unwell.is_some() || self.is_late(member)
-        };
-        let unwell = (0..self.peers.len() as u32).filter(|m| Some(*m) != me && is_unwell(*m));
+        let unwell = self.noted.iter().filter(|m| Some(**m) != me && self.is_unwell(**m));
         local.unwell.clear();
-        local.unwell.extend(unwell.map(|m| self.peers[m as usize].machine.name));
-        let full = self.peers.iter().filter(|peer| peer.full.is_some() && peer.machine != local.me);
+        local.unwell.extend(unwell.map(|m| self.peers[*m as usize].machine.name));
+        let full = self.noted.iter().filter(|m| Some(**m) != me && self.is_full(**m));
         local.full.clear();
-        local.full.extend(full.map(|peer| peer.machine.name));
+        local.full.extend(full.map(|m| self.peers[*m as usize].machine.name));
         local.is_unwell = self.health.is_unwell() || me.is_some_and(|me| self.is_late(me));
+    }
+
+    /// Something is kept of this member's health or answers: it is among those that are looked through.
+    pub(super) fn note(&mut self, member: u32) {
+        if let Err(at) = self.noted.binary_search(&member) {
+            self.noted.insert(at, member);
+        }
+    }
+
+    /// True if there is anything to look at.
+    pub(super) fn is_noted(&self, member: u32) -> bool {
+        let peer = &self.peers[member as usize];
+        peer.unwell.is_some() || peer.full.is_some() || !peer.lateness.is_empty()
+    }
+
+    /// The same where something was said of this member alone.
+    pub(super) fn note_unwell_of(&self, local: &mut Local, member: u32) {
+        if Some(member) == local.present().me {
+            local.is_unwell = self.health.is_unwell() || self.is_late(member);
+            return;
+        }
+        let name = self.peers[member as usize].machine.name;
+        keep(&mut local.unwell, name, self.is_unwell(member));
+        keep(&mut local.full, name, self.is_full(member));
     }
 
     /// A word that is not said again runs out.
     pub(super) fn forget_old_words(&mut self, local: &mut Local, now: Now) {
-        let mut over = self.forget_old_witnesses(now);
-        for peer in &mut self.peers {
+        let mut over = false;
+        for &member in &self.noted {
+            let peer = &mut self.peers[member as usize];
             over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
             over |= peer.full.take_if(|heard| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            over |= peer.lateness.forget_old_witnesses(now);
         }
+        let noted = mem::take(&mut self.noted);
+        self.noted = noted.into_iter().filter(|member| self.is_noted(*member)).collect();
         if over {
             self.note_unwell(local);
         }
+    }
+}
+
+/// Has this name in the list, or not. Members are in the order of their names, and so are lists of them.
+fn keep(list: &mut Vec<Name>, name: Name, is_in: bool) {
+    match (list.binary_search(&name), is_in) {
+        (Ok(at), false) => drop(list.remove(at)),
+        (Err(at), true) => list.insert(at, name),
+        _ => {}
     }
 }

@@ -4,6 +4,7 @@
 //! it is refuted by answers, and by nothing else. It steers who is asked first, and no more: nobody is dropped for it.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use super::Detector;
 use super::health::{UNWELL_AGAIN, UNWELL_FOR};
@@ -48,6 +49,18 @@ impl Lateness {
         self.others.iter().filter(|wait| wait.ms > 0).count()
     }
 
+    /// True if nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.here.is_none() && !self.prompt && self.others.is_empty()
+    }
+
+    /// A word that is not said again runs out. True if there was one.
+    pub(super) fn forget_old_witnesses(&mut self, now: Now) -> bool {
+        let before = self.others.len();
+        self.others.retain(|wait| wait.heard.plus(UNWELL_FOR) > now.mono);
+        self.others.len() != before
+    }
+
     /// Only these are witnesses from now on.
     pub(super) fn keep(&mut self, is_member: impl Fn(Name) -> bool) {
         self.others.retain(|wait| is_member(wait.by));
@@ -77,7 +90,11 @@ impl Detector {
     /// Looks whose answers are late here, and tells it.
     pub(super) fn judge_answers(&mut self, local: &mut Local, now: Now) {
         let (late, me) = (local.answers.late(now.mono, self.slowness), local.present().me);
-        for member in 0..self.peers.len() as u32 {
+        // Of all others nothing is known, and nothing was.
+        for member in local.answers.known() {
+            self.note(member);
+        }
+        for member in mem::take(&mut self.noted) {
             let ms = late.iter().find(|(m, _)| *m == member).map(|(_, ms)| *ms);
             let of = &mut self.peers[member as usize].lateness;
             // What a machine sees of its own answers is no proof that they arrive.
@@ -95,6 +112,9 @@ impl Detector {
                 let said = Said::Late { by: local.me.name, ms: ms.unwrap_or(0) };
                 self.rumours.add_health(self.peers[member as usize].machine, number, said);
                 self.urgent |= was != ms.is_some();
+            }
+            if self.is_noted(member) {
+                self.noted.push(member);
             }
         }
         self.note_unwell(local);
@@ -129,18 +149,8 @@ impl Detector {
             }
         }
         self.rumours.add_health(peer.machine, number, Said::Late { by, ms });
+        self.note(member);
         self.urgent |= was != self.is_late(member);
-        self.note_unwell(local);
-    }
-
-    /// A word that is not said again runs out.
-    pub(super) fn forget_old_witnesses(&mut self, now: Now) -> bool {
-        let mut over = false;
-        for peer in &mut self.peers {
-            let before = peer.lateness.others.len();
-            peer.lateness.others.retain(|wait| wait.heard.plus(UNWELL_FOR) > now.mono);
-            over |= peer.lateness.others.len() != before;
-        }
-        over
+        self.note_unwell_of(local, member);
     }
 }

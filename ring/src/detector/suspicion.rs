@@ -132,6 +132,16 @@ impl Detector {
         }
     }
 
+    /// Whoever has been suspected for long enough counts as down.
+    pub(super) fn note_down(&mut self, local: &Local, now: Now) {
+        let view = &local.present().view;
+        for member in local.doubted.iter().filter_map(|name| view.index_of(*name)) {
+            if let Some(doubt) = &mut self.peers[member].doubt {
+                doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
+            }
+        }
+    }
+
     pub(super) fn clear(&mut self, local: &mut Local, member: u32) {
         let machine = local.present().machine(member);
         self.peers[member as usize].doubt = None;

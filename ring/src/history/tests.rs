@@ -230,7 +230,7 @@ proptest! {
                 !handoff || before == machine(n) || before == asker || without.contains(&before)
             };
             let places = history.track(machine(n), &Account::default());
-            let told = history.is_told(&concern, &chain, &owners, (machine(n), &places));
+            let told = history.is_told(&concern, (&owners, history.next_owners(&chain).as_ref()), (machine(n), &places));
             // S4: nobody needs him who owned no slot of the key in any earlier view.
             let owned = (0..last).any(|v| (1..=9).any(|s| owner(v, s) == machine(n)));
             prop_assert_eq!(told, owned && gained.iter().any(needed), "machine {}", n);

@@ -291,7 +291,11 @@ impl Ground {
         let tracks: Vec<(Track, Held)> = (0..self.machines)
             .filter(|m| {
                 let places = history.track(machine(*m), &account(memory.settled, 0));
-                history.is_told(&concern, &self.chain, owners, (machine(*m), &places))
+                history.is_told(
+                    &concern,
+                    (owners, history.next_owners(&self.chain).as_ref()),
+                    (machine(*m), &places),
+                )
             })
             .filter_map(|m| told[usize::from(m)].map(|told| (m, told)))
             .map(|(m, told)| (history.track(machine(m), &account(memory.settled, told.synced)), told.record))
