@@ -87,9 +87,8 @@ impl Acceptor {
         voting: SlotSet,
         limits: &Limits,
     ) -> Accepted {
-        if let Some(held) = self.record.as_ref()
-            && held.stamp.ballot == stamp.ballot
-            && held.stamp.n >= stamp.n
+        if self.holds(stamp)
+            && let Some(held) = &self.record
         {
             let votes = held.votes.intersection(voting);
             met(if held.stamp.n > stamp.n { Rare::A2HeldLater } else { Rare::A2HeldAgain });
@@ -115,6 +114,11 @@ impl Acceptor {
         let record = Record { stamp, state: state.clone(), votes: voting };
         self.record = Some(record.clone());
         Accepted::Now(record)
+    }
+
+    /// True if it holds this state, or a later one of the same ballot: to accept it costs nothing.
+    pub(crate) fn holds(&self, stamp: Stamp) -> bool {
+        self.record.as_ref().is_some_and(|r| r.stamp.ballot == stamp.ballot && r.stamp.n >= stamp.n)
     }
 
     /// Tells what is held; a value longer than `inline` bytes as its length only. Source: PROTOCOL A3, Q1.

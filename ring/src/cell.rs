@@ -65,7 +65,9 @@ impl Cell {
                 turn.local.send(from, Message::Answer { ask, votes, answer }, after, turn.effects);
             }
             // Not to accept is always allowed; said at once, so that nobody waits. A tombstone takes what is kept for it.
-            Message::Accept { ask, state, .. } if turn.local.is_full && state.value.is_some() => {
+            Message::Accept { ask, stamp, state, .. }
+                if !self.acceptor.holds(stamp) && !turn.local.takes(from, stamp, &state) =>
+            {
                 let message = Message::Answer { ask, votes: SlotSet::EMPTY, answer: Answer::NoRoom };
                 turn.local.send(from, message, None, turn.effects);
             }

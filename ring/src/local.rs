@@ -21,12 +21,14 @@ use crate::placement::Owners;
 use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
-use crate::stamp::{Ballot, Hlc};
+use crate::stamp::{Ballot, Hlc, Stamp, State};
 use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 use crate::zone::Zone;
 
 /// How long after a client's request a machine counts as serving clients.
 const SERVES_FOR: u64 = 100_000_000;
+/// Bytes of values that a machine without room takes from readers (see `takes`), and one value more.
+const HELPED: u64 = 4 << 20;
 
 /// See the module's caption.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(crate) struct Local {
     pub(crate) full: Vec<Name>,
     /// The same of this machine: it takes none.
     pub(crate) is_full: bool,
+    /// Bytes of values taken all the same, to help a read (D3).
+    helped: u64,
     /// When it last heard of a client's request, or of a round for one.
     served: Option<crate::Mono>,
     /// How long members take to answer.
@@ -123,6 +127,7 @@ impl Local {
             is_unwell: false,
             full: Vec::new(),
             is_full: false,
+            helped: 0,
             served: None,
             answers: Answers::default(),
             rng,
@@ -515,6 +520,26 @@ impl Local {
     pub(crate) fn has_room(&self, member: u32) -> bool {
         let machine = self.present().machine(member);
         if machine == self.me { !self.is_full } else { !self.full.contains(&machine.name) }
+    }
+
+    /// The disk has room for values, or has none.
+    pub(crate) fn note_room(&mut self, is_full: bool) {
+        if !is_full {
+            self.helped = 0;
+        }
+        self.is_full = is_full;
+    }
+
+    /// True if there is room for this state. Without room, what others proposed is taken from readers who bring it to five
+    /// (D3), or whatever was under way when the last disk ran full could not even be read; such values are few.
+    pub(crate) fn takes(&mut self, from: Addr, stamp: Stamp, state: &State) -> bool {
+        let Some(value) = state.value.as_ref().filter(|_| self.is_full) else { return true };
+        let helps = matches!(from, Addr::Machine(reader) if reader.incarnation != stamp.ballot.by);
+        let takes = helps && self.helped < HELPED;
+        if takes {
+            self.helped += value.len() as u64;
+        }
+        takes
     }
 
     pub(crate) fn check(&self) {

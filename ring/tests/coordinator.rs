@@ -368,6 +368,31 @@ fn a_machine_without_room_takes_no_value_and_says_so_at_once_and_takes_a_tombsto
 }
 
 #[test]
+fn a_machine_without_room_takes_what_a_reader_brings_to_five_and_no_more_than_a_little() {
+    let mut s = Scene::new();
+    s.feed(Input::Health(health(true)));
+    let mut time = s.now;
+    let mut accept = |from: u8, by: u8, bytes: usize| {
+        time += 1;
+        let ballot = Ballot { time: Hlc::from_nanos(time), by: machine(by).incarnation };
+        let value: Option<Arc<[u8]>> = Some(vec![0; bytes].into());
+        let state = Arc::new(State { version: 1, value, ..State::default() });
+        let (ask, key, stamp) = (Ask(time), s.key.clone(), Stamp { ballot, n: 1 });
+        s.say(Addr::Machine(machine(from)), Message::Accept { ask, key, stamp, state });
+        let answer = s.last(from, |m| match m {
+            Message::Answer { ask: Ask(of), answer, .. } if *of == time => Some(answer.clone()),
+            _ => None,
+        });
+        answer == Some(Answer::Held { stamp })
+    };
+    assert!(!accept(1, 1, 8), "its own proposal");
+    assert!(accept(1, 2, 8), "another's, which it read");
+    assert!(!accept(2, 2, 8));
+    assert!(accept(2, 1, 4 << 20), "the last that fits");
+    assert!(!accept(2, 1, 8), "enough was taken");
+}
+
+#[test]
 fn a_write_that_was_sent_to_machines_without_room_is_of_unknown_outcome() {
     let mut s = Scene::new();
     s.request(1, Op::Write(put(1, Condition::Any)));

@@ -33,7 +33,7 @@ impl Detector {
         let kind = |health: Health| (health.is_unwell(), health.full);
         let changed = kind(self.health) != kind(health);
         self.health = health;
-        local.is_full = health.full;
+        local.note_room(health.full);
         if !self.is_on(local, now) {
             local.is_unwell = health.is_unwell();
             return;
