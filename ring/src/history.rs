@@ -122,6 +122,12 @@ impl History<'_> {
             .any(|((index, synced), owners)| *synced && index.is_some_and(|i| !owners.slots_of(i).is_empty()))
     }
 
+    /// True if a machine came to be synced in every view before the present one whose ring it was in.
+    pub(crate) fn voted_throughout(&self, machine: Machine, account: &Account) -> bool {
+        let Track(places) = self.track(machine, account);
+        places[..places.len() - 1].iter().all(|(place, synced)| place.is_none() || *synced)
+    }
+
     /// S4, for every key at once: true if every earlier view is covered for all slots, though these machines tell
     /// nothing. Those may be missing in each view that may be lost in it (section 2): whatever slots they own, five
     /// others are told for each. Or those in a later view, where the others that tell were synced for all they owned

@@ -68,6 +68,7 @@ pub mod rare;
 pub mod reader;
 mod reading;
 mod register;
+pub mod roll;
 mod setup;
 pub mod shares;
 pub mod stamp;

@@ -259,8 +259,12 @@ impl Local {
 
     /// Another machine's places in the views, where it was last synced for all it owned in the view `since`.
     pub(crate) fn tracks_of(&self, machine: Machine, since: Option<Epoch>) -> Track {
-        let account = Account { synced: since.into_iter().collect(), ..Account::default() };
-        self.history().track(machine, &account)
+        self.track_of(machine, since.into_iter().collect())
+    }
+
+    /// Another machine's places in the views, where it was synced for all it owned in these.
+    pub(crate) fn track_of(&self, machine: Machine, synced: Vec<Epoch>) -> Track {
+        self.history().track(machine, &Account { synced, ..Account::default() })
     }
 
     /// Another machine's places in the views, whatever it voted for.

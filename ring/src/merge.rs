@@ -21,6 +21,7 @@ use crate::pace;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::rare::{Rare, met, met_if};
+use crate::roll::{self, Asking, Roll};
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
 use crate::view::{Epoch, Machine, Name};
 
@@ -126,6 +127,8 @@ pub(crate) struct Merge {
     doubted: Vec<Name>,
     wake: Option<Mono>,
     done: bool,
+    /// It goes by the roll, and waits for it.
+    asking: Option<Asking>,
 }
 
 #[derive(Debug)]
@@ -201,8 +204,16 @@ struct Teller {
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
+    /// By the roll it has told "none" to the end, knowing this view to be settled.
+    rolled: Option<Epoch>,
     looked: u64,
     total: u64,
+}
+
+impl Teller {
+    fn has_told(&self) -> bool {
+        self.account.is_some() || self.rolled.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -246,6 +257,7 @@ impl Merge {
             width: WIDTH.0,
             asked: None,
             out: false,
+            rolled: None,
             looked: 0,
             total: 0,
         };
@@ -282,6 +294,7 @@ impl Merge {
             doubted: Vec::new(),
             wake: Some(now.mono),
             done: false,
+            asking: roll::is_by_roll(local, purpose).then(|| Asking::begin(now)),
         }
     }
 
@@ -292,7 +305,7 @@ impl Merge {
 
     /// S4 holds for the keys that nobody named, too.
     fn is_through(&self, local: &Local) -> bool {
-        let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
+        let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.has_told());
         self.may_go_on(local) && told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
     }
 
@@ -411,6 +424,48 @@ impl Merge {
         true
     }
 
+    /// The roll: who has nothing to tell has told it. Returns the view that is known to be settled; `None` if nobody asked.
+    pub(crate) fn on_roll(
+        &mut self,
+        local: &mut Local,
+        from: Machine,
+        ask: Ask,
+        roll: &Roll,
+    ) -> Option<Epoch> {
+        self.asking.take_if(|asking| asking.is(local, from, ask))?;
+        met(Rare::S3ByRoll);
+        self.stirred = true;
+        for teller in &mut self.tellers {
+            let nothing = match teller.member {
+                Some(member) => roll.has_nothing(member),
+                None => roll.former.contains(&teller.machine),
+            };
+            if nothing {
+                met_if(teller.out, Rare::S3RollHasOneLeftOut);
+                teller.track = roll::told_nothing(local, teller.machine, roll.settled);
+                teller.source = Source { buffer: VecDeque::new(), upto: Upto::End };
+                (teller.rolled, teller.out) = (Some(roll.settled), false);
+                self.without.retain(|m| *m != teller.machine);
+            } else if teller.member.is_none() && roll.silent.contains(&teller.machine) && !teller.out {
+                met(Rare::S3RollHasOneSilent);
+                teller.out = true;
+                self.without.push(teller.machine);
+            }
+        }
+        // Nobody has anything, this machine included.
+        let me = local.present().me;
+        if me.is_some_and(|me| roll.has_nothing(me))
+            && self.tellers.iter().all(|t| t.rolled.is_some() || t.out)
+        {
+            self.own = Source { buffer: VecDeque::new(), upto: Upto::End };
+            self.own_scan = None;
+        }
+        self.promised = self.promised.max(roll.promised);
+        self.bound = self.bound.max(roll.bound);
+        local.see(roll.promised.time);
+        Some(roll.settled)
+    }
+
     /// The machine's own storage has looked. False if not for this pass.
     pub(crate) fn on_scanned(
         &mut self,
@@ -492,9 +547,11 @@ impl Merge {
         self.stirred = true;
         let history = local.history();
         for teller in &mut self.tellers {
-            let account = teller.account.as_ref();
-            let account = account.map(|account| history.track(teller.machine, account));
-            teller.track = account.unwrap_or_else(|| local.places_of(teller.machine));
+            teller.track = match (&teller.account, teller.rolled) {
+                (Some(account), _) => history.track(teller.machine, account),
+                (None, Some(settled)) => roll::told_nothing(local, teller.machine, settled),
+                (None, None) => local.places_of(teller.machine),
+            };
         }
         self.track = local.tracks_of(local.me, self.since);
         self.mine = history.track(local.me, &local.account);
@@ -514,10 +571,12 @@ impl Merge {
         self.at = at;
         self.own = Source::from(self.at.clone());
         self.own_scan = None;
-        for teller in &mut self.tellers {
+        // From the first key on they are asked what they hold now; before that, who had nothing to tell has nothing.
+        let anew = self.at.is_none();
+        for teller in self.tellers.iter_mut().filter(|t| anew || t.rolled.is_none()) {
             teller.source = Source::from(self.at.clone());
-            teller.asked = None;
-            if self.at.is_none() {
+            (teller.asked, teller.rolled) = (None, None);
+            if anew {
                 teller.account = None;
             }
         }
@@ -546,7 +605,7 @@ impl Merge {
         self.doubted.clone_from(&local.doubted);
         self.go_on(local, now, effects, acts);
         self.wake = self.next_wake();
-        self.unheard = self.tellers.iter().filter(|t| !t.out && t.account.is_none()).count();
+        self.unheard = self.tellers.iter().filter(|t| !t.out && !t.has_told()).count();
         self.done = self.is_through(local);
     }
 
@@ -561,7 +620,7 @@ impl Merge {
             let heads = self.tellers.iter().filter(|t| !t.out).filter_map(|t| t.source.buffer.front());
             let own = self.own.buffer.front().map(|o| &o.key);
             let Some(key) = heads.map(|e| &e.key).chain(own).min().cloned() else { break };
-            let told = |t: &Teller| t.out || t.account.is_some() && t.source.has_told(&key);
+            let told = |t: &Teller| t.out || t.has_told() && t.source.has_told(&key);
             if !self.own.has_told(&key) || !self.tellers.iter().all(told) {
                 break;
             }
@@ -576,7 +635,7 @@ impl Merge {
     /// Who does not answer is left out, as long as he is not needed; who answers again is heard again.
     fn leave_out(&mut self, local: &Local) {
         let mut changed = false;
-        for teller in &mut self.tellers {
+        for teller in self.tellers.iter_mut().filter(|t| t.rolled.is_none()) {
             let present = teller.member;
             let answers = || {
                 let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
@@ -621,7 +680,7 @@ impl Merge {
     /// S5: true if a machine that votes for no slot of this key yet may hold what is proposed under this ballot: all is
     /// told of the key, and its floor and its bound will not be above the ballot for what was told.
     pub(crate) fn may_hold(&self, local: &Local, key: &Key, ballot: Ballot) -> bool {
-        let told = || self.tellers.iter().all(|t| t.out || t.account.is_some() && t.source.is_over());
+        let told = || self.tellers.iter().all(|t| t.out || t.has_told() && t.source.is_over());
         let decided = self.at.as_ref().is_some_and(|at| key <= at)
             || self.own.is_over() && told() && self.may_go_on(local);
         decided && ballot.time > self.promised.time.max(self.bound.time)
@@ -638,9 +697,10 @@ impl Merge {
 
     fn is_covered_without(&self, local: &Local, without: &[Machine]) -> bool {
         let synced = |machine, epoch| match self.teller(machine) {
-            Some(at) => {
-                self.tellers[at].account.as_ref().is_some_and(|account| account.synced.contains(&epoch))
-            }
+            Some(at) => match (&self.tellers[at].account, self.tellers[at].rolled) {
+                (Some(account), _) => account.synced.contains(&epoch),
+                (None, settled) => settled.is_some_and(|settled| settled <= epoch && epoch < self.epoch),
+            },
             None => machine == local.me && local.account.synced.contains(&epoch),
         };
         local.history().is_covered_without(local.me, without, synced)
@@ -860,6 +920,12 @@ impl Merge {
 
     /// Asks for whatever is missing, and again for what has not come.
     fn ask(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        if let Some(asking) = &mut self.asking {
+            if asking.go_on(local, now, self.purpose, effects) {
+                return;
+            }
+            self.asking = None;
+        }
         let may_go_on = self.may_go_on(local);
         if self.own.buffer.len() < FEW
             && self.own_scan.is_none()
@@ -976,7 +1042,8 @@ impl Merge {
         let fetches = self.fetches.iter().map(|f| f.again);
         let idle = self.tellers.iter().any(|t| !t.out && t.asked.is_none() && self.is_next(t));
         let pause = idle.then_some(self.not_before);
-        asked.chain(fetches).chain(pause).min()
+        let roll = self.asking.as_ref().map(Asking::wake_at);
+        asked.chain(fetches).chain(pause).chain(roll).min()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::effect::Account;
 use crate::gossip::Gossip;
 use crate::key::Key;
 use crate::quorum::SlotSet;
+use crate::roll::{Note, Roll};
 use crate::stamp::{Ballot, Hlc, Record, RequestId, Stamp, State, Uncountable};
 use crate::view::{ClusterId, Epoch, Machine, Name, View};
 use crate::zone::Zone;
@@ -120,6 +121,14 @@ pub enum Message {
     List { ask: Ask, request: Box<ListRequest> },
     /// L1: this.
     Listed { ask: Ask, page: Box<ListPage> },
+    /// S3: a warden calls the roll: to whom may you have something to tell?
+    RollCall { ask: Ask },
+    /// S3: to these.
+    RollNoted { ask: Ask, note: Box<Note> },
+    /// S3: who has nothing to tell me, for this?
+    RollAsk { ask: Ask, purpose: Purpose },
+    /// S3: these.
+    Roll { ask: Ask, roll: Box<Roll> },
 }
 
 /// An acceptor's answer.
@@ -521,6 +530,10 @@ impl Message {
             Self::Force { .. } => "force",
             Self::List { .. } => "list",
             Self::Listed { .. } => "listed",
+            Self::RollCall { .. } => "roll_call",
+            Self::RollNoted { .. } => "roll_noted",
+            Self::RollAsk { .. } => "roll_ask",
+            Self::Roll { .. } => "roll",
         }
     }
 
@@ -547,6 +560,8 @@ impl Message {
                 DecreeAnswer::Refused { beat } => Some(*beat),
             },
             Self::Told { page, .. } => Some(page.promised),
+            Self::RollNoted { note, .. } => Some(note.promised),
+            Self::Roll { roll, .. } => Some(roll.promised),
             Self::Accept { stamp, .. } => Some(stamp.ballot),
             Self::Answer { answer, .. } => match answer {
                 Answer::Promised { ballot, .. } => Some(*ballot),

@@ -104,6 +104,10 @@ pub enum Mutant {
     S5OwnVoid,
     /// S3: a machine that has become synced tells what it held before as if it had been.
     S3Late,
+    /// S3: a note for the roll names nobody.
+    S3NoteSilent,
+    /// S3: a machine that was not synced throughout notes as if it had been.
+    S3NoteUnsynced,
     /// S3: whatever is claimed of what a machine holds is taken to be right.
     S3AnyClaim,
     /// S3: a digest says nothing of votes.
@@ -193,6 +197,8 @@ impl Mutant {
         Self::S5NoBound,
         Self::S5OwnVoid,
         Self::S3Late,
+        Self::S3NoteSilent,
+        Self::S3NoteUnsynced,
         Self::S3AnyClaim,
         Self::S3ClaimVotes,
         Self::S5HoldsAll,

@@ -23,6 +23,7 @@ use crate::local::Local;
 use crate::merge::{Act, Move, Take};
 use crate::message::{Addr, Change, Message, Op};
 use crate::quorum::SlotSet;
+use crate::roll::Rolls;
 pub use crate::setup::{Birth, PROBE_EVERY, Setup, Tuning};
 use crate::stamp::Stamp;
 use crate::sync::{CheckProgress, Sync, Want};
@@ -61,6 +62,7 @@ pub struct Node {
     sync: Sync,
     tellings: Tellings,
     fetchings: Fetchings,
+    rolls: Rolls,
     listings: Listings,
     /// Keys used lately. When they are many they become `old`, and the former `old` ones are dropped, as far
     /// as nothing would be forgotten: a cache of two generations.
@@ -145,6 +147,7 @@ impl Node {
             sync: Sync::new(&local, now),
             tellings: Tellings::default(),
             fetchings: Fetchings::default(),
+            rolls: Rolls::default(),
             listings: Listings::default(),
             local,
             young: HashMap::with_hasher(hasher.clone()),
@@ -185,6 +188,7 @@ impl Node {
                 let local = &mut self.local;
                 if local.newest().is_some()
                     && !self.tellings.on_scanned(local, now, scan, (&mut found, end, total), effects)
+                    && !self.rolls.on_scanned(local, scan, (&mut found, end), effects)
                     && !self.listings.on_scanned(local, now, scan, (&mut found, end, total), effects)
                 {
                     let mut wants = Vec::new();
@@ -216,7 +220,8 @@ impl Node {
         let warden =
             self.warden.wake_at(&self.local, self.sync.standing(&self.local)).map(|at| (at, Why::Warden));
         let sync = self.sync.wake_at(&self.local).map(|at| (at, Why::Sync));
-        [round, birth, probe, warden, sync].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let roll = self.rolls.wake_at().map(|at| (at, Why::Sync));
+        [round, birth, probe, warden, sync, roll].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Who it is.
@@ -398,6 +403,7 @@ impl Node {
             };
             let standing = self.sync.standing(&self.local);
             self.warden.on_time(&mut self.local, now, standing, dead, effects);
+            self.rolls.on_time(&mut self.local, now, effects);
         }
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now.mono {

@@ -459,6 +459,22 @@ turns! {
         V2BoundToAnother,
         /// V2: a proposal of a view is given up.
         V2GivenUp,
+        /// S3: a pass goes by the roll.
+        S3ByRoll,
+        /// S3: a machine cannot say in its note who gained what, and is asked.
+        S3NoteCannotSay,
+        /// S3: a machine that was left out has noted before that it has nothing.
+        S3RollHasOneLeftOut,
+        /// S3: a former member does not answer the roll.
+        S3RollHasOneSilent,
+        /// S3: who asks a warden for the roll asks again.
+        S3RollAskedAgain,
+        /// S3: a machine is called again.
+        S3RollCalledAgain,
+        /// S3: no warden is heard, and everybody is asked.
+        S3RollGivenUp,
+        /// S3: a roll is told without those who are not heard.
+        S3RollWithoutSome,
         /// V2: a ballot for a view is beaten.
         V2PrepareBeaten,
         /// V2: a warden's promise tells what it accepted.

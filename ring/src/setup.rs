@@ -63,6 +63,8 @@ pub struct Tuning {
     pub move_rate: u64,
     /// How long after one comparison of all copies the next begins. Default 10 minutes. 0: only when asked for.
     pub check_every: u64,
+    /// Among more members than this, who is to be told of keys goes by the roll, instead of asking everybody. Default 64.
+    pub roll_above: usize,
     /// How old a tombstone is before it may be collected (G2). Default 5 minutes.
     pub collect_after: u64,
 }
@@ -89,6 +91,7 @@ impl Default for Tuning {
             patience: 30_000 * MS,
             move_rate: 32 << 20,
             check_every: 600_000 * MS,
+            roll_above: 64,
             collect_after: 300_000 * MS,
         }
     }

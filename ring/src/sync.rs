@@ -12,6 +12,7 @@ use crate::merge::{Act, Merge, Move};
 use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
 use crate::rare::{Rare, met, met_if};
+use crate::roll::Roll;
 use crate::stamp::{Ballot, Record, Stamp};
 use crate::view::{Machine, MemberState, View};
 use crate::warden::Standing;
@@ -230,6 +231,22 @@ impl Sync {
             pass.on_fetched(from, ask, records, &mut acts);
         }
         wants.extend(acts.into_iter().map(Want::Pass));
+    }
+
+    pub(crate) fn on_roll(
+        &mut self,
+        local: &mut Local,
+        from: Machine,
+        ask: Ask,
+        roll: &Roll,
+        wants: &mut Vec<Want>,
+    ) {
+        let epoch = local.epoch();
+        for pass in self.passes.iter_mut().filter(|p| p.epoch == epoch) {
+            if let Some(settled) = pass.on_roll(local, from, ask, roll) {
+                wants.push(Want::Pass(Act::Settled(settled)));
+            }
+        }
     }
 
     pub(crate) fn on_scanned(

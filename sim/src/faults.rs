@@ -491,6 +491,10 @@ impl Profile {
             p.disaster_every = log_uniform(&mut beside, 3 * SEC, 15 * SEC);
         }
         places::draw(&mut p, &mut beside);
+        if beside.random_bool(0.5) {
+            // As among hundreds.
+            p.tuning.roll_above = 0;
+        }
         p
     }
 }

@@ -44,6 +44,8 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5NoBound
             | M::S5OwnVoid
             | M::S3Late
+            | M::S3NoteSilent
+            | M::S3NoteUnsynced
             | M::S5HoldsAll
             | M::S3AnyClaim
             | M::S3ClaimVotes
@@ -60,6 +62,8 @@ fn is_of_views(mutant: Mutant) -> bool {
 fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
     let mut p = if is_of_views(mutant) { Profile::moving(rng) } else { Profile::draw(rng) };
     match mutant {
+        // Who asks goes by the roll.
+        Mutant::S3NoteSilent | Mutant::S3NoteUnsynced => p.tuning.roll_above = 0,
         // A crash must fall between an answer and its sync.
         Mutant::A2Unsynced => {
             p.crash_every = 100 * MS;

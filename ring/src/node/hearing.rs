@@ -80,7 +80,14 @@ impl Node {
                 self.tell_views(machine, epoch, effects);
             }
             // Between members and those who were members (S2).
-            Message::Tell { .. } | Message::Told { .. } | Message::Fetch { .. } | Message::Fetched { .. } => {
+            Message::Tell { .. }
+            | Message::Told { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::RollCall { .. }
+            | Message::RollNoted { .. }
+            | Message::RollAsk { .. }
+            | Message::Roll { .. } => {
                 self.on_telling(now, machine, epoch, message, effects);
             }
             Message::Settled { epoch: settled } if member.is_some() => self.settle(now, settled, effects),
@@ -260,6 +267,14 @@ impl Node {
             Message::Fetched { ask, records } => {
                 self.sync.on_fetched(machine, ask, records, &mut wants);
             }
+            Message::RollCall { ask } if local.present().index_of(machine).is_some() => {
+                self.rolls.on_call(local, machine, ask, effects);
+            }
+            Message::RollNoted { ask, note } => self.rolls.on_note(local, machine, ask, note, effects),
+            Message::RollAsk { ask, purpose } if local.present().index_of(machine).is_some() => {
+                self.rolls.on_ask(local, now, (machine, ask), purpose, effects);
+            }
+            Message::Roll { ask, roll } => self.sync.on_roll(local, machine, ask, &roll, &mut wants),
             _ => {}
         }
         self.carry_out(now, wants, effects);

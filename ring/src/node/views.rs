@@ -154,6 +154,7 @@ impl Node {
         self.warden.begin_anew(&self.local, now);
         self.tellings.forget();
         self.fetchings.forget();
+        self.rolls.forget();
         self.sync.begin_anew(&self.local, now);
         let keys: Vec<Key> = self.young.keys().chain(self.old.keys()).cloned().collect();
         for key in keys {
