@@ -45,7 +45,6 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5OwnVoid
             | M::S3Late
             | M::S3NoteSilent
-            | M::S3NoteUnsynced
             | M::S5HoldsAll
             | M::S3AnyClaim
             | M::S3ClaimVotes
@@ -63,7 +62,7 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
     let mut p = if is_of_views(mutant) { Profile::moving(rng) } else { Profile::draw(rng) };
     match mutant {
         // Who asks goes by the roll.
-        Mutant::S3NoteSilent | Mutant::S3NoteUnsynced => p.tuning.roll_above = 0,
+        Mutant::S3NoteSilent => p.tuning.roll_above = 0,
         // A crash must fall between an answer and its sync.
         Mutant::A2Unsynced => {
             p.crash_every = 100 * MS;
@@ -239,11 +238,12 @@ fn an_incr_that_is_counted_twice_is_noticed() {
 
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 17] = [
+const DIRECTED: [Directed; 18] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
     (Mutant::S3Late, directed::a_page_is_worth_the_account_it_was_read_under),
+    (Mutant::S3NoteUnsynced, directed::who_was_not_synced_cannot_note),
     (Mutant::S5HoldsAll, directed::who_is_not_told_holds_nothing),
     (Mutant::F2Late, forced::what_was_asked_for_before_is_refused),
     (Mutant::F2Returns, forced::who_was_named_falls_silent),

@@ -298,3 +298,27 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
         Some(votes) => votes.has(gained).then(|| "a copy was taken for a vote (directed)".to_owned()),
     }
 }
+
+/// S3: who was not synced in a view since the last settled one cannot say in its note who gained what: what it did not come to
+/// hold there would count as told.
+pub(crate) fn who_was_not_synced_cannot_note(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4]), view(3, &[2, 3, 4, 5])];
+    let mut newcomer = node(4, &views, &[], Decree::default(), rules);
+    let mut effects = say(&mut newcomer, 2, 3, Message::RollCall { ask: Ask(7) });
+    let scans = effects.iter().filter_map(|effect| match effect {
+        Effect::Scan { scan, .. } => Some(*scan),
+        _ => None,
+    });
+    for scan in scans.collect::<Vec<_>>() {
+        let input = Input::Scanned { scan, found: Vec::new(), end: true, total: 0 };
+        newcomer.handle(at(2 * MS), input, &mut effects);
+    }
+    let noted = sent(&effects).find_map(|(message, _)| match message {
+        Message::RollNoted { note, .. } => Some(note.gained.clone()),
+        _ => None,
+    });
+    match noted {
+        Some(None) => None,
+        other => Some(format!("it was never synced, and notes {other:?}")),
+    }
+}
