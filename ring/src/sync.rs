@@ -6,6 +6,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::effect::{Effect, Loaded, Mono, Now, Scan};
+use crate::history::Present;
 use crate::key::Key;
 use crate::local::Local;
 use crate::merge::{Act, Merge, Move};
@@ -65,6 +66,8 @@ pub(crate) struct Sync {
     asked_to_check: bool,
     progress: CheckProgress,
     sweep: Option<Sweep>,
+    /// Since the last one that came to its end, records may have come to be for nothing.
+    to_sweep: bool,
     /// By passes that are over.
     taken_bytes: u64,
 }
@@ -100,6 +103,7 @@ impl Sync {
             asked_to_check: false,
             progress: CheckProgress::default(),
             sweep: None,
+            to_sweep: true,
             taken_bytes: 0,
         };
         if local.newest().is_some() {
@@ -125,6 +129,12 @@ impl Sync {
         self.progress.running = false;
         self.warm = false;
         let present = local.present();
+        let same =
+            |before: &Present| before.view.next_ring().is_none() && before.view.same_ring(&present.view);
+        let views = local.history().views;
+        if !views.len().checked_sub(2).is_some_and(|before| same(&views[before])) {
+            (self.to_sweep, self.sweep) = (true, None);
+        }
         let Some(me) = present.me else { return };
         if present.view.members()[me as usize].in_ring() && !local.is_synced() {
             let pass = match &self.copied {
@@ -168,7 +178,7 @@ impl Sync {
 
     fn begin_sweep(&mut self, local: &Local, now: Now) {
         // Who wants to come back keeps what it has: it need not be copied again.
-        if local.present().me.is_some() || local.account.left {
+        if self.to_sweep && (local.present().me.is_some() || local.account.left) {
             self.sweep = Some(Sweep { after: None, scan: None, not_before: now.mono });
         }
     }
@@ -273,7 +283,7 @@ impl Sync {
             sweep.after = Some(key);
         }
         if end {
-            self.sweep = None;
+            (self.sweep, self.to_sweep) = (None, false);
         }
     }
 
