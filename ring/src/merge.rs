@@ -107,6 +107,12 @@ pub(crate) struct Merge {
     /// In their order.
     tellers: Vec<Teller>,
     without: Vec<Machine>,
+    /// It goes by the roll, and waits for it.
+    asking: Option<Asking>,
+    /// Who has told "none" of every key by the roll, knowing this view at most to be settled; before that, all who may. In
+    /// their order.
+    rolled: Vec<Machine>,
+    noted: Epoch,
     /// Records whose values have been asked for, or will be.
     wanted: BTreeMap<Key, Wanted>,
     fetches: Vec<Fetch>,
@@ -127,8 +133,6 @@ pub(crate) struct Merge {
     doubted: Vec<Name>,
     wake: Option<Mono>,
     done: bool,
-    /// It goes by the roll, and waits for it.
-    asking: Option<Asking>,
 }
 
 #[derive(Debug)]
@@ -204,15 +208,24 @@ struct Teller {
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
-    /// By the roll it has told "none" to the end, knowing this view to be settled.
-    rolled: Option<Epoch>,
     looked: u64,
     total: u64,
 }
 
 impl Teller {
-    fn has_told(&self) -> bool {
-        self.account.is_some() || self.rolled.is_some()
+    fn new(local: &Local, machine: Machine) -> Self {
+        Self {
+            machine,
+            member: local.present().index_of(machine),
+            source: Source::from(None),
+            account: None,
+            track: local.places_of(machine),
+            width: WIDTH.0,
+            asked: None,
+            out: false,
+            looked: 0,
+            total: 0,
+        }
     }
 }
 
@@ -248,25 +261,14 @@ impl Merge {
         let history = local.history();
         let before = history.views.len().checked_sub(2).map(|i| history.views[i].epoch());
         let handoff = purpose == Purpose::Sync && before == Some(local.account.settled);
-        let teller = |machine| Teller {
-            machine,
-            member: local.present().index_of(machine),
-            source: Source::from(None),
-            account: None,
-            track: local.places_of(machine),
-            width: WIDTH.0,
-            asked: None,
-            out: false,
-            rolled: None,
-            looked: 0,
-            total: 0,
-        };
         // F2: who was forced out tells nothing, ever; others tell in its place.
         let (view, waits) = (&local.present().view, local.rules.broken(Mutant::F2Waits));
         let since = local.account.synced.last().copied();
         debug_assert!(tellers.is_sorted(), "tellers are searched");
         let (without, tellers): (Vec<Machine>, Vec<Machine>) =
             tellers.into_iter().partition(|m| view.has_forced_out(m.incarnation) && !waits);
+        let asking = roll::is_by_roll(local, purpose).then(|| Asking::begin(now));
+        let (rolled, tellers) = if asking.is_some() { (tellers, Vec::new()) } else { (Vec::new(), tellers) };
         Self {
             purpose,
             epoch: local.epoch(),
@@ -277,7 +279,10 @@ impl Merge {
             at: None,
             own: Source::from(None),
             own_scan: None,
-            tellers: tellers.into_iter().map(teller).collect(),
+            tellers: tellers.into_iter().map(|machine| Teller::new(local, machine)).collect(),
+            asking,
+            rolled,
+            noted: Epoch::ZERO,
             without,
             wanted: BTreeMap::new(),
             fetches: Vec::new(),
@@ -294,7 +299,6 @@ impl Merge {
             doubted: Vec::new(),
             wake: Some(now.mono),
             done: false,
-            asking: roll::is_by_roll(local, purpose).then(|| Asking::begin(now)),
         }
     }
 
@@ -305,8 +309,13 @@ impl Merge {
 
     /// S4 holds for the keys that nobody named, too.
     fn is_through(&self, local: &Local) -> bool {
-        let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.has_told());
-        self.may_go_on(local) && told && self.own.is_over() && self.wanted.is_empty() && self.taking == 0
+        let told = self.tellers.iter().all(|t| t.out || t.source.is_over() && t.account.is_some());
+        self.asking.is_none()
+            && self.may_go_on(local)
+            && told
+            && self.own.is_over()
+            && self.wanted.is_empty()
+            && self.taking == 0
     }
 
     /// What it tells people of itself.
@@ -435,30 +444,25 @@ impl Merge {
         self.asking.take_if(|asking| asking.is(local, from, ask))?;
         met(Rare::S3ByRoll);
         self.stirred = true;
-        for teller in &mut self.tellers {
-            let nothing = match teller.member {
+        let present = local.present();
+        let (rolled, others): (Vec<Machine>, Vec<Machine>) =
+            mem::take(&mut self.rolled).into_iter().partition(|machine| match present.index_of(*machine) {
                 Some(member) => roll.has_nothing(member),
-                None => roll.former.contains(&teller.machine),
-            };
-            if nothing {
-                met_if(teller.out, Rare::S3RollHasOneLeftOut);
-                teller.track = roll::told_nothing(local, teller.machine, roll.settled);
-                teller.source = Source { buffer: VecDeque::new(), upto: Upto::End };
-                (teller.rolled, teller.out) = (Some(roll.settled), false);
-                self.without.retain(|m| *m != teller.machine);
-            } else if teller.member.is_none() && roll.silent.contains(&teller.machine) && !teller.out {
+                None => roll.former.contains(machine),
+            });
+        (self.rolled, self.noted) = (rolled, roll.settled);
+        for machine in others {
+            let mut teller = Teller::new(local, machine);
+            if teller.member.is_none() && roll.silent.contains(&machine) {
                 met(Rare::S3RollHasOneSilent);
                 teller.out = true;
-                self.without.push(teller.machine);
+                self.without.push(machine);
             }
+            self.tellers.push(teller);
         }
         // Nobody has anything, this machine included.
-        let me = local.present().me;
-        if me.is_some_and(|me| roll.has_nothing(me))
-            && self.tellers.iter().all(|t| t.rolled.is_some() || t.out)
-        {
-            self.own = Source { buffer: VecDeque::new(), upto: Upto::End };
-            self.own_scan = None;
+        if present.me.is_some_and(|me| roll.has_nothing(me)) && self.tellers.iter().all(|t| t.out) {
+            self.own.upto = Upto::End;
         }
         self.promised = self.promised.max(roll.promised);
         self.bound = self.bound.max(roll.bound);
@@ -502,6 +506,7 @@ impl Merge {
     /// Values that were asked for. False if not by this pass.
     pub(crate) fn on_fetched(
         &mut self,
+        local: &Local,
         from: Machine,
         ask: Ask,
         records: Vec<(Key, Option<Record>)>,
@@ -535,6 +540,7 @@ impl Merge {
                 // It was collected meanwhile, with a bound that we have not heard: all over again.
                 _ => {
                     met(Rare::S5FetchedIsGone);
+                    self.ask_everybody(local);
                     return self.restart(None);
                 }
             }
@@ -547,11 +553,9 @@ impl Merge {
         self.stirred = true;
         let history = local.history();
         for teller in &mut self.tellers {
-            teller.track = match (&teller.account, teller.rolled) {
-                (Some(account), _) => history.track(teller.machine, account),
-                (None, Some(settled)) => roll::told_nothing(local, teller.machine, settled),
-                (None, None) => local.places_of(teller.machine),
-            };
+            let account = teller.account.as_ref();
+            let account = account.map(|account| history.track(teller.machine, account));
+            teller.track = account.unwrap_or_else(|| local.places_of(teller.machine));
         }
         self.track = local.tracks_of(local.me, self.since);
         self.mine = history.track(local.me, &local.account);
@@ -571,12 +575,10 @@ impl Merge {
         self.at = at;
         self.own = Source::from(self.at.clone());
         self.own_scan = None;
-        // From the first key on they are asked what they hold now; before that, who had nothing to tell has nothing.
-        let anew = self.at.is_none();
-        for teller in self.tellers.iter_mut().filter(|t| anew || t.rolled.is_none()) {
+        for teller in &mut self.tellers {
             teller.source = Source::from(self.at.clone());
-            (teller.asked, teller.rolled) = (None, None);
-            if anew {
+            teller.asked = None;
+            if self.at.is_none() {
                 teller.account = None;
             }
         }
@@ -585,6 +587,32 @@ impl Merge {
             self.fetches.clear();
         }
         true
+    }
+
+    /// No roll: all who may have something to tell are asked.
+    fn ask_everybody(&mut self, local: &Local) {
+        let rolled = mem::take(&mut self.rolled);
+        self.tellers.extend(rolled.into_iter().map(|machine| Teller::new(local, machine)));
+        self.tellers.sort_by_key(|teller| teller.machine);
+    }
+
+    /// Of those who have told "none" by the roll, whoever was to tell of this key (S4 needs no others).
+    fn rolled_of(&self, local: &Local, place: &Place, mute: &[Machine]) -> Vec<Track> {
+        if self.rolled.is_empty() || self.purpose != Purpose::Sync {
+            return Vec::new();
+        }
+        let (history, concern) = (local.history(), self.concern(local));
+        let owners =
+            history.views.iter().zip(&place.owners).flat_map(|(p, o)| o.machines().map(|m| p.machine(m)));
+        let mut owners: Vec<Machine> = owners.collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let rolled = owners.into_iter().filter(|m| self.rolled.binary_search(m).is_ok() && !mute.contains(m));
+        rolled
+            .map(|machine| (machine, roll::told_nothing(local, machine, self.noted)))
+            .filter(|(m, track)| history.is_told(&concern, (&place.owners, place.next.as_ref()), (*m, track)))
+            .map(|(_, track)| track)
+            .collect()
     }
 
     // -- going on ------------------------------------------------------------------------------------
@@ -605,7 +633,7 @@ impl Merge {
         self.doubted.clone_from(&local.doubted);
         self.go_on(local, now, effects, acts);
         self.wake = self.next_wake();
-        self.unheard = self.tellers.iter().filter(|t| !t.out && !t.has_told()).count();
+        self.unheard = self.tellers.iter().filter(|t| !t.out && t.account.is_none()).count();
         self.done = self.is_through(local);
     }
 
@@ -620,7 +648,7 @@ impl Merge {
             let heads = self.tellers.iter().filter(|t| !t.out).filter_map(|t| t.source.buffer.front());
             let own = self.own.buffer.front().map(|o| &o.key);
             let Some(key) = heads.map(|e| &e.key).chain(own).min().cloned() else { break };
-            let told = |t: &Teller| t.out || t.has_told() && t.source.has_told(&key);
+            let told = |t: &Teller| t.out || t.account.is_some() && t.source.has_told(&key);
             if !self.own.has_told(&key) || !self.tellers.iter().all(told) {
                 break;
             }
@@ -635,7 +663,7 @@ impl Merge {
     /// Who does not answer is left out, as long as he is not needed; who answers again is heard again.
     fn leave_out(&mut self, local: &Local) {
         let mut changed = false;
-        for teller in self.tellers.iter_mut().filter(|t| t.rolled.is_none()) {
+        for teller in &mut self.tellers {
             let present = teller.member;
             let answers = || {
                 let unheard = |f: &Fetch| f.from == teller.machine && f.tries > 1;
@@ -680,7 +708,7 @@ impl Merge {
     /// S5: true if a machine that votes for no slot of this key yet may hold what is proposed under this ballot: all is
     /// told of the key, and its floor and its bound will not be above the ballot for what was told.
     pub(crate) fn may_hold(&self, local: &Local, key: &Key, ballot: Ballot) -> bool {
-        let told = || self.tellers.iter().all(|t| t.out || t.has_told() && t.source.is_over());
+        let told = || self.tellers.iter().all(|t| t.out || t.account.is_some() && t.source.is_over());
         let decided = self.at.as_ref().is_some_and(|at| key <= at)
             || self.own.is_over() && told() && self.may_go_on(local);
         decided && ballot.time > self.promised.time.max(self.bound.time)
@@ -697,10 +725,12 @@ impl Merge {
 
     fn is_covered_without(&self, local: &Local, without: &[Machine]) -> bool {
         let synced = |machine, epoch| match self.teller(machine) {
-            Some(at) => match (&self.tellers[at].account, self.tellers[at].rolled) {
-                (Some(account), _) => account.synced.contains(&epoch),
-                (None, settled) => settled.is_some_and(|settled| settled <= epoch && epoch < self.epoch),
-            },
+            Some(at) => {
+                self.tellers[at].account.as_ref().is_some_and(|account| account.synced.contains(&epoch))
+            }
+            None if self.rolled.binary_search(&machine).is_ok() => {
+                self.asking.is_none() && self.noted <= epoch && epoch < self.epoch
+            }
             None => machine == local.me && local.account.synced.contains(&epoch),
         };
         local.history().is_covered_without(local.me, without, synced)
@@ -822,6 +852,8 @@ impl Merge {
             });
             others.push(Telling { track, record });
         }
+        let rolled = self.rolled_of(local, place, mute);
+        others.extend(rolled.iter().map(|track| Telling { track, record: None }));
         let mine = Telling { track: &self.mine, record: own };
         match self.purpose {
             Purpose::Ahead | Purpose::Copy => {
@@ -925,6 +957,7 @@ impl Merge {
                 return;
             }
             self.asking = None;
+            self.ask_everybody(local);
         }
         let may_go_on = self.may_go_on(local);
         if self.own.buffer.len() < FEW

@@ -463,8 +463,6 @@ turns! {
         S3ByRoll,
         /// S3: a machine cannot say in its note who gained what, and is asked.
         S3NoteCannotSay,
-        /// S3: a machine that was left out has noted before that it has nothing.
-        S3RollHasOneLeftOut,
         /// S3: a former member does not answer the roll.
         S3RollHasOneSilent,
         /// S3: who asks a warden for the roll asks again.

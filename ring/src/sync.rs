@@ -231,6 +231,7 @@ impl Sync {
 
     pub(crate) fn on_fetched(
         &mut self,
+        local: &Local,
         from: Machine,
         ask: Ask,
         records: Vec<(Key, Option<Record>)>,
@@ -238,7 +239,7 @@ impl Sync {
     ) {
         let mut acts = Vec::new();
         if let Some(pass) = self.passes.iter_mut().find(|p| p.has_fetched(from, ask)) {
-            pass.on_fetched(from, ask, records, &mut acts);
+            pass.on_fetched(local, from, ask, records, &mut acts);
         }
         wants.extend(acts.into_iter().map(Want::Pass));
     }

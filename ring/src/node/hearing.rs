@@ -265,7 +265,7 @@ impl Node {
                 }
             }
             Message::Fetched { ask, records } => {
-                self.sync.on_fetched(machine, ask, records, &mut wants);
+                self.sync.on_fetched(local, machine, ask, records, &mut wants);
             }
             Message::RollCall { ask } if local.present().index_of(machine).is_some() => {
                 self.rolls.on_call(local, machine, ask, effects);
