@@ -163,7 +163,10 @@ impl Rumours {
 
     /// The last word of somebody on how a machine is, itself or another.
     pub(crate) fn add_health(&mut self, of: Machine, number: u32, said: Said) {
-        self.health.retain(|word| word.of != of || Word::by(word.said) != Word::by(said));
+        let former = |word: &Word| word.of == of && Word::by(word.said) == Word::by(said);
+        if let Some(at) = self.health.iter().position(former) {
+            self.health.remove(at);
+        }
         self.health.push_front(Word { of, number, said, told: 0 });
         self.health.truncate(MAX_WAITING);
     }

@@ -122,8 +122,8 @@ struct Noting {
     scan: Option<Scan>,
     gained: Option<BTreeSet<u32>>,
     ahead: BTreeSet<u32>,
-    /// Where the members of the view before are in this one.
-    places: Vec<Option<u32>>,
+    /// Where the members of the view before are in this one; `None` if the ring has not changed since.
+    places: Option<Vec<Option<u32>>>,
     done: bool,
     /// Who waits for it.
     asked: Vec<(Machine, Ask)>,
@@ -133,15 +133,14 @@ impl Noting {
     fn new(local: &Local) -> Self {
         let present = local.present();
         let before = before(local);
-        let places = before.map_or(Vec::new(), |before| {
-            before.view.members().iter().map(|m| present.index_of(m.machine)).collect()
-        });
+        let moved = before.filter(|before| !before.view.same_ring(&present.view));
+        let places =
+            moved.map(|before| before.view.members().iter().map(|m| present.index_of(m.machine)).collect());
         let knows = before.is_some() && local.history().voted_throughout(local.me, &local.account);
         met_if(!knows, Rare::S3NoteCannotSay);
-        let moved = before.is_some_and(|before| !before.view.same_ring(&present.view));
         let gained = (knows || local.rules.broken(Mutant::S3NoteUnsynced)).then(BTreeSet::new);
         // Without a move there is nothing to look for.
-        let done = (gained.is_none() || !moved) && present.view.next_ring().is_none();
+        let done = (gained.is_none() || moved.is_none()) && present.view.next_ring().is_none();
         Self { after: None, scan: None, gained, ahead: BTreeSet::new(), places, done, asked: Vec::new() }
     }
 
@@ -149,12 +148,9 @@ impl Noting {
         let present = local.present();
         let chain = present.chain(key);
         let now = present.view.ring().owners(&chain);
-        if let Some(gained) = &mut self.gained
-            && let Some(before) = before(local)
-            && !before.view.same_ring(&present.view)
-        {
+        if let (Some(gained), Some(places), Some(before)) = (&mut self.gained, &self.places, before(local)) {
             let was = before.view.ring().owners(&chain);
-            let place = |member: u32| self.places.get(member as usize).copied().flatten();
+            let place = |member: u32| places.get(member as usize).copied().flatten();
             let slots = (1..=now.slots()).filter(|slot| place(was.owner(*slot)) != Some(now.owner(*slot)));
             gained.extend(slots.map(|slot| now.owner(slot)));
         }

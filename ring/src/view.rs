@@ -515,10 +515,10 @@ impl View {
 
     /// True if the rings of the two are the same: nobody gains a slot between them.
     pub fn same_ring(&self, other: &Self) -> bool {
-        let ring = |v: &Self| -> Vec<(Machine, (u32, Zone))> {
-            v.members.iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.place())).collect()
-        };
-        ring(self) == ring(other)
+        fn ring(view: &View) -> impl Iterator<Item = (Machine, (u32, Zone))> + '_ {
+            view.members.iter().filter(|m| m.in_ring()).map(|m| (m.machine, m.place()))
+        }
+        core::ptr::eq(self, other) || ring(self).eq(ring(other))
     }
 
     /// Which cluster's.

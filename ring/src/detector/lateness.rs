@@ -130,14 +130,19 @@ impl Detector {
         number: u32,
         ms: u32,
     ) {
-        if by == local.me.name || local.present().view.index_of(by).is_none() {
+        // Nearly all that is heard of a machine was heard before.
+        let others = &self.peers[member as usize].lateness.others;
+        let known = others.iter().find(|wait| wait.by == by);
+        if known.is_some_and(|wait| number <= wait.number)
+            || by == local.me.name
+            || local.present().view.index_of(by).is_none()
+        {
             return;
         }
         let was = self.is_late(member);
         let peer = &mut self.peers[member as usize];
         let others = &mut peer.lateness.others;
         match others.iter_mut().find(|wait| wait.by == by) {
-            Some(wait) if number <= wait.number => return,
             Some(wait) => (wait.number, wait.ms, wait.heard) = (number, ms, now.mono),
             None if ms == 0 => return,
             None => {
