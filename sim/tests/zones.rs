@@ -1,6 +1,6 @@
 //! A whole zone fails at once: where machines name their zones, no operation does, and nothing is lost.
 
-use ennead_sim::{Faults, Kind, SEC, Scenario, Summary, run};
+use ennead_sim::{Faults, Kind, Scenario, Summary, run};
 
 /// Ten minutes of calls on machines in three zones, each of which loses power now and then for up to two minutes.
 fn ten_minutes(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
@@ -13,8 +13,6 @@ fn ten_minutes(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
         |rng| {
             let mut profile = scenario.profile(rng);
             profile.named = named;
-            // A zone that comes back has missed much: what one comparison did not mend, the next one does.
-            profile.tuning.check_every = 20 * SEC;
             profile
         },
         false,
@@ -26,7 +24,8 @@ fn ten_minutes(peers: usize, named: bool, seed: u64) -> (Summary, u64) {
 #[test]
 fn a_zone_of_three_or_of_five_fails_and_no_operation_does() {
     let mut struck = 0;
-    for (peers, seed) in [(9, 1), (9, 2), (15, 3), (15, 4)] {
+    // In (9, 1) and (9, 12) a comparison's first try does not mend all: its ballot is older than who came back.
+    for (peers, seed) in [(9, 1), (9, 2), (9, 12), (15, 3), (15, 4)] {
         let (summary, times) = ten_minutes(peers, true, seed);
         struck += times;
         assert_eq!(summary.failure, None, "{peers} machines, seed {seed}");
