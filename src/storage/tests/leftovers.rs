@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ennead_ring::Key;
 
@@ -98,6 +99,48 @@ fn next_version(folder: &Path) -> PathBuf {
     let current = fs::read(folder.join("current")).unwrap();
     let number = u64::from_le_bytes(*current.first_chunk().unwrap());
     folder.join(format!("v{}", number + 1))
+}
+
+/// A full disk in earnest: a small file system that holds the store once, and not its merged tables beside it.
+#[test]
+fn a_merge_that_a_full_disk_breaks_off_leaves_the_room_that_there_was() {
+    const TEST: &str =
+        "storage::tests::leftovers::a_merge_that_a_full_disk_breaks_off_leaves_the_room_that_there_was";
+    let Some(dir) = std::env::var_os("STORAGE_TEST_SMALL_DISK") else {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = "mount -t tmpfs -o size=8m none \"$0\" || exit 77; exec \"$@\"";
+        let mut child = Command::new("unshare");
+        child.args(["-rm", "sh", "-c", mount]).arg(dir.path()).arg(std::env::current_exe().unwrap());
+        child.args(["--exact", TEST, "--nocapture"]).env("STORAGE_TEST_SMALL_DISK", dir.path());
+        let told = child.output();
+        match &told {
+            Ok(told) if told.status.success() => {
+                assert!(String::from_utf8_lossy(&told.stdout).contains("1 passed"), "{told:?}");
+            }
+            Ok(told) if !String::from_utf8_lossy(&told.stdout).contains("running") => {
+                eprintln!("SKIPPED: this system does not let us mount a small file system");
+            }
+            _ => panic!("{told:?}"),
+        }
+        return;
+    };
+    let dir = PathBuf::from(dir);
+    let folder = dir.join("records");
+    fs::create_dir(&folder).unwrap();
+    let store = filled(&folder);
+    let before = tables(&folder);
+    // Room for one of the merged tables, and not for the next.
+    fs::write(dir.join("filler"), vec![1; 1_400_000]).unwrap();
+    for _ in 0..3 {
+        let error = store.tidy().unwrap_err();
+        assert!(error.is_full(), "{error}");
+        assert_eq!(tables(&folder), before);
+    }
+    fs::remove_file(dir.join("filler")).unwrap();
+    assert!(store.tidy().unwrap());
+    drop(store);
+    let store = Ordered::open(&folder, false).unwrap();
+    assert_eq!(all(store.scan(None)).len() as u32, RUNS * KEYS);
 }
 
 #[test]
