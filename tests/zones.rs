@@ -120,7 +120,7 @@ async fn with_a_zone_of_five_dead_every_key_is_listed_and_with_two_machines_more
     let client = ring.client(DEADLINE).await;
     ring.at_rest(&client, &(0..11).collect::<Vec<_>>()).await;
     for i in 0..200 {
-        client.put(&format!("k/{i}"), "v").await.expect("a put");
+        client.put(format!("k/{i}"), "v").await.expect("a put");
     }
     (0..5).for_each(|i| ring.kill(i));
     assert_eq!(listed(&client).await.expect("a listing"), 200);
