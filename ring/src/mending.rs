@@ -39,18 +39,18 @@ pub(crate) struct Mending {
 impl Mending {
     /// A comparison found this key's copies unlike.
     pub(crate) fn found(&mut self, key: Key) {
+        self.take_back(&key);
         self.found.push((key, 0));
+    }
+
+    /// It may have been found before, and is tried once at a time.
+    fn take_back(&mut self, key: &Key) {
+        self.again.retain(|(_, other), _| other != key);
     }
 
     /// True while there is enough to mend: a comparison waits.
     pub(crate) fn is_busy(&self) -> bool {
         self.found.len() >= AT_ONCE
-    }
-
-    /// A comparison begins: it finds what was not mended.
-    pub(crate) fn begin_anew(&mut self) {
-        self.again.clear();
-        self.forgotten = false;
     }
 
     /// True, once, if something was not mended that only another comparison can find.
@@ -64,9 +64,11 @@ impl Mending {
         let slots = local.present().view.slots();
         if matches!(outcome, Outcome::Done { votes, .. } if *votes == slots) {
             met(Rare::CheckMended);
+            self.take_back(&key);
             return true;
         }
         met(Rare::CheckNotMended);
+        self.take_back(&key);
         if self.again.len() < REMEMBERED {
             let pause = AGAIN.1.min(AGAIN.0 << tries.min(32));
             self.again.insert((now.mono.plus(pause), key), tries + 1);

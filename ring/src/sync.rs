@@ -354,7 +354,6 @@ impl Sync {
         if due && self.may_check(local) {
             self.asked_to_check = false;
             self.progress.running = true;
-            self.mending.begin_anew();
             if self.again_at.take().is_none() {
                 self.again_after = CHECK_AGAIN.0;
             }

@@ -65,6 +65,15 @@ pub(crate) fn what_cannot_be_mended_is_tried_again_ever_more_rarely_and_in_bound
     let later = tries(&stage) - soon;
     assert!((20..=40).contains(&later), "{later} tries in the half an hour after");
     assert_eq!(stage.node(1).check_progress().mended, 0);
+    // Found again and again, it is one key all the same.
+    for _ in 0..20 {
+        stage.check_all();
+        stage.wait(10 * SEC);
+    }
+    let found = tries(&stage);
+    stage.wait(1_800 * SEC);
+    let later = tries(&stage) - found;
+    assert!((20..=40).contains(&later), "{later} tries in half an hour, found twenty times");
     stage.heal();
     stage.wait(70 * SEC);
     assert!(is_alike(&stage, &k));
