@@ -24,6 +24,7 @@ mod entry;
 mod error;
 mod home;
 mod journal;
+mod leftovers;
 mod ordered;
 mod overlay;
 mod peers;

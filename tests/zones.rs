@@ -1,4 +1,4 @@
-//! Nine machines in three zones, as real processes: a zone dies, places change, and clients notice nothing.
+//! Machines in three zones, as real processes: a zone dies, places change, and clients notice nothing.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -15,7 +15,7 @@ mod ring;
 
 use std::time::{Duration, Instant};
 
-use ennead::client::Client;
+use ennead::client::{Client, Error};
 use ennead::summary::Summary;
 use ennead::zones::ZoneState;
 use ennead_ring::message::Wish;
@@ -40,6 +40,26 @@ fn three_zones(first: u8, flags: &[&str]) -> Ring {
         ring.start(i);
     }
     ring
+}
+
+/// Eleven machines from 127.0.134.1 on: zones a, b and c, of five, three and three.
+fn five_three_three(flags: &[&str]) -> Ring {
+    let name = |i: u8| (format!("127.0.134.{}", 1 + i).parse().expect("a name"), Vec::new());
+    let mut ring = Ring::of((0..11).map(name).collect(), flags);
+    for (i, zone) in "aaaaabbbccc".chars().enumerate() {
+        ring.own_flags(i, &["--zone", &zone.to_string()]);
+        ring.start(i);
+    }
+    ring
+}
+
+async fn listed(client: &Client) -> Result<usize, Error> {
+    let mut listing = client.list("k/").begin().await?;
+    let mut keys = 0;
+    while listing.next().await?.is_some() {
+        keys += 1;
+    }
+    Ok(keys)
 }
 
 /// What `kvctl status` says of the zones, once that is as wanted.
@@ -91,6 +111,34 @@ async fn a_whole_zone_dies_at_once_and_nothing_fails() {
     ring.at_rest(&client, &ALL).await;
     until_status_says(&client, |zones| can_fail(zones) == [true; 3]).await;
     no_failure("a zone of three killed", &load.finish(&client).await);
+}
+
+/// Five of eleven machines are more than any that may be lost, and these five may: they own three slots of a key at most.
+#[tokio::test]
+async fn with_a_zone_of_five_dead_every_key_is_listed_and_with_two_machines_more_those_missed_are_named() {
+    let mut ring = five_three_three(&["--patience", "10m"]);
+    let client = ring.client(DEADLINE).await;
+    ring.at_rest(&client, &(0..11).collect::<Vec<_>>()).await;
+    for i in 0..200 {
+        client.put(format!("k/{i}"), "v").await.expect("a put");
+    }
+    (0..5).for_each(|i| ring.kill(i));
+    assert_eq!(listed(&client).await.expect("a listing"), 200);
+    ring.kill(5);
+    assert_eq!(listed(&client).await.expect("a listing"), 200, "and one machine besides");
+    ring.kill(8);
+    let hasty = ring.client(Duration::from_secs(5)).await;
+    match listed(&hasty).await {
+        Err(Error::NoQuorum { votes: 4, needed: 5, mut silent, .. }) => {
+            silent.sort_unstable();
+            let mut dead: Vec<_> = [0, 1, 2, 3, 4, 5, 8].map(|i| ring.name(i)).to_vec();
+            dead.sort_unstable();
+            assert_eq!(silent, dead);
+        }
+        other => panic!("{other:?}"),
+    }
+    ring.start(5);
+    assert_eq!(listed(&client).await.expect("a listing"), 200);
 }
 
 fn place(view: &View, ring: &Ring, i: usize) -> (u32, Zone) {

@@ -534,7 +534,7 @@ impl Coordinator {
         let still = match &self.stage {
             Stage::Idle | Stage::Resting(_) => true,
             Stage::Preparing(_) => false,
-            Stage::Leading(lead) => lead.in_flight() == 0,
+            Stage::Leading(lead) => lead.is_idle(),
         };
         still && self.waiting.is_empty() && self.handed.is_empty()
     }

@@ -5,15 +5,15 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::history::may_be_lost;
 use crate::key::Key;
 use crate::message::{ListPage, ListRecord, ListValue};
 use crate::mutant::{Mutant, Rules};
 use crate::placement::Owners;
 use crate::position::Chain;
-use crate::quorum::{SlotSet, Tally};
+use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::stamp::Stamp;
 use crate::view::{Epoch, View};
 
@@ -21,13 +21,26 @@ use crate::view::{Epoch, View};
 const AHEAD: usize = 256;
 
 /// See the module's caption. Of one view: another view's pages begin another gathering, where this one got to (L4).
+///
+/// **When a range is told** (L2). A key that nobody names may be any key, so the question is of all keys at once: do those
+/// who have told the range own a quorum of the slots of each? Let `W` be the others, and `w(k)` the slots of key `k` that
+/// `W` owns. `Shares::most_owned(W)` is at least `w(k)` for every `k`, since placement gives each machine one slot in
+/// each full round, and in the last one no machine two and no zone more than its room; so it adds up, zone by zone, the
+/// lesser of the machines of `W` there and the room, and no more than there are slots in that round. Hence:
+///
+/// - *Enough.* If `most_owned(W) <= S - quorum`, those who told own a quorum of the slots of every key. What was chosen for
+///   a key in this view, or carried over into it, is known to a quorum, which shares a slot with theirs: one of them named
+///   the key, or reports what replaced it. A key that none of them named has a quorum of votes for "none".
+/// - *Needed.* `most_owned` is exact: if it is more, some key has a quorum of its slots in `W`, or so many that those who
+///   told are none; a value that `W` alone holds would be left out, and nobody could tell.
+///
+/// So a zone that is away whole leaves every range told, however many machines it has, where it owns four slots of a key
+/// at most; and without zones this is the table of section 2.
 #[derive(Debug)]
 pub struct Gathering {
     view: Arc<View>,
     rules: Rules,
     prefix: Vec<u8>,
-    /// Machines that must have told a range.
-    needed: usize,
     /// All keys up to here have been given out, or are none.
     done: Reach,
     /// All keys up to here have been told by enough machines.
@@ -97,17 +110,43 @@ impl Gathering {
 
     #[doc(hidden)]
     pub fn with_rules(view: Arc<View>, prefix: &[u8], after: Option<Key>, rules: Rules) -> Self {
-        let machines = view.members().iter().filter(|m| m.in_ring()).count();
-        let few = usize::from(rules.broken(Mutant::L2Few));
-        let needed = machines - may_be_lost(machines, view.slots()) - few;
         let done = after.map_or(Reach::Start, Reach::Upto);
         let frontier = done.clone();
-        Self { view, rules, prefix: prefix.to_vec(), needed, done, frontier, tellers: BTreeMap::new() }
+        Self { view, rules, prefix: prefix.to_vec(), done, frontier, tellers: BTreeMap::new() }
     }
 
-    /// Machines that must tell: all of the ring's but as many as may be lost at once.
-    pub fn needed(&self) -> usize {
-        self.needed
+    /// How many of these members must tell a range, from the first on, so that it is told; `None` if all of them are too
+    /// few.
+    pub fn needed(&self, members: &[u32]) -> Option<usize> {
+        let slots = self.view.slots();
+        // Whoever is not of the ring owns nothing.
+        let mut place = vec![usize::MAX; self.view.members().len()];
+        for (i, member) in members.iter().enumerate().rev() {
+            if let Some(place) = place.get_mut(*member as usize) {
+                *place = i;
+            }
+        }
+        let shares = self.view.ring().shares();
+        let few = u8::from(self.rules.broken(Mutant::L2Few));
+        let suffice = |first: usize| {
+            let others = self.ring().filter(|member| place[*member as usize] >= first);
+            slots - shares.most_owned(others) + few >= quorum_of(slots)
+        };
+        // The more have told, the fewer slots are left to the others.
+        let (mut too_few, mut enough) = (0, members.len());
+        if !suffice(enough) {
+            return None;
+        }
+        while too_few < enough {
+            let middle = too_few.midpoint(enough);
+            if suffice(middle) { enough = middle } else { too_few = middle + 1 }
+        }
+        Some(enough)
+    }
+
+    /// The members of the ring.
+    fn ring(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(self.view.members()).filter(|(_, m)| m.in_ring()).map(|(i, _)| i)
     }
 
     /// The last key that has been given out, or is known to be none: where another gathering goes on.
@@ -190,10 +229,12 @@ impl Gathering {
 
     /// L2: every key up to here has five slots that have told of it.
     fn see_frontier(&mut self) {
-        let mut reached: Vec<&Reach> = self.tellers.values().map(|t| &t.upto).collect();
-        reached.sort_unstable_by(|a, b| b.cmp(a));
-        if let Some(reach) = reached.get(self.needed.saturating_sub(1)) {
-            self.frontier = (*reach).clone();
+        let mut told: Vec<(&Reach, u32)> =
+            self.tellers.iter().map(|(member, t)| (&t.upto, *member)).collect();
+        told.sort_unstable_by(|a, b| b.cmp(a));
+        let members: Vec<u32> = told.iter().map(|(_, member)| *member).collect();
+        if let Some(last) = self.needed(&members).and_then(|needed| told.get(needed.saturating_sub(1))) {
+            self.frontier = last.0.clone();
         }
     }
 
@@ -232,18 +273,12 @@ impl Gathering {
         let told = |member: u32| {
             self.tellers.get(&member).is_some_and(|t| t.upto > self.done || t.upto == Reach::End)
         };
-        let members = self.view.members().iter().enumerate().filter(|(_, m)| m.in_ring());
-        members.map(|(i, _)| i as u32).filter(|&member| !told(member)).collect()
+        self.ring().filter(|&member| !told(member)).collect()
     }
 
     /// Slots that have told of the next key, at least, whichever it is.
     pub fn votes(&self) -> u8 {
-        let machines = self.view.members().iter().filter(|m| m.in_ring()).count();
-        let missing = self.silent().len();
-        let slots = usize::from(self.view.slots());
-        // Section 2: even shares, and some own one slot more.
-        let lost = missing * (slots / machines) + missing.min(slots % machines);
-        slots.saturating_sub(lost) as u8
+        self.view.slots() - self.view.ring().shares().most_owned(self.silent().into_iter())
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::effect::{Mono, Now};
-use crate::message::{Ask, Copied, Message, Outcome};
+use crate::message::{Copied, Message, Op, Outcome};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::{Tally, hopeless};
 use crate::rare::{Rare, met, met_if};
@@ -29,8 +29,9 @@ pub(crate) struct Lead {
     /// The base was seen to be chosen, by so many votes, for requests up to this one.
     proven: Option<(u64, u8)>,
     flights: VecDeque<Flight>,
-    /// The last Accept chosen: late refusals of it still tell of higher floors.
-    landed: Option<Ask>,
+    /// The last Accept chosen: late refusals of it still tell of higher floors. What rests on it still are settling rounds,
+    /// which want every slot.
+    landed: Option<Flight>,
     /// Somebody refused: take a new ballot, above theirs, once the flights have landed.
     pub(crate) retiring: bool,
     /// The state it began from, for a mutant (B2).
@@ -61,11 +62,35 @@ impl What {
         matches!(self, Self::Accept { .. })
     }
 
+    /// The number of the state proposed; 0 if none is.
+    fn number(&self) -> u32 {
+        match self {
+            Self::Accept { n, .. } => *n,
+            Self::Confirm { .. } => 0,
+        }
+    }
+
     /// Bytes of values on the way to each owner.
     fn bytes(&self) -> usize {
         match self {
             Self::Accept { state, .. } => state.value.as_ref().map_or(0, |v| v.len()),
             Self::Confirm { .. } => 0,
+        }
+    }
+}
+
+impl Flight {
+    /// Of one that is chosen: settling rounds are told how many slots hold it, once there is nobody more to hear.
+    fn answer_settled(&mut self, turn: &mut Turn<'_>) {
+        if self.tally.votes() == turn.owners.slots() || self.round.heard_enough(turn) {
+            self.answer_all(turn);
+        }
+    }
+
+    fn answer_all(&mut self, turn: &mut Turn<'_>) {
+        let votes = self.tally.votes();
+        for (waiting, outcome) in mem::take(&mut self.resting) {
+            turn.answer(&waiting, outcome.by(votes));
         }
     }
 }
@@ -190,6 +215,15 @@ impl Lead {
             self.ask(turn, flight);
         }
         self.flights = flights;
+        if let Some(mut landed) = self.landed.take() {
+            if !landed.resting.is_empty() && landed.round.is_due(turn.now) {
+                landed.answer_settled(turn);
+                if !landed.resting.is_empty() {
+                    self.ask(turn, &landed);
+                }
+            }
+            self.landed = Some(landed);
+        }
     }
 
     /// "Held (b, m)" counts for every state of the chain up to m (C2).
@@ -197,7 +231,7 @@ impl Lead {
         if held.ballot != self.ballot {
             return;
         }
-        for flight in &mut self.flights {
+        for flight in self.flights.iter_mut().chain(&mut self.landed) {
             if matches!(flight.what, What::Accept { n, .. } if n <= held.n) {
                 met_if(flight.round.ask != vote.ask, Rare::C2LaterHoldsEarlier);
                 flight.tally.add(vote.epoch, vote.slots);
@@ -231,7 +265,8 @@ impl Lead {
 
     /// An owner has no room for a state: it is not asked again before all have answered.
     pub(crate) fn no_room(&mut self, turn: &Turn<'_>, vote: Vote) {
-        if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == vote.ask) {
+        let flights = self.flights.iter_mut().chain(&mut self.landed);
+        for flight in flights.filter(|f| f.round.ask == vote.ask) {
             flight.round.hear(turn, vote);
         }
     }
@@ -240,10 +275,11 @@ impl Lead {
     pub(crate) fn refused(&mut self, turn: &Turn<'_>, vote: Vote) -> bool {
         if let Some(flight) = self.flights.iter_mut().find(|f| f.round.ask == vote.ask) {
             flight.round.refuse(turn, vote.by);
-        } else if self.landed != Some(vote.ask) {
-            return false;
-        } else {
+        } else if let Some(landed) = self.landed.as_mut().filter(|f| f.round.ask == vote.ask) {
             met(Rare::C1LateRefusal);
+            landed.round.refuse(turn, vote.by);
+        } else {
+            return false;
         }
         self.retiring = true;
         true
@@ -266,19 +302,34 @@ impl Lead {
             } else {
                 counts.read.note(nanos)
             }
-            for (waiting, outcome) in flight.resting {
+            let Flight { what, round, tally, resting } = flight;
+            // One that wants every slot waits on, beside the lead, until all that can be heard are.
+            let (settling, resting): (Vec<_>, Vec<_>) =
+                resting.into_iter().partition(|(waiting, _)| waiting.op == Op::Settle && what.is_accept());
+            for (waiting, outcome) in resting {
                 turn.answer(&waiting, outcome.by(votes));
             }
-            match flight.what {
-                What::Accept { .. } => {
-                    if let Some(earlier) = self.landed.replace(flight.round.ask) {
-                        turn.local.forget(earlier);
-                    }
-                }
-                What::Confirm { .. } => turn.local.forget(flight.round.ask),
+            match what {
+                What::Accept { .. } => self.keep(turn, Flight { what, round, tally, resting: settling }),
+                What::Confirm { .. } => turn.local.forget(round.ask),
             }
         }
+        if let Some(landed) = &mut self.landed {
+            landed.answer_settled(turn);
+        }
         landed
+    }
+
+    /// This Accept is chosen. Of two the later one is kept, with what rests on both: who holds it holds the earlier (C2).
+    fn keep(&mut self, turn: &mut Turn<'_>, mut flight: Flight) {
+        if let Some(mut other) = self.landed.take() {
+            if other.what.number() > flight.what.number() {
+                mem::swap(&mut other, &mut flight);
+            }
+            turn.local.forget(other.round.ask);
+            flight.resting.append(&mut other.resting);
+        }
+        self.landed = Some(flight);
     }
 
     /// Gives up on requests past their deadline. A flight that nobody waits for any more is dropped; the chain goes
@@ -292,6 +343,13 @@ impl Lead {
                 turn.give_up(waiting, flight.tally.votes(), Some(&flight.round));
             }
         }
+        if let Some(landed) = &mut self.landed {
+            let (stay, gone) =
+                mem::take(&mut landed.resting).into_iter().partition(|(waiting, _)| keep(waiting));
+            landed.resting = gone;
+            landed.answer_all(turn);
+            landed.resting = stay;
+        }
         let local = &mut *turn.local;
         self.flights.retain(|flight| {
             let wanted = !flight.resting.is_empty();
@@ -304,9 +362,12 @@ impl Lead {
     }
 
     /// Ends the lead: what was asked of it, in the old order.
-    pub(crate) fn end(self, turn: &mut Turn<'_>) -> VecDeque<Waiting> {
-        for ask in self.landed.iter().chain(self.flights.iter().map(|f| &f.round.ask)) {
-            turn.local.forget(*ask);
+    pub(crate) fn end(mut self, turn: &mut Turn<'_>) -> VecDeque<Waiting> {
+        if let Some(landed) = &mut self.landed {
+            landed.answer_all(turn);
+        }
+        for flight in self.landed.iter().chain(&self.flights) {
+            turn.local.forget(flight.round.ask);
         }
         self.flights.into_iter().flat_map(|f| f.resting).map(|(waiting, _)| waiting).collect()
     }
@@ -333,7 +394,13 @@ impl Lead {
 
     /// When the next question is to be asked again.
     pub(crate) fn wake_at(&self) -> Option<Mono> {
-        self.flights.iter().map(|f| f.round.resend_at).min()
+        let landed = self.landed.iter().filter(|f| !f.resting.is_empty());
+        self.flights.iter().chain(landed).map(|f| f.round.resend_at).min()
+    }
+
+    /// True if nobody waits for anything here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.landed.as_ref().is_none_or(|f| f.resting.is_empty())
     }
 
     /// The value that the next state will be computed from.

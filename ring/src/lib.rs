@@ -53,6 +53,7 @@ mod lead;
 mod listing;
 mod local;
 mod membership;
+mod mending;
 mod merge;
 pub mod message;
 #[cfg(test)]

@@ -293,6 +293,8 @@ turns! {
         CheckLacksATeller,
         /// G2: copies that were unlike are settled anew.
         CheckMended,
+        /// G2: after a settling round some slot still lacks the state: the key is tried again.
+        CheckNotMended,
         /// V7: a suspicion is carried over into a new view.
         DetectorDoubtOutlivesView,
         /// V7: nobody answers: a machine doubts itself first.

@@ -9,10 +9,11 @@ use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::history::Present;
 use crate::key::Key;
 use crate::local::Local;
+use crate::mending::Mending;
 use crate::merge::{Act, Merge, Move};
-use crate::message::{Addr, Ask, Message, Op, Outcome, Page, Purpose};
+use crate::message::{Ask, Outcome, Page, Purpose};
 use crate::quorum::SlotSet;
-use crate::rare::{Rare, met, met_if};
+use crate::rare::{Rare, met};
 use crate::roll::Roll;
 use crate::stamp::{Ballot, Record, Stamp};
 use crate::view::{Machine, MemberState, View};
@@ -20,10 +21,6 @@ use crate::warden::Standing;
 use crate::zone::Zone;
 
 const SEC: u64 = 1_000_000_000;
-/// Settling rounds under way at once for the comparison.
-const SETTLING: usize = 8;
-/// How long a settling round may take, in milliseconds.
-const SETTLE_WITHIN: u32 = 5_000;
 /// Keys of one scan of the sweep, and its bytes; and the pause between two.
 const SWEEP: (usize, usize) = (512, 1 << 20);
 const SWEEP_PAUSE: u64 = SEC / 50;
@@ -32,6 +29,9 @@ const CHECK_SOON: u64 = SEC;
 /// The same for each pair of machines: everybody asks everybody, and among a thousand no change of the ring is followed by
 /// that at once (after eight minutes; what has five votes meanwhile has them).
 const CHECK_FOR_EACH_PAIR: u64 = SEC / 2_000;
+/// How soon copies are compared once more, where more was left unlike than is remembered; doubles each time, up to the
+/// second.
+const CHECK_AGAIN: (u64, u64) = (10 * SEC, 600 * SEC);
 
 /// How far the comparison of copies is, for people.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -59,10 +59,11 @@ pub(crate) struct Sync {
     warm: bool,
     /// The next ring that it has copied ahead for.
     copied: Option<Vec<(Machine, (u32, Zone))>>,
-    /// Settling rounds under way, by the number of the request.
-    settling: BTreeSet<Ask>,
-    to_settle: Vec<Key>,
+    mending: Mending,
     check_at: Mono,
+    /// When they are compared once more, since too much was left unlike; and how long until then if that happens next.
+    again_at: Option<Mono>,
+    again_after: u64,
     asked_to_check: bool,
     progress: CheckProgress,
     sweep: Option<Sweep>,
@@ -97,9 +98,10 @@ impl Sync {
             passes: Vec::new(),
             warm: false,
             copied: None,
-            settling: BTreeSet::new(),
-            to_settle: Vec::new(),
+            mending: Mending::default(),
             check_at: now.mono.plus(local.tuning.check_every),
+            again_at: None,
+            again_after: CHECK_AGAIN.0,
             asked_to_check: false,
             progress: CheckProgress::default(),
             sweep: None,
@@ -124,8 +126,9 @@ impl Sync {
             });
         }
         self.passes.clear();
-        self.settling.clear();
-        self.to_settle.clear();
+        // Once it is settled, another comparison begins.
+        self.mending = Mending::default();
+        self.again_at = None;
         self.progress.running = false;
         self.warm = false;
         let present = local.present();
@@ -301,14 +304,13 @@ impl Sync {
         }
     }
 
-    /// What came of a settling round. False if it was none.
-    pub(crate) fn on_outcome(&mut self, ask: Ask, outcome: &Outcome) -> bool {
-        if !self.settling.remove(&ask) {
-            return false;
+    /// What came of a settling round.
+    pub(crate) fn on_outcome(&mut self, local: &Local, now: Now, ask: Ask, outcome: &Outcome) {
+        self.progress.mended += u64::from(self.mending.on_outcome(local, now, ask, outcome));
+        if self.mending.take_forgotten() && self.again_at.is_none() {
+            self.again_at = Some(now.mono.plus(self.again_after));
+            self.again_after = CHECK_AGAIN.1.min(self.again_after * 2);
         }
-        met_if(matches!(outcome, Outcome::Done { .. }), Rare::CheckMended);
-        self.progress.mended += u64::from(matches!(outcome, Outcome::Done { .. }));
-        true
     }
 
     // -- going on ------------------------------------------------------------------------------------
@@ -327,7 +329,7 @@ impl Sync {
         let mut acts = Vec::new();
         for pass in &mut self.passes {
             // The comparison waits while there is enough to mend; and whatever brings values, while there is no room for them.
-            let mends = pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+            let mends = pass.purpose == Purpose::Check && self.mending.is_busy();
             if mends || local.is_full && pass.purpose != Purpose::Sync {
                 continue;
             }
@@ -335,14 +337,14 @@ impl Sync {
         }
         for act in acts {
             match act {
-                Act::Settle(key) => self.to_settle.push(key),
+                Act::Settle(key) => self.mending.found(key),
                 act => {
                     self.progress.collected += u64::from(matches!(act, Act::Collect(..)));
                     wants.push(Want::Pass(act));
                 }
             }
         }
-        self.settle(local, effects);
+        self.mending.go_on(local, now, effects);
         self.sweep_on(local, now, effects);
         let Some(at) = self.passes.iter().position(|pass| pass.is_done()) else { return };
         let pass = self.passes.swap_remove(at);
@@ -375,10 +377,14 @@ impl Sync {
     /// Copies are compared while nothing moves and everybody is there: else it would mend what mends itself.
     fn begin_check(&mut self, local: &Local, now: Now) {
         let every = local.tuning.check_every;
-        let due = self.asked_to_check || every > 0 && self.check_at <= now.mono;
+        let again = self.again_at.is_some_and(|at| at <= now.mono);
+        let due = self.asked_to_check || again || every > 0 && self.check_at <= now.mono;
         if due && self.may_check(local) {
             self.asked_to_check = false;
             self.progress.running = true;
+            if self.again_at.take().is_none() {
+                self.again_after = CHECK_AGAIN.0;
+            }
             let ring = local.present().ring_members().filter(|m| *m != local.me).collect();
             self.passes.push(Merge::begin(local, now, Purpose::Check, ring));
         }
@@ -389,18 +395,6 @@ impl Sync {
         let present = local.present();
         let in_ring = || present.me.is_some_and(|me| present.view.members()[me as usize].in_ring());
         quiet && self.passes.is_empty() && in_ring()
-    }
-
-    /// The next settling rounds: requests to this machine itself, on the road of any other.
-    fn settle(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
-        while self.settling.len() < SETTLING
-            && let Some(key) = self.to_settle.pop()
-        {
-            let ask = local.number();
-            self.settling.insert(ask);
-            let message = Message::Request { ask, key, op: Op::Settle, within: SETTLE_WITHIN, handed: true };
-            local.send(Addr::Machine(local.me), message, None, effects);
-        }
     }
 
     fn sweep_on(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
@@ -416,13 +410,14 @@ impl Sync {
         local.newest()?;
         // See `advance`: settling rounds that end wake a comparison that waits.
         let waits = |pass: &Merge| {
-            let mends = pass.purpose == Purpose::Check && self.to_settle.len() >= SETTLING;
+            let mends = pass.purpose == Purpose::Check && self.mending.is_busy();
             mends || local.is_full && pass.purpose != Purpose::Sync
         };
         let passes = self.passes.iter().filter(|pass| !waits(pass)).filter_map(Merge::wake_at);
         let sweep = self.sweep.iter().filter(|s| s.scan.is_none()).map(|s| s.not_before);
-        let check = (local.tuning.check_every > 0 && self.may_check(local)).then_some(self.check_at);
-        passes.chain(sweep).chain(check).min()
+        let check = (local.tuning.check_every > 0).then_some(self.check_at);
+        let check = check.into_iter().chain(self.again_at).filter(|_| self.may_check(local));
+        passes.chain(sweep).chain(check).chain(self.mending.wake_at(local)).min()
     }
 }
 

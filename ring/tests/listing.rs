@@ -11,14 +11,17 @@ use ennead_ring::message::{Addr, ListPage, ListValue, Message, Outcome};
 use ennead_ring::mutant::{Mutant, Rules};
 use ennead_ring::{Gathering, Key, Loaded, SlotSet, may_be_lost, quorum_of};
 use proptest::prelude::*;
-use world::{Held, ask, epoch, key, loaded, node, now, owners, page, pages, slots, told, view};
+use world::{
+    Held, ask, epoch, in_zone, key, loaded, node, now, owners, page, pages, slots, told, view, zoned,
+};
 
 #[test]
 fn l1_l2_and_l4_are_kept_and_their_mutants_noticed() {
     type Rule = fn(Rules) -> Option<String>;
-    let rules: [(Mutant, Rule); 4] = [
+    let rules: [(Mutant, Rule); 5] = [
         (Mutant::L1Late, world::a_page_is_worth_what_the_machine_was),
         (Mutant::L2Few, world::four_of_nine_do_not_tell_a_range),
+        (Mutant::L2Few, world::two_zones_in_part_are_more_than_one_whole),
         (Mutant::L2Unsynced, world::who_is_not_synced_tells_nothing),
         (Mutant::L4Mixed, world::views_are_not_mixed),
     ];
@@ -38,7 +41,7 @@ struct Drawn {
 }
 
 fn drawn() -> impl Strategy<Value = Drawn> {
-    (0..8u64, proptest::collection::vec(0..10u8, 12), proptest::collection::vec(any::<bool>(), 12))
+    (0..8u64, proptest::collection::vec(0..10u8, 24), proptest::collection::vec(any::<bool>(), 24))
         .prop_map(|(settled, holds, hearsay)| Drawn { settled, holds, hearsay })
 }
 
@@ -74,33 +77,55 @@ fn hold(view: &ennead_ring::View, key: &Key, drawn: &Drawn, machines: &mut [Held
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..ProptestConfig::default() })]
 
-    /// Whoever is silent, as long as that many may be, and in whatever pieces the others tell: the keys come in order,
-    /// each once; one that is settled is told as it is, or left to a read; what was never chosen is told by nobody.
+    /// Whoever is silent, as long as these may be lost together, and in whatever pieces the others tell: the keys come in
+    /// order, each once; one that is settled is told as it is, or left to a read; what was never chosen is told by nobody.
+    /// Is one more silent, with whom they may not be lost, nothing that is missing is passed over.
     #[test]
     fn what_five_slots_hold_is_found_and_nothing_else(
-        machines in 1..13usize,
+        sizes_of_zones in proptest::collection::vec(1..7usize, 1..5),
+        named in any::<bool>(),
+        too_many in any::<bool>(),
         all in proptest::collection::btree_map("[a-d]{1,3}", drawn(), 0..20),
-        silent in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
-        sizes in proptest::collection::vec(1..6usize, 12),
-        order in proptest::collection::vec(0..12usize, 0..200),
+        silent in Just((0..24usize).collect::<Vec<_>>()).prop_shuffle(),
+        fewer in 0..24usize,
+        sizes in proptest::collection::vec(1..6usize, 24),
+        order in proptest::collection::vec(0..24usize, 0..200),
         from in proptest::option::of("[a-d]{1,2}"),
     ) {
-        let view = view(1, 1..=machines as u64);
+        let machines: usize = sizes_of_zones.iter().sum();
+        let view = if named { zoned(1, &sizes_of_zones) } else { view(1, 1..=machines as u64) };
         let mut holds = vec![Held::new(); machines];
         for (text, drawn) in &all {
             hold(&view, &key(text), drawn, &mut holds);
         }
-        let lost = may_be_lost(machines, view.slots());
-        let silent: BTreeSet<usize> = silent.iter().take(lost).map(|i| i.index(machines)).collect();
+        // As many as may be lost, or fewer; or one more than may be.
+        let ring = view.ring();
+        let may_be = |silent: &[u32]| ring.shares().can_lose(silent.iter().copied());
+        let mut gone: Vec<u32> = Vec::new();
+        for member in silent.into_iter().filter(|m| *m < machines) {
+            gone.push(member as u32);
+            if !may_be(&gone) && !too_many {
+                gone.pop();
+            } else if !may_be(&gone) {
+                break;
+            }
+        }
+        if !too_many {
+            gone.truncate(fewer);
+        }
+        let waits = !may_be(&gone);
+        let silent: BTreeSet<usize> = gone.iter().map(|m| *m as usize).collect();
         let from = from.map(|text| key(&text));
         let mut gathering = Gathering::new(view.clone(), b"", from.clone());
         let mut found: Vec<(Key, Verdict)> = Vec::new();
         let mut turns = order.into_iter().chain((0..machines).cycle());
         let over = 'over: loop {
             // Pages come in any order, until all that tell have told.
-            let Some(member) = turns.by_ref().take(10_000).find(|m| *m < machines && !silent.contains(m)) else {
+            let tells = |m: &usize| *m < machines && !silent.contains(m);
+            if !(0..machines).any(|m| tells(&m) && gathering.wants(m as u32).is_some()) {
                 break false;
-            };
+            }
+            let Some(member) = turns.find(tells) else { break false };
             if let Some(after) = gathering.wants(member as u32) {
                 let told = page(&holds[member], after, sizes[member]);
                 prop_assert_eq!(gathering.hear(member as u32, epoch(1), told), Heard::Taken);
@@ -113,7 +138,11 @@ proptest! {
                 }
             }
         };
-        prop_assert!(over, "enough machines tell");
+        prop_assert_eq!(over, !waits, "it ends where enough machines tell, and nowhere else");
+        if waits {
+            let named = gathering.silent();
+            prop_assert!(gone.iter().all(|member| named.contains(member)), "{:?} are waited for, not {:?}", gone, named);
+        }
         prop_assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order, each once");
         let found: BTreeMap<Key, Verdict> = found.into_iter().collect();
         for (text, drawn) in &all {
@@ -126,7 +155,7 @@ proptest! {
                 }
                 Some(Verdict::None) => prop_assert!(drawn.settled % 3 == 0, "{} has a value", key),
                 Some(Verdict::Unclear) => {}
-                None => prop_assert!(!wanted || drawn.settled == 0, "{} is missing", key),
+                None => prop_assert!(!wanted || waits || drawn.settled == 0, "{} is missing", key),
             }
         }
     }
@@ -152,6 +181,27 @@ fn l2_more_silent_than_may_be_are_waited_for_and_named() {
     }
     assert_eq!(gathering.next(), Next::Wait);
     assert_eq!((gathering.votes(), gathering.silent()), (4, vec![4, 5, 6, 7, 8]));
+}
+
+#[test]
+fn l2_a_zone_of_five_may_be_silent_and_one_machine_besides() {
+    let view = zoned(1, &[5, 5, 5]);
+    let (away, others) = (in_zone(&view, 0), [in_zone(&view, 1), in_zone(&view, 2)].concat());
+    assert_eq!(may_be_lost(15, 9), 4, "by the table it is one too many");
+    let mut gathering = Gathering::new(view.clone(), b"", None);
+    assert_eq!(gathering.needed(&others), Some(9), "the best nine of the ten");
+    let mixed: Vec<u32> = (0..5).flat_map(|i| [away[i], others[i], others[5 + i]]).collect();
+    assert_eq!(gathering.needed(&mixed), Some(11), "of machines of all zones, all but four");
+    assert_eq!(gathering.needed(&others[..8]), None);
+    let holds: Held = [(key("a"), Some(told(1, SlotSet::all(9))))].into();
+    for member in &others[..8] {
+        gathering.hear(*member, epoch(1), page(&holds, None, 9));
+    }
+    assert_eq!(gathering.next(), Next::Wait, "a zone and two machines own five slots of some key");
+    assert_eq!((gathering.votes(), gathering.silent().len()), (4, 7));
+    gathering.hear(others[8], epoch(1), page(&holds, None, 9));
+    assert!(matches!(gathering.next(), Next::Key(found, Verdict::Settled(_)) if found == key("a")));
+    assert_eq!(gathering.next(), Next::End);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! The simulator walks all of them under faults; these tests read as the page does, each named after its rule. At the
 //! end, mutants are put to them.
 
+#[path = "rules/comparison.rs"]
+mod comparison;
 #[path = "rules/deletion.rs"]
 mod deletion;
 #[path = "rules/moves.rs"]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use ennead_ring::gathering::{Heard, Next, Verdict};
 use ennead_ring::message::{Ask, Envelope, ListRequest, ListValue, Message};
-use ennead_ring::{Gathering, Key, Name};
+use ennead_ring::{Gathering, Key, Name, may_be_lost};
 use rand::RngExt;
 
 use crate::checker::{Call, Op, Reply};
@@ -59,7 +59,12 @@ impl World {
         if self.lister.is_none() {
             return;
         }
-        let pause = self.rng.random_range(0..=self.profile.think + 50 * MS);
+        // In a scenario, all along: what befalls the cluster befalls some of them.
+        let most = match self.profile.endless {
+            true => 2 * self.profile.span / u64::from(PASSES),
+            false => self.profile.think + 50 * MS,
+        };
+        let pause = self.rng.random_range(0..=most);
         self.lister_timer(pause);
     }
 
@@ -71,6 +76,7 @@ impl World {
         }
         if lister.pass.as_ref().is_some_and(|pass| pass.begun + LONGEST < self.now) {
             lister.pass = None;
+            *self.probes.entry("listing given up").or_default() += 1;
         }
         let Some(newest) = self.views.newest.clone() else { return self.lister_timer(100 * MS) };
         let (passes, under_way) = (lister.passes, lister.pass.is_some());
@@ -144,9 +150,16 @@ impl World {
             return self.fail("a machine told a page that cannot be".to_owned());
         }
         let over = self.lister_counts();
-        if over && let Some(lister) = &mut self.lister {
-            lister.pass = None;
+        if over
+            && let Some(lister) = &mut self.lister
+            && let Some(pass) = lister.pass.take()
+        {
             *self.probes.entry("listed").or_default() += 1;
+            let view = &pass.seen.view;
+            let machines = view.members().iter().filter(|m| m.in_ring()).count();
+            if pass.gathering.silent().len() > may_be_lost(machines, view.slots()) {
+                *self.probes.entry("listed without more than any that may be lost").or_default() += 1;
+            }
             return self.lister_start();
         }
         if heard == Heard::Taken {

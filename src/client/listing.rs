@@ -46,7 +46,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// and no faster than its entries are taken. Five of nine machines read their keys once; a key whose copies differ (it
 /// is just being written, say) takes a read of its own.
 ///
-/// It goes on while as many machines are silent as may be lost at once (four of nine), and through changes of the ring.
+/// It goes on while as many machines are silent as may be lost at once (any four of nine; of three zones a whole one, and a
+/// machine besides), and through changes of the ring.
 #[must_use = "a listing does nothing until it is begun"]
 #[derive(Clone, Debug)]
 pub struct List {
@@ -353,14 +354,20 @@ impl Listing {
         let ranked = self.list.link.ranked_of(&self.known, members.map(|(i, _)| i as u32));
         self.reserve = ranked.into_iter().map(|(_, member)| member).collect();
         self.asked.clear();
-        for _ in 0..self.gathering.needed() {
-            self.widen();
-        }
+        self.widen();
     }
 
+    /// Asks as many more as it takes, so that those who are not late are enough: of zones, that may be more than one for one
+    /// that is; all there are, if they are too few.
     fn widen(&mut self) {
-        if let Some(member) = self.reserve.pop_front() {
-            let now = Instant::now();
+        let in_time =
+            self.asked.iter().filter(|(_, question)| !question.made_up_for).map(|(member, _)| *member);
+        let mut all: Vec<u32> = in_time.collect();
+        let asked = all.len();
+        all.extend(&self.reserve);
+        let needed = self.gathering.needed(&all).unwrap_or(all.len());
+        let now = Instant::now();
+        for member in self.reserve.drain(..needed.saturating_sub(asked)) {
             let question = Question { after: None, sent: now, again: now, made_up_for: false };
             self.asked.insert(member, question);
         }
@@ -383,10 +390,13 @@ impl Listing {
         let within = self.list.patience.max(AGAIN_AFTER).as_millis() as u32;
         let values = self.list.values.then(|| self.left_out());
         let late: Vec<u32> = self.asked.iter().filter(|(_, q)| q.is_late(now)).map(|(m, _)| *m).collect();
+        let is_late = !late.is_empty();
         for member in late {
             if let Some(question) = self.asked.get_mut(&member) {
                 question.made_up_for = true;
             }
+        }
+        if is_late {
             self.widen();
         }
         for (member, question) in &mut self.asked {

@@ -20,6 +20,7 @@ use super::disk::sync_directory;
 use super::entry;
 use super::error::StorageError;
 use super::journal::Place;
+use super::leftovers::Leftovers;
 use super::overlay::Layer;
 
 // Keys of the tree begin with what they are.
@@ -85,6 +86,7 @@ pub(super) struct Ordered {
     tree: AnyTree,
     sequence: SequenceNumberCounter,
     strategy: Arc<Leveled>,
+    leftovers: Leftovers,
 }
 
 impl Ordered {
@@ -107,7 +109,7 @@ impl Ordered {
         sequence.set(tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1));
         let strategy =
             Arc::new(Leveled::default().with_l0_threshold(RUNS).with_table_target_size(TABLE_BYTES));
-        Ok(Self { folder: folder.to_owned(), tree, sequence, strategy })
+        Ok(Self { folder: folder.to_owned(), tree, sequence, strategy, leftovers: Leftovers::default() })
     }
 
     /// What went with the last batch.
@@ -213,7 +215,9 @@ impl Ordered {
     /// # Errors
     /// A full disk: the same piece may be tried again. Any other: nothing more must be applied then.
     pub(super) fn flush(&self, piece: &Piece) -> Result<(), StorageError> {
-        guarded(|| self.tree.flush_active_memtable(piece.sequence))
+        let flush = || guarded(|| self.tree.flush_active_memtable(piece.sequence));
+        self.leftovers
+            .flush(&self.tree, flush)
             .map_err(|e| Self::failure(&self.folder, "writing the records", e))
     }
 
@@ -279,13 +283,19 @@ impl Ordered {
     /// # Errors
     /// Failures of the disk. A table that cannot be read is left where it is, with `Ok(false)`.
     pub(super) fn tidy(&self) -> Result<bool, StorageError> {
-        match guarded(|| self.tree.compact(self.strategy.clone(), self.sequence.get())) {
+        let merge = || guarded(|| self.tree.compact(self.strategy.clone(), self.sequence.get()));
+        match self.leftovers.merge(&self.folder, &self.tree, merge) {
             Ok(()) => Ok(true),
             Err(Failure::Engine(lsm_tree::Error::Io(e))) if !is_damage(&e) => {
                 Err(StorageError::io(&self.folder, "merging the records", e))
             }
             Err(_) => Ok(false),
         }
+    }
+
+    /// Removes the files that writes which failed have left behind; waits for a merge that is under way.
+    pub(super) fn remove_leftovers(&self) {
+        self.leftovers.remove(&self.folder, &self.tree);
     }
 
     /// Records, counted roughly: one that was replaced may count twice until it is merged.

@@ -6,6 +6,7 @@
 //! | `restarts` | what was handed in is there, and still there after a restart |
 //! | `group_commit` | nothing is told before its fsync, and all that waits shares one |
 //! | `failures` | whatever cannot be written ends it with a reason; a full disk is waited out |
+//! | `leftovers` | what a write that failed has left behind goes, and nothing else |
 //! | `crash_images` | a journal as a crash may leave it |
 //! | `scans` | all that is kept, page by page |
 //! | `rot` | bytes that change on disk are blamed on a record or refused |
@@ -20,6 +21,7 @@ mod failures;
 mod faulty_disk;
 mod formats;
 mod group_commit;
+mod leftovers;
 mod model;
 mod processes;
 mod refusals;

@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) members: Option<Arc<View>>,
     pub(super) merge_wanted: bool,
     pub(super) file_wanted: bool,
+    /// Writing a table failed: what it left behind is to go.
+    pub(super) leftovers: bool,
     pub(super) fsync_since: Option<Instant>,
     /// Nothing more will be handed in.
     pub(super) closing: bool,
@@ -364,6 +366,8 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
                 if !error.is_full() {
                     return Err(error);
                 }
+                shared.state().leftovers = true;
+                shared.chores.notify_all();
                 if !shared.wait_for_room(&error) {
                     return Ok(());
                 }
@@ -398,8 +402,8 @@ pub(super) fn apply(shared: &Shared) -> Result<(), StorageError> {
     }
 }
 
-/// Makes journal files ahead of need, merges the tables of the ordered store when there are too many, and notes
-/// the names of the members.
+/// Makes journal files ahead of need, merges the tables of the ordered store when there are too many, removes what writes
+/// that failed have left of them, and notes the names of the members.
 pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError> {
     let mut state = shared.state();
     loop {
@@ -421,6 +425,12 @@ pub(super) fn tidy(shared: &Shared, circle: &Circle) -> Result<(), StorageError>
                     made => made?,
                 }
             }
+            state = shared.state();
+            continue;
+        }
+        if std::mem::take(&mut state.leftovers) {
+            drop(state);
+            shared.ordered.remove_leftovers();
             state = shared.state();
             continue;
         }

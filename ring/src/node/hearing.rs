@@ -146,7 +146,7 @@ impl Node {
                 if let Some(key) = self.local.asked.get(&ask).cloned() {
                     self.at(now, &key, effects, |cell, turn| cell.coordinator.on_outcome(turn, ask, outcome));
                 } else {
-                    self.sync.on_outcome(ask, &outcome);
+                    self.sync.on_outcome(&self.local, now, ask, &outcome);
                 }
             }
             // S5: what is still told of the key may be newer, or collected since.

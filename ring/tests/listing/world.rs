@@ -11,8 +11,8 @@ use ennead_ring::message::{Addr, Ask, Envelope, ListPage, ListRecord, ListReques
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
 use ennead_ring::{
-    Ballot, Chain, ClusterId, Epoch, Gathering, Hlc, Incarnation, Key, Loaded, Machine, Member, Node, Record,
-    SlotSet, Stamp, State, View, Zone,
+    Ballot, Chain, ClusterId, Epoch, Gathering, Hlc, Incarnation, Key, Loaded, Machine, Member, MemberState,
+    Node, Record, SlotSet, Stamp, State, View, Zone,
 };
 
 pub(crate) fn machine(n: u64) -> Machine {
@@ -28,6 +28,21 @@ pub(crate) fn view(number: u32, machines: impl IntoIterator<Item = u64>) -> Arc<
     let member = |n| Member::up(machine(n), 8);
     let members = machines.into_iter().map(member).collect();
     Arc::new(View::new(ClusterId::new(7), epoch(number), 9, members, Vec::new()).expect("a view"))
+}
+
+/// Machines from 1 on, so many in each zone, one after the other; at slots of nine.
+pub(crate) fn zoned(number: u32, sizes: &[usize]) -> Arc<View> {
+    let zone = |z: usize| -> Zone { format!("z{z}").parse().expect("a zone") };
+    let zones = sizes.iter().enumerate().flat_map(|(z, size)| std::iter::repeat_n(zone(z), *size));
+    let member = |(n, zone)| Member::new(machine(n), (8, zone), MemberState::Up);
+    let members = (1..).zip(zones).map(member).collect();
+    Arc::new(View::new(ClusterId::new(7), epoch(number), 9, members, Vec::new()).expect("a view"))
+}
+
+/// The members of the zone that stands there.
+pub(crate) fn in_zone(view: &View, z: usize) -> Vec<u32> {
+    let is_there = |member: &Member| member.zone.as_str() == format!("z{z}");
+    (0..).zip(view.members()).filter(|(_, member)| is_there(member)).map(|(i, _)| i).collect()
 }
 
 pub(crate) fn key(text: &str) -> Key {
@@ -85,6 +100,20 @@ pub(crate) fn four_of_nine_do_not_tell_a_range(rules: Rules) -> Option<String> {
     }
     ends(&mut gathering)
         .then(|| "four machines' silence about a key was taken for five slots' (directed)".to_owned())
+}
+
+/// L2: nor do ten of fifteen in three zones, where the five that are silent are two of one zone and three of another:
+/// these own five slots of some keys.
+pub(crate) fn two_zones_in_part_are_more_than_one_whole(rules: Rules) -> Option<String> {
+    let view = zoned(1, &[5, 5, 5]);
+    let silent = [&in_zone(&view, 0)[..2], &in_zone(&view, 1)[..3]].concat();
+    let mut gathering = Gathering::with_rules(view, b"", None, rules);
+    for member in (0..15).filter(|member| !silent.contains(member)) {
+        gathering.hear(member, epoch(1), page(&Held::new(), None, 9));
+    }
+    ends(&mut gathering).then(|| {
+        "the silence of machines that own four slots of a key was taken for five (directed)".to_owned()
+    })
 }
 
 /// L2: nor does a fifth that does not vote for all it owns.
