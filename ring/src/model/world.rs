@@ -7,21 +7,22 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
+
+pub(super) use acts::Act;
 
 use super::explorer::Small;
-use super::ground::{
-    BALLOTS, Ground, MACHINES, Page, VIEWS, account, ballot, epoch, letter, machine, number_of,
-};
+use super::ground::{BALLOTS, Ground, MACHINES, Page, VIEWS, account, ballot, epoch, machine, number_of};
 use crate::acceptor::{Accepted, Acceptor};
 use crate::effect::Limits;
 use crate::history::{Concern, Telling, Track, Verdict, judge};
 use crate::merge::Take;
-use crate::message::{Answer, Bound, Copied, Purpose};
+use crate::message::{Answer, Bound, Purpose};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally};
-use crate::reader::Reader;
 use crate::stamp::{Hlc, Record, Stamp, State};
+
+mod acts;
+mod claims;
 
 /// A record: the ballot whose first state it is, and its votes.
 type Held = Option<(u8, SlotSet)>;
@@ -95,52 +96,6 @@ pub(super) struct World {
     /// The ballots, one bit each, whose state somebody was told: chosen, or read.
     answered: u8,
 }
-
-/// Something that may happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Act {
-    Prepare { at: u8, ballot: u8 },
-    Lead { ballot: u8, base: u8 },
-    Accept { at: u8, ballot: u8 },
-    Read { at: u8 },
-    Adopt { at: u8 },
-    Begin { at: u8, view: u8 },
-    Tell { from: u8, to: u8 },
-    Sync { at: u8 },
-    Durable { at: u8 },
-    Settle { at: u8, view: u8 },
-    Forget { at: u8 },
-    Vote { ballot: u8, view: u8 },
-    Collect { at: u8 },
-    Restart { at: u8 },
-}
-
-impl fmt::Display for Act {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Prepare { at, ballot } => write!(f, "{} promises ballot {ballot}", letter(at)),
-            Self::Lead { ballot, base: 0 } => write!(f, "ballot {ballot} leads, on no record"),
-            Self::Lead { ballot, base } => write!(f, "ballot {ballot} leads, on the record of {base}"),
-            Self::Accept { at, ballot } => write!(f, "{} holds ballot {ballot}", letter(at)),
-            Self::Read { at } => write!(f, "{} answers the read", letter(at)),
-            Self::Adopt { at } => write!(f, "{} adopts the next view", letter(at)),
-            Self::Begin { at, view } => write!(f, "{} begins from view {}", letter(at), view + 1),
-            Self::Tell { from, to } => write!(f, "{} tells {}", letter(from), letter(to)),
-            Self::Sync { at } => write!(f, "{} is synced", letter(at)),
-            Self::Durable { at } => write!(f, "that {} is synced is on its disk", letter(at)),
-            Self::Settle { at, view } => write!(f, "{} hears that view {} is settled", letter(at), view + 1),
-            Self::Vote { ballot, view } => {
-                write!(f, "all vote for the tombstone of ballot {ballot} in view {}", view + 1)
-            }
-            Self::Collect { at } => write!(f, "{} drops the tombstone", letter(at)),
-            Self::Forget { at } => write!(f, "{} drops what is for nothing", letter(at)),
-            Self::Restart { at } => write!(f, "{} restarts", letter(at)),
-        }
-    }
-}
-
-const FORKED: &str = "two answers, neither of which goes on from the other";
-const STALE: &str = "a read misses what was answered before it began";
 
 fn stamp(number: u8) -> Stamp {
     Stamp { ballot: ballot(number), n: 1 }
@@ -513,83 +468,6 @@ impl Ground {
         memory.promised = memory.record.map_or(0, |(record, _)| record);
         memory.highest = 0;
         memory.handoff = memory.view > 0 && memory.settled == memory.view - 1;
-    }
-
-    // -- what must be true -----------------------------------------------------------------------------
-
-    /// True if the state of `later` was computed from that of `earlier`, or is it.
-    fn goes_on_from(world: &World, later: u8, earlier: u8) -> bool {
-        let mut at = later;
-        while at != earlier && at != 0 {
-            at = world.rounds[usize::from(at) - 1].base.unwrap_or(0);
-        }
-        at == earlier
-    }
-
-    /// Claim 1: the answers are one chain.
-    fn answer(world: &mut World, number: u8) -> Result<(), &'static str> {
-        let answered = world.answered;
-        let others = move |n: &u8| answered >> n & 1 == 1;
-        let alike = |n| Self::goes_on_from(world, n, number) || Self::goes_on_from(world, number, n);
-        if !(1..=BALLOTS as u8).filter(others).all(alike) {
-            return Err(FORKED);
-        }
-        if number != 0 {
-            world.answered |= 1 << number;
-            // Nobody counts any more.
-            world.rounds[usize::from(number) - 1].held = Default::default();
-        }
-        Ok(())
-    }
-
-    fn settle_round(&self, world: &mut World, number: u8) -> Result<(), &'static str> {
-        let held = world.rounds[usize::from(number) - 1].held;
-        match self.reached(held.iter().enumerate().map(|(view, slots)| (view as u8, *slots))) {
-            true => Self::answer(world, number),
-            false => Ok(()),
-        }
-    }
-
-    /// D1, D2: the real reader says whether the copies settle it.
-    fn settle_read(&self, world: &mut World) -> Result<(), &'static str> {
-        let collected = world.collected.map_or(0, |(number, _)| number);
-        for record in 0..=self.size.ballots {
-            let told = (record > 0).then(|| stamp(record));
-            let copied = match told {
-                None => Copied::None,
-                Some(stamp) => {
-                    let votes = SlotSet::EMPTY;
-                    Copied::Summary { stamp, version: 0, bytes: 0, expires: None, votes }
-                }
-            };
-            let settles = |gone: bool| {
-                let mut reader = Reader::with_rules(self.slots, self.rules);
-                for (view, copies) in world.reading.copies.iter().enumerate() {
-                    let gone = if gone && record == 0 { copies[GONE] } else { SlotSet::EMPTY };
-                    let votes = copies[usize::from(record)].union(gone);
-                    reader.hear(machine(0).name, epoch(view as u8), votes, copied.clone());
-                }
-                reader.settled() == Some(told)
-            };
-            // "None" is what was before the first write, or what was collected.
-            let value = match record {
-                0 if settles(false) => 0,
-                0 => collected,
-                record => record,
-            };
-            if !settles(true) {
-                continue;
-            }
-            let began_after = world.reading.began_after.unwrap_or(0);
-            let mut before = (1..=BALLOTS as u8).filter(|n| began_after >> n & 1 == 1);
-            if !before.all(|n| Self::goes_on_from(world, value, n)) {
-                return Err(STALE);
-            }
-            world.reading = Reading::default();
-            world.reads += 1;
-            return Self::answer(world, value);
-        }
-        Ok(())
     }
 }
 
