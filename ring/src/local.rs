@@ -30,6 +30,7 @@ const SERVES_FOR: u64 = 100_000_000;
 
 /// See the module's caption.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Local {
     pub(crate) me: Machine,
     /// Its weight and zone, should it be taken into a view.
@@ -261,6 +262,11 @@ impl Local {
     /// Another machine's places in the views, whatever it voted for.
     pub(crate) fn places_of(&self, machine: Machine) -> Track {
         self.history().track(machine, &Account::default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(&self) -> Hlc {
+        self.clock
     }
 
     #[cfg(test)]

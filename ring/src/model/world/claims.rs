@@ -2,11 +2,12 @@
 
 use super::{GONE, Reading, World, stamp};
 use crate::message::Copied;
-use crate::model::ground::{BALLOTS, Ground, epoch, machine};
+use crate::model::ground::{BALLOTS, Forced, Ground, epoch, machine};
 use crate::quorum::SlotSet;
 use crate::reader::Reader;
 
 const FORKED: &str = "two answers, neither of which goes on from the other";
+const WAITS: &str = "a machine that was told by all who are left waits for those that were forced out";
 const STALE: &str = "a read misses what was answered before it began";
 
 impl Ground {
@@ -37,7 +38,10 @@ impl Ground {
 
     pub(super) fn settle_round(&self, world: &mut World, number: u8) -> Result<(), &'static str> {
         let held = world.rounds[usize::from(number) - 1].held;
-        match self.reached(held.iter().enumerate().map(|(view, slots)| (view as u8, *slots))) {
+        let held = held.iter().enumerate().map(|(view, slots)| (view as u8, *slots));
+        // F2: what was answered before may be lost, and only here.
+        let counted = |view| self.forced.is_none_or(|forced| !forced.is_loss || view >= forced.view);
+        match self.reached(held.filter(|(view, _)| counted(*view))) {
             true => Self::answer(world, number),
             false => Ok(()),
         }
@@ -81,6 +85,28 @@ impl Ground {
             world.reading = Reading::default();
             world.reads += 1;
             return Self::answer(world, value);
+        }
+        Ok(())
+    }
+
+    /// F2: what somebody holds in the forced view is known there; and nobody waits for the named, once all others told.
+    pub(super) fn after_forcing(&self, world: &mut World, forced: &Forced) -> Result<(), &'static str> {
+        for at in 0..self.machines {
+            let memory = world.machines[usize::from(at)];
+            if memory.view < forced.view {
+                continue;
+            }
+            if let Some((number, _)) = memory.record {
+                world.rounds[usize::from(number) - 1].carried = true;
+            }
+            let syncs = memory.synced >> memory.view & 1 == 0 && self.is_in_ring(at, memory.view);
+            let told = &world.told[usize::from(at)];
+            let owned = |m: &u8| (memory.settled..=memory.view).any(|view| self.is_in_ring(*m, view));
+            let left = |m: &u8| *m != at && !forced.names(*m) && owned(m);
+            let all = (0..self.machines).filter(left).all(|m| told[usize::from(m)].is_some());
+            if syncs && all && self.judged(world, at).is_none() {
+                return Err(WAITS);
+            }
         }
         Ok(())
     }
