@@ -301,6 +301,14 @@ impl Local {
         self.present().owners(key)
     }
 
+    /// The slots of a key that a member of the present view owned in this one. Of a view that is not known, none: whoever
+    /// is asked in a newer one comes to that before he answers (V4).
+    pub(crate) fn owned_in(&self, epoch: Epoch, key: &Key, member: u32) -> SlotSet {
+        let machine = self.present().machine(member);
+        let view = self.views.iter().find(|p| p.epoch() == epoch);
+        view.and_then(|p| Some(p.owners(key).slots_of(p.index_of(machine)?))).unwrap_or(SlotSet::EMPTY)
+    }
+
     /// Q1: the slots of a key that this machine votes for: those that it has owned in every view since the last one
     /// in which it was synced for all it owned (S1).
     pub(crate) fn voting(&self, key: &Key, owners: &Owners) -> SlotSet {
