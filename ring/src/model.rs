@@ -58,6 +58,7 @@ const WORLDS: &[Small] = &[
         size(3, 0, 0).settling().collecting().after(COLLECTED_AND_BACK),
         11,
     ),
+    Small("two exchange slots", &["BAB", "ABA"], size(2, 1, 0), 15),
     Small("one is lost", &["ABC", "ABD!C"], size(2, 0, 0), 27),
     Small("most are lost", &["ABC", "AAA!BC"], size(2, 0, 0), 2),
 ];
@@ -147,6 +148,7 @@ const OFF: &[(Off, &str)] = &[
     (Off::Rule(Mutant::G2Hearsay), "takes over and collects"),
     (Off::Rule(Mutant::S5HoldsAll), "moved slowly, collected"),
     (Off::Rule(Mutant::S3Late), "two sync, long after"),
+    (Off::Rule(Mutant::S1Moved), "two exchange slots"),
     (Off::Rule(Mutant::F2Covers), "one is lost"),
     (Off::Rule(Mutant::F2Waits), "most are lost"),
     (Off::Rule(Mutant::F2Late), "most are lost"),
@@ -195,7 +197,6 @@ const ELSEWHERE: &[(&str, &[Mutant])] = &[
         "what is told is told here, record by record: digests are another model's",
         &[Mutant::S3AnyClaim, Mutant::S3ClaimVotes],
     ),
-    ("of one key: a machine that gains no slot of it and some of another is not synced", &[Mutant::S1Moved]),
     (
         "who was named is no member (V5), is not asked (S2), and comes into no view again (V3): with this rule alone broken \
          nothing here goes wrong, whatever it does. What the rule adds is that its process ends",

@@ -196,7 +196,7 @@ impl Small for Survivors {
     /// The first two wardens are lost, and so is the wardens' quorum.
     fn first(&self) -> Scene {
         let members: Vec<u8> = (0..self.machines).collect();
-        let all = alloc::sync::Arc::new(view(0, &members, SLOTS, &[]));
+        let all = alloc::sync::Arc::new(view(0, (&members, 1), SLOTS, &[]));
         let survivor = |m: u8| {
             let setup = Setup {
                 me: machine(m),

@@ -129,8 +129,8 @@ pub(super) fn epoch(view: u8) -> Epoch {
 }
 
 /// A view of these machines, without those.
-pub(super) fn view(number: usize, members: &[u8], slots: u8, named: &[u8]) -> View {
-    let up = |n: &u8| Member::up(machine(*n), 1);
+pub(super) fn view(number: usize, (members, weight): (&[u8], u32), slots: u8, named: &[u8]) -> View {
+    let up = |n: &u8| Member::up(machine(*n), weight);
     let members = members.iter().map(up).collect();
     let forced_out = named.iter().map(|n| machine(*n).incarnation).collect();
     View::new(ClusterId::new(1), epoch(number as u8), slots, members, forced_out).expect("a view")
@@ -156,7 +156,12 @@ impl Ground {
         let views: Vec<Arc<View>> = tables
             .iter()
             .enumerate()
-            .map(|(i, table)| Arc::new(view(i, &sorted(table), slots, &named[i])))
+            .map(|(i, table)| {
+                // Slots move between members that stay where positions change.
+                let stay = i > 0 && sorted(&tables[i - 1]) == sorted(table);
+                let weight = if stay { 2 } else { 1 };
+                Arc::new(view(i, (&sorted(table), weight), slots, &named[i]))
+            })
             .collect();
         // Only its owner would see itself in it; the history asks for others by name.
         let presents: Vec<Present> = views.iter().map(|v| Present::new(v.clone(), machine(0))).collect();

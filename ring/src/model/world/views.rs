@@ -90,7 +90,11 @@ impl Ground {
         (memory.decided, memory.on_disk) = (false, None);
         // Where no slot of this key is gained, the sync of the others changes nothing of it but what it may claim.
         let gained = self.slots_of(at, view).minus(self.votes_of(at, memory));
-        if gained.is_empty() && self.is_in_ring(at, view) {
+        // S1Moved: members that stay count as synced, whatever slots moved.
+        let stay =
+            |before| (0..self.machines).all(|m| self.is_in_ring(m, before) == self.is_in_ring(m, view));
+        let moved = self.rules.broken(Mutant::S1Moved) && memory.synced >> before & 1 == 1 && stay(before);
+        if (gained.is_empty() || moved) && self.is_in_ring(at, view) {
             memory.synced |= 1 << view;
             world.words[usize::from(view)] |= 1 << at;
         }
