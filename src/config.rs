@@ -197,6 +197,10 @@ impl Settings {
             Some((file, _)) => read_file(Path::new(&file))?,
             None => Vec::new(),
         };
+        Ok(Self::settled(from_outside, &file))
+    }
+
+    fn settled(from_outside: impl Fn(&'static Setting) -> Option<(String, Origin)>, file: &[InFile]) -> Self {
         let settle = |setting: &'static Setting| {
             let from_file = || {
                 let (_, text, file) = file.iter().find(|(key, _, _)| *key == setting.name)?;
@@ -208,7 +212,7 @@ impl Settings {
                 None => InForce { setting, text: None, origin: Origin::Unset },
             }
         };
-        Ok(Self(SETTINGS.iter().map(settle).collect()))
+        Self(SETTINGS.iter().map(settle).collect())
     }
 
     fn of(&self, name: &str) -> &InForce {
@@ -278,6 +282,10 @@ impl Settings {
             _ => Err("write off, local or anyone".to_string()),
         };
         let level = |text: &str| match EnvFilter::builder().parse(text) {
+            // No word at all would be taken for "error", and the log would stay empty.
+            Ok(_) if text.split(',').all(|word| word.trim().is_empty()) => {
+                Err("write error, warn, info, debug or trace".to_string())
+            }
             Ok(_) => Ok(text.to_string()),
             Err(e) => Err(format!("write error, warn, info, debug or trace ({e})")),
         };
@@ -514,11 +522,18 @@ fn names(text: &str) -> Result<Vec<Name>, String> {
     text.split(',').map(name).collect()
 }
 
-/// The keys of a TOML file with their values as text, as a flag would give them.
-fn read_file(path: &Path) -> Result<Vec<(&'static str, String, PathBuf)>, ConfigError> {
-    let file = path.display().to_string();
+/// A setting's name, and its value as text, from this file.
+type InFile = (&'static str, String, PathBuf);
+
+fn read_file(path: &Path) -> Result<Vec<InFile>, ConfigError> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::Unreadable { file: file.clone(), error })?;
+        .map_err(|error| ConfigError::Unreadable { file: path.display().to_string(), error })?;
+    read_text(path, &text)
+}
+
+/// The keys of a TOML file with their values as text, as a flag would give them.
+fn read_text(path: &Path, text: &str) -> Result<Vec<InFile>, ConfigError> {
+    let file = path.display().to_string();
     let table: toml::Table = text
         .parse()
         .map_err(|e: toml::de::Error| ConfigError::NotToml { file: file.clone(), error: e.to_string() })?;
@@ -556,6 +571,11 @@ fn plain(value: &toml::Value) -> Option<String> {
         _ => None,
     }
 }
+
+/// `fuzz/` includes this file, and looks for what `config_tests.rs` looks for.
+#[cfg(any(test, fuzzing))]
+#[path = "config_any.rs"]
+pub(crate) mod any;
 
 #[cfg(test)]
 #[path = "config_tests.rs"]

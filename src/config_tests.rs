@@ -1,6 +1,11 @@
 //! What settings are in force, whence, and what is said when one cannot be.
 
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+
 use clap::Command;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 
@@ -194,4 +199,119 @@ fn no_text_makes_a_config_file_panic() {
         }
     }
     assert!(taken > 100, "{taken} were taken");
+}
+
+#[test]
+fn a_log_level_without_a_word_is_refused() {
+    for level in ["log-level = ''", "log-level = ' , '"] {
+        let (_dir, path) = file(level);
+        let error = message(serve(&[&NEEDED[..], &["--config", &path]].concat()));
+        assert!(error.contains("key log-level") && error.contains("write error, warn, info"), "{error}");
+    }
+}
+
+/// What files may have in them where a value is, and where nothing good is.
+const PIECES: &[&str] = &[
+    "\"",
+    "'",
+    "\"\"\"",
+    "[",
+    "]",
+    "[[",
+    "{",
+    "}",
+    ",",
+    "=",
+    " = ",
+    "\n",
+    "\r\n",
+    "#",
+    "\\u0000",
+    "\\",
+    ".",
+    "-",
+    "_",
+    "+",
+    "true",
+    "false",
+    "nan",
+    "inf",
+    "0",
+    "1",
+    "-1",
+    "9223372036854775807",
+    "18446744073709551616",
+    "1e999",
+    "0x7f",
+    "1_000",
+    "1979-05-27T07:32:00Z",
+    "16777216TiB",
+    "18446744073709551615B",
+    "99999999999999999999s",
+    "1.5s",
+    "0.0.0.0",
+    "[::]:0",
+    ":65535",
+    "10.0.0.1:65536",
+    "info[{field=(a{99}){99}}]",
+    "trace,ennead=",
+    "\u{0}",
+    "\u{feff}",
+    "\u{202e}",
+    "\u{10ffff}",
+];
+
+/// What becomes of a text.
+fn spoil(rng: &mut StdRng, seeds: &[String]) -> String {
+    let mut text: Vec<char> = seeds[rng.random_range(0..seeds.len())].chars().collect();
+    for _ in 0..rng.random_range(0..5u32) {
+        let at = rng.random_range(0..=text.len());
+        match rng.random_range(0..6u32) {
+            0 => text.truncate(at),
+            1 => {
+                let to = rng.random_range(at..=(at + 9).min(text.len()));
+                text.drain(at..to).for_each(drop);
+            }
+            2 => {
+                let other: Vec<char> = seeds[rng.random_range(0..seeds.len())].chars().collect();
+                text.splice(at.., other[rng.random_range(0..=other.len())..].iter().copied()).for_each(drop);
+            }
+            3 => {
+                let line = SETTINGS[rng.random_range(0..SETTINGS.len())].name;
+                let line = format!("\n{line} = {}\n", PIECES[rng.random_range(0..PIECES.len())]);
+                text.splice(at..at, line.chars()).for_each(drop);
+            }
+            _ => {
+                let piece = PIECES[rng.random_range(0..PIECES.len())];
+                text.splice(at..at, piece.chars()).for_each(drop);
+            }
+        }
+    }
+    text.into_iter().collect()
+}
+
+/// `FUZZ_SECONDS=600 cargo test --bin ennead whatever_a_file` goes on for longer.
+#[test]
+fn whatever_a_file_has_in_it_is_read_or_refused_with_its_place() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let seeds: BTreeMap<PathBuf, String> = std::fs::read_dir(corpus)
+        .expect("the corpus")
+        .map(|file| file.expect("a file").path())
+        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a text")))
+        .collect();
+    assert!(seeds.len() > 3);
+    for (path, text) in &seeds {
+        assert!(any::check(text), "{} is refused", path.display());
+    }
+    let seeds: Vec<String> = seeds.into_values().collect();
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let (mut rng, began, mut taken) = (StdRng::seed_from_u64(1), std::time::Instant::now(), 0u64);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let text = spoil(&mut rng, &seeds);
+        let begun = std::time::Instant::now();
+        let Ok(is_one) = catch_unwind(|| any::check(&text)) else { panic!("it panicked at {text:?}") };
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?} for {text:?}", begun.elapsed());
+        taken += u64::from(is_one);
+    }
+    assert!(taken > 100, "{taken} were files: the others show little");
 }

@@ -38,6 +38,7 @@ const KINDS: [Kind; 2] = [Kind::Told, Kind::Held];
 /// Of every member of the present view that was asked anything in it, in the order of their places there: among thousands
 /// they are few.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Answers(Vec<(u32, [Timed; KINDS.len()])>);
 
 /// The questions of one kind to one machine.

@@ -184,10 +184,13 @@ impl Cell {
     }
 
     pub(crate) fn on_answer(&mut self, turn: &mut Turn<'_>, mut vote: Vote, answer: Answer) {
-        if vote.epoch == turn.local.epoch() {
-            // Nobody votes for slots that are not his, whatever he says.
-            vote.slots = vote.slots.intersection(turn.owners.slots_of(vote.by));
-        }
+        // Nobody votes for slots that are not his in the view that he names, whatever he says.
+        let owned = match vote.epoch == turn.local.epoch() {
+            true => turn.owners.slots_of(vote.by),
+            false => turn.local.owned_in(vote.epoch, turn.key, vote.by),
+        };
+        turn.local.counts.false_votes += u64::from(!vote.slots.is_subset(owned));
+        vote.slots = vote.slots.intersection(owned);
         if self.readings.expects(vote.ask) {
             let reads = self.readings.on_answer(turn, vote, answer);
             self.settle(turn, reads);

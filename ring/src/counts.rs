@@ -73,6 +73,8 @@ pub struct Counts {
     pub helped: u64,
     /// Tombstones written.
     pub tombstones: u64,
+    /// Answers with votes for slots that are not their machine's: counted without those.
+    pub false_votes: u64,
 }
 
 impl Counts {

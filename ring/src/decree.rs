@@ -40,6 +40,7 @@ pub(crate) fn wardens(local: &Local) -> Owners {
 
 /// This machine's part in the decree on the view after its own.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Decrees {
     /// As it is on disk, or will be before anyone is told.
     acceptor: Decree,
@@ -53,6 +54,7 @@ pub(crate) struct Decrees {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Proposal {
     ask: Ask,
     ballot: Ballot,
@@ -281,6 +283,23 @@ impl Decrees {
                 None
             }
             _ => None,
+        }
+    }
+}
+
+/// Two that are alike here do the same, whatever numbers their tickets have.
+#[cfg(test)]
+impl core::hash::Hash for Decrees {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let view = |(ballot, view): &(Ballot, Arc<View>)| (*ballot, view.epoch());
+        let accepted = self.acceptor.accepted.as_ref().map(view);
+        (self.acceptor.epoch, self.acceptor.promised, accepted).hash(state);
+        (self.beat, self.rest_until, &self.unheard, self.proposal.is_some()).hash(state);
+        if let Some(p) = &self.proposal {
+            let mut heard = p.heard.clone();
+            heard.sort_unstable();
+            (p.ask, p.ballot, p.view.epoch(), p.bound_to.as_ref().map(view)).hash(state);
+            (p.accepting, &p.all, heard, p.resend_at, p.until).hash(state);
         }
     }
 }

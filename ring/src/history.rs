@@ -17,6 +17,7 @@ use crate::view::{Epoch, Incarnation, Machine, View};
 
 /// A view and what follows from it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Present {
     pub(crate) view: Arc<View>,
     /// This machine's place among the members; `None` once it is not one of them (V5).

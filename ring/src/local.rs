@@ -32,6 +32,7 @@ const HELPED: u64 = 4 << 20;
 
 /// See the module's caption.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Local {
     pub(crate) me: Machine,
     /// Its weight and zone, should it be taken into a view.
@@ -273,6 +274,11 @@ impl Local {
     }
 
     #[cfg(test)]
+    pub(crate) fn clock(&self) -> Hlc {
+        self.clock
+    }
+
+    #[cfg(test)]
     pub(crate) fn present_mut(&mut self) -> &mut Present {
         self.views.last_mut().expect("a test has a view")
     }
@@ -302,6 +308,14 @@ impl Local {
 
     pub(crate) fn owners_of(&self, key: &Key) -> Owners {
         self.present().owners(key)
+    }
+
+    /// The slots of a key that a member of the present view owned in this one. Of a view that is not known, none: whoever
+    /// is asked in a newer one comes to that before he answers (V4).
+    pub(crate) fn owned_in(&self, epoch: Epoch, key: &Key, member: u32) -> SlotSet {
+        let machine = self.present().machine(member);
+        let view = self.views.iter().find(|p| p.epoch() == epoch);
+        view.and_then(|p| Some(p.owners(key).slots_of(p.index_of(machine)?))).unwrap_or(SlotSet::EMPTY)
     }
 
     /// Q1: the slots of a key that this machine votes for: those that it has owned in every view since the last one

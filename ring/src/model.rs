@@ -1,6 +1,7 @@
 //! Test-only: the heart of the protocol in small, exhaustively. Every order of promises, votes, changes of view, syncs,
 //! settling, collection, restarts and reads that a few machines can have is gone through, with the code that is shipped;
-//! and with each rule switched off that can show here, some order must go wrong.
+//! and with each rule switched off that can show here, some order must go wrong. Why the others cannot is said in
+//! [`ELSEWHERE`].
 //!
 //! `cargo test -p ennead-ring --lib model -- --nocapture` prints the states of each world, and each mutant's shortest
 //! road to ruin. `MODEL_STATES=40000000 cargo test -p ennead-ring --lib model -- --ignored --nocapture` goes through
@@ -9,6 +10,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Display;
 use std::println;
 use std::time::Instant;
@@ -16,10 +18,13 @@ use std::time::Instant;
 use crate::mutant::{Mutant, Rules};
 use decrees::Council;
 use explorer::{Explored, explore};
+use forcing::Survivors;
 use ground::{Ground, Page, Size};
+use world::Act;
 
 mod decrees;
 mod explorer;
+mod forcing;
 mod ground;
 mod world;
 
@@ -44,6 +49,33 @@ const WORLDS: &[Small] = &[
     Small("collected and moved", &["ABA", "CBC"], size(2, 1, 0).settling().collecting(), 409),
     Small("collected in between", &["AAA", "BBB", "AAA"], size(3, 0, 0).settling().collecting(), 136),
     Small("collected while away", &["ABA", "CBC", "ABA"], size(2, 0, 0).settling().collecting(), 1_169),
+    Small("three writes, collected", &["ABC"], size(3, 0, 0).collecting(), 29),
+    Small("takes over and collects", &["ABA", "AAA"], size(2, 1, 0).settling().collecting(), 36),
+    Small("moved slowly, collected", &["AAA", "BBB"], size(3, 0, 0).collecting().with_slow_passes(), 2),
+    Small(
+        "two sync, long after",
+        &["AAA", "BBB", "ABB", "ABC"],
+        size(3, 0, 0).settling().collecting().after(COLLECTED_AND_BACK),
+        11,
+    ),
+    Small("two exchange slots", &["BAB", "ABA"], size(2, 1, 0), 15),
+    Small("one is lost", &["ABC", "ABD!C"], size(2, 0, 0), 27),
+    Small("most are lost", &["ABC", "AAA!BC"], size(2, 0, 0), 2),
+];
+
+/// What A held is deleted and collected while it is away. A will come back in a view that need not settle.
+const COLLECTED_AND_BACK: &[Act] = &[
+    Act::Prepare { at: 0, ballot: 1 },
+    Act::Lead { ballot: 1, base: 0 },
+    Act::Accept { at: 0, ballot: 1 },
+    Act::Adopt { at: 0 },
+    Act::Tell { from: 0, to: 1 },
+    Act::Sync { at: 1 },
+    Act::Prepare { at: 1, ballot: 2 },
+    Act::Lead { ballot: 2, base: 1 },
+    Act::Accept { at: 1, ballot: 2 },
+    Act::Vote { ballot: 2, view: 1 },
+    Act::Collect { at: 1 },
 ];
 
 const LARGE: &[Small] = &[
@@ -81,9 +113,20 @@ const DECREES_OFF: &[(Option<Mutant>, &str)] = &[
     (None, "a view is decided"),
 ];
 
-/// Where each shows. Those of `Mutant` that are not here need what these worlds have not: durability by ticket, several
-/// states under one ballot, requests, an operator who forces a view; or more steps than they have (S3Late, S5HoldsAll, G2Five, G2Hearsay): the
-/// simulator notices those.
+/// What happens; how many machines there were, of which two are lost; words of operators, further deaths, proposals given
+/// up; and how many states it has at least, in thousands.
+struct Lost(&'static str, u8, (u8, u8, u8), usize);
+
+const LOST: &[Lost] =
+    &[Lost("one forces, another goes on", 4, (2, 1, 0), 14), Lost("one gives up", 4, (2, 1, 1), 95)];
+
+const LARGE_LOST: &[Lost] =
+    &[Lost("one gives up, and tries again", 4, (3, 1, 1), 0), Lost("three are left", 5, (2, 1, 0), 0)];
+
+const LOST_OFF: &[(Mutant, &str)] =
+    &[(Mutant::F2Alone, "one forces, another goes on"), (Mutant::F2Blind, "one forces, another goes on")];
+
+/// Where each shows. Those of `Mutant` that are in none of these tables are in [`ELSEWHERE`].
 const OFF: &[(Off, &str)] = &[
     (Off::Rule(Mutant::Q2MixedEpochs), "one for another, read"),
     (Off::Rule(Mutant::Q2Four), "nothing moves"),
@@ -101,14 +144,70 @@ const OFF: &[(Off, &str)] = &[
     (Off::Rule(Mutant::S5OwnVoid), "collected in between"),
     (Off::Rule(Mutant::S6CopyIsVote), "two become three"),
     (Off::Rule(Mutant::S7Early), "one of two, settled"),
+    (Off::Rule(Mutant::G2Five), "three writes, collected"),
+    (Off::Rule(Mutant::G2Hearsay), "takes over and collects"),
+    (Off::Rule(Mutant::S5HoldsAll), "moved slowly, collected"),
+    (Off::Rule(Mutant::S3Late), "two sync, long after"),
+    (Off::Rule(Mutant::S1Moved), "two exchange slots"),
+    (Off::Rule(Mutant::F2Covers), "one is lost"),
+    (Off::Rule(Mutant::F2Waits), "most are lost"),
+    (Off::Rule(Mutant::F2Late), "most are lost"),
     (Off::Rule(Mutant::G3NoBound), "collected"),
     (Off::Page(Page::SettledByOne), "away and back"),
     (Off::Page(Page::DroppedAtOnce), "all new, and back"),
     (Off::Page(Page::FormerOwnersUnheard), "all new, and back"),
 ];
 
+/// Why these worlds cannot show the others, all of which the simulator's tests or the rules' own kill.
+const ELSEWHERE: &[(&str, &[Mutant])] = &[
+    (
+        "whatever changes is durable here at once: there are no tickets, and no memory that a key is dropped from",
+        &[
+            Mutant::A2Unsynced,
+            Mutant::A1Unsynced,
+            Mutant::A3Unsynced,
+            Mutant::A1Evicted,
+            Mutant::F1TellFirst,
+            Mutant::B1BallotTwice,
+        ],
+    ),
+    (
+        "a ballot has one state here, and nobody's request is in it",
+        &[
+            Mutant::B2Fork,
+            Mutant::C2Early,
+            Mutant::C2StaleCompare,
+            Mutant::C4Denied,
+            Mutant::D3Later,
+            Mutant::I2NoDedup,
+            Mutant::I2NoHorizon,
+            Mutant::I3Failure,
+            Mutant::I5Version,
+            Mutant::I6Now,
+            Mutant::G1NoTombstone,
+        ],
+    ),
+    ("a read is answered by five equal copies here, or not at all", &[Mutant::D3NoHelp]),
+    ("no disk is damaged here, and none put back", &[Mutant::R3Blind, Mutant::R2Stale]),
+    (
+        "what `Node` lets in: here nobody speaks but members, and of views that were decided",
+        &[Mutant::V4Cluster, Mutant::V5Stranger, Mutant::V3Unlawful],
+    ),
+    (
+        "what is told is told here, record by record: digests are another model's",
+        &[Mutant::S3AnyClaim, Mutant::S3ClaimVotes],
+    ),
+    (
+        "who was named is no member (V5), is not asked (S2), and comes into no view again (V3): with this rule alone broken \
+         nothing here goes wrong, whatever it does. What the rule adds is that its process ends",
+        &[Mutant::F2Returns],
+    ),
+    ("keys are not listed here", &[Mutant::L1Late, Mutant::L2Few, Mutant::L2Unsynced, Mutant::L4Mixed]),
+];
+
 const fn size(ballots: u8, reads: u8, restarts: u8) -> Size {
-    Size { ballots, reads, restarts, settles: false, collects: false }
+    let (settles, collects, slow_passes) = (false, false, false);
+    Size { ballots, reads, restarts, settles, collects, slow_passes, opening: &[] }
 }
 
 /// Goes through a world with every rule kept; the number of its states, and whether these are all.
@@ -175,12 +274,76 @@ fn with_a_rule_of_decrees_switched_off_two_views_are_decided_after_one() {
     }
 }
 
+impl Lost {
+    fn survivors(&self, broken: Option<Mutant>) -> Survivors {
+        let Self(_, machines, (words, deaths, given_up), _) = *self;
+        Survivors { machines, words, deaths, given_up, rules: Rules::without(broken) }
+    }
+}
+
+fn go_through(lost: &Lost, most: usize) -> (usize, bool) {
+    let (name, began) = (lost.0, Instant::now());
+    match explore(&lost.survivors(None), most) {
+        Explored::Well { states, end } => {
+            let all = if end { "all states" } else { "states, of more" };
+            println!("{name:38} {states:>9} {all}, {:.1} s", began.elapsed().as_secs_f32());
+            (states, end)
+        }
+        Explored::Ill { road, what, .. } => panic!("{name}: {what}\n{}", told(&road)),
+    }
+}
+
+#[test]
+fn no_order_of_events_forces_two_views_after_one() {
+    for lost in LOST {
+        let (states, end) = go_through(lost, usize::MAX);
+        let least = lost.3 * 1_000;
+        assert!(end && states >= least, "{}: {states} states, and there were more than {least}", lost.0);
+    }
+}
+
+#[test]
+fn with_a_rule_of_forcing_switched_off_two_views_are_forced_after_one() {
+    for (mutant, name) in LOST_OFF {
+        let lost = LOST.iter().find(|lost| lost.0 == *name).expect("a world");
+        let Explored::Ill { states, road, what } = explore(&lost.survivors(Some(*mutant)), usize::MAX) else {
+            panic!("{mutant:?} goes unnoticed where {name}");
+        };
+        println!("{mutant:?} where {name}, after {states} states: {what}\n{}", told(&road));
+    }
+}
+
 #[test]
 #[ignore = "minutes, and some GiB"]
 fn nor_in_larger_ones() {
     let most = std::env::var("MODEL_STATES").ok().and_then(|text| text.parse().ok());
     for small in LARGE {
         live(small, most.unwrap_or(5_000_000));
+    }
+    for lost in LARGE_LOST {
+        go_through(lost, most.unwrap_or(5_000_000));
+    }
+}
+
+#[test]
+fn every_rule_shows_here_or_it_is_said_why_not() {
+    let here = OFF.iter().filter_map(|(off, _)| match off {
+        Off::Rule(mutant) => Some(*mutant),
+        Off::Page(_) => None,
+    });
+    let here: Vec<Mutant> = here
+        .chain(DECREES_OFF.iter().filter_map(|(mutant, _)| *mutant))
+        .chain(LOST_OFF.iter().map(|(mutant, _)| *mutant))
+        .collect();
+    for mutant in Mutant::ALL {
+        let reasons = ELSEWHERE.iter().filter(|(_, mutants)| mutants.contains(mutant)).count();
+        let said = if here.contains(mutant) { 0 } else { 1 };
+        assert_eq!(
+            reasons,
+            said,
+            "{mutant:?}: shows in {} tables",
+            here.iter().filter(|m| *m == mutant).count()
+        );
     }
 }
 
@@ -196,6 +359,10 @@ fn with_a_rule_switched_off_some_order_of_events_goes_wrong() {
         let Explored::Ill { states, road, what } = explore(&ground, usize::MAX) else {
             panic!("{off:?} goes unnoticed where {name}: {}", ground.tables());
         };
-        println!("{off:?} in {}, after {states} states: {what}\n{}", ground.tables(), told(&road));
+        println!("{off:?} in {}, after {states} states: {what}", ground.tables());
+        if !size.opening.is_empty() {
+            println!("{}  and then", told(size.opening));
+        }
+        println!("{}", told(&road));
     }
 }

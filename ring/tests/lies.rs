@@ -274,27 +274,41 @@ proptest! {
     }
 }
 
-#[test]
-fn an_answer_with_votes_for_slots_that_are_not_its_machines_counts_for_its_own_alone() {
+/// Three of nine owners answer its Prepare with the votes of all nine slots, at this epoch: three machines are no five slots.
+fn three_owners_vote_for_all(at: Epoch) {
     let mut victim = Victim::new();
     victim.hear(2, epoch(2), put(1));
-    let all = SlotSet::all(9);
-    let owner = (2..=10).find(|n| victim.asked.iter().any(|(to, ..)| *to == Addr::Machine(machine(*n))));
-    let prepared = |v: &Victim, n: u8| {
-        v.asked.iter().any(|(to, _, kind)| *to == Addr::Machine(machine(n)) && *kind == "prepare")
+    let prepared = |n: &u8| {
+        let asked =
+            |(to, _, kind): &(Addr, Ask, &str)| *to == Addr::Machine(machine(*n)) && *kind == "prepare";
+        victim.asked.iter().any(asked)
     };
-    let owners: Vec<u8> = (2..=10).filter(|n| prepared(&victim, *n)).collect();
-    assert!(owner.is_some() && owners.len() > 4);
+    let owners: Vec<u8> = (2..=10).filter(prepared).collect();
+    assert!(owners.len() > 4);
     // Whatever ballot it took: the one in its Prepare.
-    let ballot = |said: &[(Addr, Message)]| said.iter().find_map(|(_, m)| m.ballot());
     let said = victim.wait(SEC / 10);
-    let ballot = ballot(&said).expect("it asks again");
+    let ballot = said.iter().find_map(|(_, m)| m.ballot()).expect("it asks again");
     for liar in &owners[..3] {
         let ask = victim.asked(*liar, "prepare");
         let answer = Answer::Promised { ballot, record: None, bound: Default::default() };
-        let said = victim.hear(*liar, epoch(2), Message::Answer { ask, votes: all, answer });
+        let said = victim.hear(*liar, at, Message::Answer { ask, votes: SlotSet::all(9), answer });
         assert!(said.iter().all(|(_, m)| m.kind() != "accept"), "three machines are no five slots");
     }
+    assert_eq!(victim.node.counts().false_votes, 3);
+    let said = victim.node.objection().expect("said aloud");
+    assert!(said.contains("votes for slots that are not its own"), "{said}");
+}
+
+#[test]
+fn an_answer_with_votes_for_slots_that_are_not_its_machines_counts_for_its_own_alone() {
+    three_owners_vote_for_all(epoch(2));
+}
+
+#[test]
+fn nor_do_they_count_in_another_view() {
+    // Of the views that the machine still knows, it knows whose the slots were; of others, nobody's word can be weighed.
+    three_owners_vote_for_all(epoch(1));
+    three_owners_vote_for_all(Epoch::ZERO);
 }
 
 #[test]

@@ -52,12 +52,13 @@ impl Asking {
                 let took = sent.elapsed();
                 match envelope.message {
                     Message::Answer { votes, answer: Answer::Copy(copied), .. } => {
-                        // Nobody votes for slots that are not his, whatever he says.
+                        // Nobody votes for slots that are not his, whatever he says. Whose they are in another
+                        // view is not known here: a coordinator settles it then.
                         let votes = match self.known.view.index_of(name) {
                             Some(i) if envelope.epoch == self.known.view.epoch() => {
                                 votes.intersection(self.owners.slots_of(i as u32))
                             }
-                            _ => votes,
+                            _ => SlotSet::EMPTY,
                         };
                         self.reader.hear(name, envelope.epoch, votes, copied);
                         link.was_taken(name, None);

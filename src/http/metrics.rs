@@ -186,6 +186,11 @@ fn operations(text: &mut Text, snapshot: &Snapshot) {
         "Reads that brought a record to five votes (D3).",
         counts.helped,
     );
+    text.counter(
+        "ennead_false_votes_total",
+        "Answers with votes for slots that are not their machine's: counted without those.",
+        counts.false_votes,
+    );
     text.gauge("ennead_requests_waiting", "Requests not answered yet.", counts.waiting);
 }
 

@@ -20,6 +20,17 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) fn new(authority: &CertificateDer<'static>, folder: &Path, file: &str, alpn: &[u8]) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), authority, folder, file, alpn)
+    }
+
+    /// One that calls from this address.
+    pub(super) fn at(
+        address: SocketAddr,
+        authority: &CertificateDer<'static>,
+        folder: &Path,
+        file: &str,
+        alpn: &[u8],
+    ) -> Self {
         let certificate = CertificateDer::from_pem_file(folder.join(format!("{file}.pem"))).unwrap();
         let key = PrivateKeyDer::from_pem_file(folder.join(format!("{file}.key"))).unwrap();
         let mut roots = rustls::RootCertStore::empty();
@@ -33,7 +44,7 @@ impl Raw {
                 .unwrap();
         tls.alpn_protocols = vec![alpn.to_vec()];
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut endpoint = quinn::Endpoint::client(address).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
         Self { endpoint }
     }

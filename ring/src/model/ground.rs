@@ -6,20 +6,21 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::world::Act;
 use crate::effect::Account;
 use crate::history::{History, Present};
 use crate::key::Key;
 use crate::mutant::Rules;
 use crate::placement::Owners;
 use crate::position::Chain;
-use crate::quorum::SlotSet;
+use crate::quorum::{SlotSet, quorum_of};
 use crate::stamp::{Ballot, Hlc};
 use crate::view::{ClusterId, Epoch, Incarnation, Machine, Member, Name, View};
 
 /// Most machines, ballots and views of a small world.
 pub(super) const MACHINES: usize = 5;
 pub(super) const BALLOTS: usize = 3;
-pub(super) const VIEWS: usize = 3;
+pub(super) const VIEWS: usize = 4;
 
 /// A rule of the page that is broken where the code has no mutant for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,10 @@ pub(super) struct Size {
     pub(super) settles: bool,
     /// One tombstone is collected: the writes may be deletes.
     pub(super) collects: bool,
+    /// A pass over the keys takes its time: a key is decided first, and the machine is synced later.
+    pub(super) slow_passes: bool,
+    /// What has happened before anything is tried: for what takes more steps than all orders of them could be gone through.
+    pub(super) opening: &'static [Act],
 }
 
 impl Size {
@@ -54,6 +59,31 @@ impl Size {
 
     pub(super) const fn collecting(self) -> Self {
         Self { collects: true, ..self }
+    }
+
+    pub(super) const fn with_slow_passes(self) -> Self {
+        Self { slow_passes: true, ..self }
+    }
+
+    pub(super) const fn after(self, opening: &'static [Act]) -> Self {
+        Self { opening, ..self }
+    }
+}
+
+/// F2: machines that are lost, and that an operator names in a forced view.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forced {
+    /// The first view without them. They do nothing once anybody is in it: the operator's word was true.
+    pub(super) view: u8,
+    /// A bit each.
+    named: u8,
+    /// A quorum of the key was theirs: what was answered before that view may be lost with them, and is no claim.
+    pub(super) is_loss: bool,
+}
+
+impl Forced {
+    pub(super) fn names(&self, m: u8) -> bool {
+        self.named >> m & 1 == 1
     }
 }
 
@@ -67,6 +97,7 @@ pub(super) struct Ground {
     pub(super) chain: Chain,
     pub(super) rules: Rules,
     pub(super) page: Option<Page>,
+    pub(super) forced: Option<Forced>,
     /// `votes[machine][settled][view][synced]`, as the history says it: it is pure.
     votes: Vec<SlotSet>,
 }
@@ -97,25 +128,41 @@ pub(super) fn epoch(view: u8) -> Epoch {
     Epoch { number: u32::from(view) + 1, ..Epoch::FIRST }
 }
 
-/// A view of these machines.
-fn view(number: usize, members: &[u8], slots: u8) -> View {
-    let up = |n: &u8| Member::up(machine(*n), 1);
+/// A view of these machines, without those.
+pub(super) fn view(number: usize, (members, weight): (&[u8], u32), slots: u8, named: &[u8]) -> View {
+    let up = |n: &u8| Member::up(machine(*n), weight);
     let members = members.iter().map(up).collect();
-    View::new(ClusterId::new(1), epoch(number as u8), slots, members, Vec::new()).expect("a view")
+    let forced_out = named.iter().map(|n| machine(*n).incarnation).collect();
+    View::new(ClusterId::new(1), epoch(number as u8), slots, members, forced_out).expect("a view")
+}
+
+/// `"ABD!C"`: the owners of three slots, and who is forced out.
+fn machines_of(table: &str) -> (Vec<u8>, Vec<u8>) {
+    let (owners, named) = table.split_once('!').unwrap_or((table, ""));
+    let numbers = |letters: &str| letters.bytes().map(|letter| letter - b'A').collect();
+    (numbers(owners), numbers(named))
 }
 
 impl Ground {
     /// The world whose key has these owners in view after view: `["ABC", "ABD"]` is three slots, of which D takes over
-    /// the third.
+    /// the third. `["ABC", "ABD!C"]`: since an operator has named C.
     pub(super) fn new(tables: &[&str], size: Size, rules: Rules, page: Option<Page>) -> Self {
         let slots = tables[0].len() as u8;
-        let tables: Vec<Vec<u8>> =
-            tables.iter().map(|table| table.bytes().map(|letter| letter - b'A').collect()).collect();
+        let (tables, named): (Vec<Vec<u8>>, Vec<Vec<u8>>) =
+            tables.iter().map(|table| machines_of(table)).unzip();
         let machines = tables.iter().flatten().max().expect("a machine") + 1;
         assert!(usize::from(machines) <= MACHINES && tables.len() <= VIEWS, "a small world is small");
         assert!(usize::from(size.ballots) <= BALLOTS, "a small world is small");
-        let views: Vec<Arc<View>> =
-            tables.iter().enumerate().map(|(i, table)| Arc::new(view(i, &sorted(table), slots))).collect();
+        let views: Vec<Arc<View>> = tables
+            .iter()
+            .enumerate()
+            .map(|(i, table)| {
+                // Slots move between members that stay where positions change.
+                let stay = i > 0 && sorted(&tables[i - 1]) == sorted(table);
+                let weight = if stay { 2 } else { 1 };
+                Arc::new(view(i, (&sorted(table), weight), slots, &named[i]))
+            })
+            .collect();
         // Only its owner would see itself in it; the history asks for others by name.
         let presents: Vec<Present> = views.iter().map(|v| Present::new(v.clone(), machine(0))).collect();
         let fits = |key: &Key| {
@@ -129,8 +176,14 @@ impl Ground {
         let key = keys.find(fits).expect("no key is placed so");
         let chain = presents[0].chain(&key);
         let owners = presents.iter().map(|p| p.view.ring().owners(&chain)).collect();
-        let mut ground =
-            Self { size, slots, machines, presents, owners, chain, rules, page, votes: Vec::new() };
+        let forced = named.iter().position(|named| !named.is_empty()).map(|view| {
+            let owned = tables[view - 1].iter().filter(|owner| named[view].contains(owner)).count() as u8;
+            let is_loss = owned >= quorum_of(slots);
+            let named = named[view].iter().fold(0, |named, m| named | 1 << m);
+            Forced { view: view as u8, named, is_loss }
+        });
+        let votes = Vec::new();
+        let mut ground = Self { size, slots, machines, presents, owners, chain, rules, page, forced, votes };
         ground.votes = ground.all_votes();
         ground
     }
@@ -185,7 +238,9 @@ impl Ground {
     pub(super) fn tables(&self) -> String {
         let table = |v: usize| -> String {
             let owner = |slot| letter(number_of(self.presents[v].machine(self.owners[v].owner(slot))));
-            (1..=self.slots).map(owner).collect()
+            let named = self.presents[v].view.forced_out().iter().map(|out| letter(out.id() as u8 - 1));
+            let mark = (!self.presents[v].view.forced_out().is_empty()).then_some('!');
+            (1..=self.slots).map(owner).chain(mark).chain(named).collect()
         };
         (0..self.presents.len()).map(table).collect::<Vec<String>>().join(", ")
     }

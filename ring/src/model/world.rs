@@ -7,21 +7,21 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
+
+pub(super) use acts::Act;
 
 use super::explorer::Small;
-use super::ground::{
-    BALLOTS, Ground, MACHINES, Page, VIEWS, account, ballot, epoch, letter, machine, number_of,
-};
+use super::ground::{BALLOTS, Ground, MACHINES, VIEWS, ballot, epoch};
 use crate::acceptor::{Accepted, Acceptor};
 use crate::effect::Limits;
-use crate::history::{Concern, Telling, Track, Verdict, judge};
-use crate::merge::Take;
-use crate::message::{Answer, Bound, Copied, Purpose};
+use crate::message::{Answer, Bound};
 use crate::mutant::Mutant;
 use crate::quorum::{SlotSet, Tally};
-use crate::reader::Reader;
 use crate::stamp::{Hlc, Record, Stamp, State};
+
+mod acts;
+mod claims;
+mod views;
 
 /// A record: the ballot whose first state it is, and its votes.
 type Held = Option<(u8, SlotSet)>;
@@ -41,6 +41,8 @@ struct Memory {
     synced: u8,
     /// Its pass over the keys began when the view before was known to be settled (S4).
     handoff: bool,
+    /// That pass has decided the key: see `Size::slow_passes`.
+    decided: bool,
     promised: u8,
     /// The highest ballot promised or accepted in this life.
     highest: u8,
@@ -66,6 +68,10 @@ struct Round {
     promises: Votes,
     /// `Some` once it leads: what its one state was computed from, 0 being nothing.
     base: Option<u8>,
+    /// F2: the view in which it came to lead; and whether somebody held its state in the forced view, so that anyone may
+    /// carry it there (D3).
+    led_in: u8,
+    carried: bool,
     /// The slots that hold its state, by the view in which that was answered.
     held: [SlotSet; VIEWS],
 }
@@ -95,52 +101,6 @@ pub(super) struct World {
     /// The ballots, one bit each, whose state somebody was told: chosen, or read.
     answered: u8,
 }
-
-/// Something that may happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Act {
-    Prepare { at: u8, ballot: u8 },
-    Lead { ballot: u8, base: u8 },
-    Accept { at: u8, ballot: u8 },
-    Read { at: u8 },
-    Adopt { at: u8 },
-    Begin { at: u8, view: u8 },
-    Tell { from: u8, to: u8 },
-    Sync { at: u8 },
-    Durable { at: u8 },
-    Settle { at: u8, view: u8 },
-    Forget { at: u8 },
-    Vote { ballot: u8, view: u8 },
-    Collect { at: u8 },
-    Restart { at: u8 },
-}
-
-impl fmt::Display for Act {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Prepare { at, ballot } => write!(f, "{} promises ballot {ballot}", letter(at)),
-            Self::Lead { ballot, base: 0 } => write!(f, "ballot {ballot} leads, on no record"),
-            Self::Lead { ballot, base } => write!(f, "ballot {ballot} leads, on the record of {base}"),
-            Self::Accept { at, ballot } => write!(f, "{} holds ballot {ballot}", letter(at)),
-            Self::Read { at } => write!(f, "{} answers the read", letter(at)),
-            Self::Adopt { at } => write!(f, "{} adopts the next view", letter(at)),
-            Self::Begin { at, view } => write!(f, "{} begins from view {}", letter(at), view + 1),
-            Self::Tell { from, to } => write!(f, "{} tells {}", letter(from), letter(to)),
-            Self::Sync { at } => write!(f, "{} is synced", letter(at)),
-            Self::Durable { at } => write!(f, "that {} is synced is on its disk", letter(at)),
-            Self::Settle { at, view } => write!(f, "{} hears that view {} is settled", letter(at), view + 1),
-            Self::Vote { ballot, view } => {
-                write!(f, "all vote for the tombstone of ballot {ballot} in view {}", view + 1)
-            }
-            Self::Collect { at } => write!(f, "{} drops the tombstone", letter(at)),
-            Self::Forget { at } => write!(f, "{} drops what is for nothing", letter(at)),
-            Self::Restart { at } => write!(f, "{} restarts", letter(at)),
-        }
-    }
-}
-
-const FORKED: &str = "two answers, neither of which goes on from the other";
-const STALE: &str = "a read misses what was answered before it began";
 
 fn stamp(number: u8) -> Stamp {
     Stamp { ballot: ballot(number), n: 1 }
@@ -187,6 +147,15 @@ impl Ground {
             votes.map(move |(_, slots)| (view as u8, *slots))
         });
         (base == 0 || told(base) || stranger(base)) && self.reached(votes)
+    }
+
+    /// The first view in which a quorum promised it.
+    fn promised_in(&self, round: &Round) -> u8 {
+        let quorum = |view: &u8| {
+            let votes = round.promises[usize::from(*view)].iter().copied();
+            self.reached(votes.map(|votes| (*view, votes)))
+        };
+        (0..=self.last_view()).find(quorum).unwrap_or(0)
     }
 
     /// C1Stranger: an owner that votes for nothing, and holds this record, which may be void.
@@ -240,75 +209,6 @@ impl Ground {
         }
     }
 
-    /// Who is to be told what by whom (S2): the members, and whoever else owned slots in views not yet settled.
-    fn tells(&self, world: &World, from: u8, to: u8) -> bool {
-        let (asker, teller) = (&world.machines[usize::from(to)], &world.machines[usize::from(from)]);
-        let syncs = asker.synced >> asker.view & 1 == 0 && self.is_in_ring(to, asker.view);
-        // S3, V4: told at the asker's view.
-        syncs
-            && from != to
-            && teller.view == asker.view
-            && (asker.settled..=asker.view).any(|view| self.is_in_ring(from, view))
-    }
-
-    /// S4, S5, S6: what the asker makes of all that it was told; `None` while it may not go on.
-    fn judged(&self, world: &World, at: u8) -> Option<Option<Verdict>> {
-        let memory = &world.machines[usize::from(at)];
-        let told = &world.told[usize::from(at)];
-        let me = machine(at);
-        let history = self.history(memory.settled, memory.view);
-        let owners = self.owners(memory.settled, memory.view);
-        let everyone = (0..self.machines)
-            .filter(|m| *m != at && (memory.settled..=memory.view).any(|view| self.is_in_ring(*m, view)));
-        let without: Vec<_> = everyone.filter(|m| told[usize::from(*m)].is_none()).map(machine).collect();
-        let synced = |other, at_epoch: crate::view::Epoch| {
-            let view = at_epoch.number - 1;
-            let synced = match told[usize::from(number_of(other))] {
-                Some(told) => told.synced,
-                None if other == me => memory.synced,
-                None => 0,
-            };
-            synced >> view & 1 == 1
-        };
-        let unheard = |m: &crate::view::Machine| !self.is_in_ring(number_of(*m), memory.view);
-        let needed: Vec<_> = match self.page {
-            Some(Page::FormerOwnersUnheard) => without.iter().copied().filter(|m| !unheard(m)).collect(),
-            _ => without.clone(),
-        };
-        if !history.is_covered_without(me, &needed, synced) {
-            return None;
-        }
-        let last_synced = (0..VIEWS as u8).rev().find(|view| memory.synced >> view & 1 == 1);
-        let since = account(memory.settled, last_synced.map_or(0, |view| 1 << view));
-        let asked = history.track(me, &since);
-        let concern = Concern {
-            purpose: Purpose::Sync,
-            handoff: memory.handoff,
-            without: &without,
-            asker: me,
-            track: &asked,
-        };
-        let tracks: Vec<(Track, Held)> = (0..self.machines)
-            .filter(|m| {
-                let places = history.track(machine(*m), &account(memory.settled, 0));
-                history.is_told(
-                    &concern,
-                    (owners, history.next_owners(&self.chain).as_ref()),
-                    (machine(*m), &places),
-                )
-            })
-            .filter_map(|m| told[usize::from(m)].map(|told| (m, told)))
-            .map(|(m, told)| (history.track(machine(m), &account(memory.settled, told.synced)), told.record))
-            .collect();
-        let telling = |record: &Held| record.map(|(record, votes)| (stamp(record), votes));
-        let others: Vec<Telling<'_>> =
-            tracks.iter().map(|(track, record)| Telling { track, record: telling(record) }).collect();
-        let mine = history.track(me, &account(memory.settled, memory.synced));
-        let own = Telling { track: &mine, record: telling(&memory.record) };
-        let verdict = judge(&history, owners, &own, &others);
-        Some((!verdict.gained.is_empty()).then_some(verdict))
-    }
-
     fn state(&self) -> Arc<State> {
         Arc::new(State::default())
     }
@@ -345,12 +245,16 @@ impl Ground {
     }
 
     fn accept(&self, world: &mut World, at: u8, number: u8) {
-        let memory = &mut world.machines[usize::from(at)];
-        let voting = self.votes_of(at, memory);
         // S5: until it has been told all of the key.
-        if voting.is_empty() && !self.rules.broken(Mutant::S5HoldsAll) {
+        if !self.may_hold(world, at, number) && !self.rules.broken(Mutant::S5HoldsAll) {
             return;
         }
+        // F2: it was sent before the forced view.
+        if self.is_late(world, at, number) && !self.rules.broken(Mutant::F2Late) {
+            return;
+        }
+        let memory = &mut world.machines[usize::from(at)];
+        let voting = self.votes_of(at, memory);
         let mut acceptor = self.acceptor(memory);
         let votes = match acceptor.accept(stamp(number), &self.state(), voting, &limits(memory)) {
             Accepted::Now(record) => {
@@ -367,6 +271,22 @@ impl Ground {
             let held = &mut world.rounds[usize::from(number) - 1].held[usize::from(memory.view)];
             *held = held.union(votes);
         }
+    }
+
+    /// S5: it votes for some slot of the key, or has been told all of it, and nothing that this ballot is below.
+    fn may_hold(&self, world: &World, at: u8, number: u8) -> bool {
+        let memory = &world.machines[usize::from(at)];
+        let told = world.told[usize::from(at)].iter().flatten();
+        let above = told.map(|told| told.highest.max(told.bound)).max().unwrap_or(0);
+        !self.votes_of(at, memory).is_empty() || memory.decided && number > above
+    }
+
+    /// F2: this machine is in the forced view, and the round came to lead in one before. Who holds its state there is told
+    /// of it like anyone.
+    fn is_late(&self, world: &World, at: u8, number: u8) -> bool {
+        let (view, round) = (world.machines[usize::from(at)].view, world.rounds[usize::from(number) - 1]);
+        let forced = self.history(0, view).forced_at().map(|forced| forced.number as u8 - 1);
+        forced.is_some_and(|forced| round.led_in < forced && !round.carried)
     }
 
     /// What it was asked before it is asked again, in the view it is in now. At once: an answer more does no harm to who
@@ -396,208 +316,7 @@ impl Ground {
         *cell = cell.union(votes);
     }
 
-    /// V3, S1.
-    fn adopt(&self, world: &mut World, at: u8) {
-        world.told[usize::from(at)] = Default::default();
-        let memory = &mut world.machines[usize::from(at)];
-        let (before, view) = (memory.view, memory.view + 1);
-        memory.view = view;
-        memory.handoff = memory.settled == before;
-        memory.on_disk = None;
-        // Where no slot of this key is gained, the sync of the others changes nothing of it but what it may claim.
-        let gained = self.slots_of(at, view).minus(self.votes_of(at, memory));
-        if gained.is_empty() && self.is_in_ring(at, view) {
-            memory.synced |= 1 << view;
-            world.words[usize::from(view)] |= 1 << at;
-        }
-    }
-
-    /// V3: behind even the last settled view, it begins from that one, synced for nothing.
-    fn begin(&self, world: &mut World, at: u8, view: u8) {
-        world.told[usize::from(at)] = Default::default();
-        let memory = &mut world.machines[usize::from(at)];
-        (memory.view, memory.settled, memory.synced) = (view, view, 0);
-        (memory.handoff, memory.on_disk) = (false, None);
-    }
-
-    fn tell(&self, world: &mut World, from: u8, to: u8) {
-        let Memory { settled, synced, highest, floor, bound, record, view, .. } =
-            world.machines[usize::from(from)];
-        let told = &mut world.told[usize::from(to)][usize::from(from)];
-        let highest = highest.max(floor);
-        *told = Some(match *told {
-            None => Told { synced, highest, bound, record },
-            // A later page: the record was told, and counts as what it was then.
-            Some(former) => {
-                let late = self.rules.broken(Mutant::S3Late) || former.synced >> view & 1 == 1;
-                let synced = if late { synced } else { synced & !(1 << view) };
-                let highest = highest.max(former.highest);
-                Told { synced, highest, bound: bound.max(former.bound), record: former.record }
-            }
-        });
-        self.note_settled(&mut world.machines[usize::from(to)], settled);
-    }
-
-    /// S5, S6, S7.
-    fn sync(&self, world: &mut World, at: u8) {
-        let Some(verdict) = self.judged(world, at) else { return };
-        let told = || world.told[usize::from(at)].iter().flatten();
-        let promised = told().map(|told| told.highest).max().unwrap_or(0);
-        let bound = told().map(|told| told.bound).max().unwrap_or(0);
-        let memory = &mut world.machines[usize::from(at)];
-        let before = (memory.synced, memory.floor, memory.bound, memory.record);
-        if let Some(Verdict { gained, best, granted, own_is_void }) = verdict {
-            let own = memory.record.map(|(record, _)| stamp(record));
-            let state = best.filter(|best| Some(*best) != own).map(|_| self.state());
-            let void = own.filter(|_| own_is_void);
-            let purpose = Purpose::Sync;
-            let take = Take { purpose, epoch: epoch(memory.view), stamp: best, state, gained, granted, void };
-            let mut acceptor = self.acceptor(memory);
-            if acceptor.take(take).is_some() {
-                Self::remember(memory, &acceptor);
-            }
-        }
-        if !self.rules.broken(Mutant::S5NoFloor) {
-            memory.floor = memory.floor.max(promised);
-        }
-        if !self.rules.broken(Mutant::S5NoBound) {
-            memory.bound = memory.bound.max(bound);
-        }
-        memory.synced |= 1 << memory.view;
-        if self.rules.broken(Mutant::S7Early) {
-            memory.on_disk.get_or_insert(before);
-        }
-        world.words[usize::from(memory.view)] |= 1 << at;
-        world.told[usize::from(at)] = Default::default();
-    }
-
-    /// T1: every machine of its ring has said so.
-    fn is_settled(&self, world: &World, view: u8) -> bool {
-        let said = |m: u8| world.words[usize::from(view)] >> m & 1 == 1;
-        let mut ring = (0..self.machines).filter(|m| self.is_in_ring(*m, view));
-        if self.page == Some(Page::SettledByOne) { ring.any(said) } else { ring.all(said) }
-    }
-
-    /// T2.
-    fn note_settled(&self, memory: &mut Memory, view: u8) {
-        if view > memory.settled {
-            memory.settled = view;
-            memory.synced &= !0 << view;
-            memory.on_disk = None;
-        }
-    }
-
-    /// T2: no slot of the key is the machine's, nor did it vote for one since the last settled view.
-    fn is_for_nothing(&self, m: u8, memory: &Memory) -> bool {
-        if memory.record.is_none() || !self.slots_of(m, memory.view).is_empty() {
-            return false;
-        }
-        let history = self.history(memory.settled, memory.view);
-        let track = history.track(machine(m), &account(memory.settled, memory.synced));
-        self.page == Some(Page::DroppedAtOnce)
-            || !history.ever_voted(&track, self.owners(memory.settled, memory.view))
-    }
-
-    /// R1, A4.
-    fn restart(&self, world: &mut World, at: u8) {
-        world.told[usize::from(at)] = Default::default();
-        world.restarts += 1;
-        let memory = &mut world.machines[usize::from(at)];
-        let ceiling = memory.highest.max(memory.promised).max(memory.floor);
-        if let Some((synced, floor, bound, record)) = memory.on_disk.take() {
-            (memory.synced, memory.floor, memory.bound, memory.record) = (synced, floor, bound, record);
-        }
-        if !self.rules.broken(Mutant::A4NoFloor) {
-            memory.floor = ceiling;
-        }
-        memory.promised = memory.record.map_or(0, |(record, _)| record);
-        memory.highest = 0;
-        memory.handoff = memory.view > 0 && memory.settled == memory.view - 1;
-    }
-
-    // -- what must be true -----------------------------------------------------------------------------
-
-    /// True if the state of `later` was computed from that of `earlier`, or is it.
-    fn goes_on_from(world: &World, later: u8, earlier: u8) -> bool {
-        let mut at = later;
-        while at != earlier && at != 0 {
-            at = world.rounds[usize::from(at) - 1].base.unwrap_or(0);
-        }
-        at == earlier
-    }
-
-    /// Claim 1: the answers are one chain.
-    fn answer(world: &mut World, number: u8) -> Result<(), &'static str> {
-        let answered = world.answered;
-        let others = move |n: &u8| answered >> n & 1 == 1;
-        let alike = |n| Self::goes_on_from(world, n, number) || Self::goes_on_from(world, number, n);
-        if !(1..=BALLOTS as u8).filter(others).all(alike) {
-            return Err(FORKED);
-        }
-        if number != 0 {
-            world.answered |= 1 << number;
-            // Nobody counts any more.
-            world.rounds[usize::from(number) - 1].held = Default::default();
-        }
-        Ok(())
-    }
-
-    fn settle_round(&self, world: &mut World, number: u8) -> Result<(), &'static str> {
-        let held = world.rounds[usize::from(number) - 1].held;
-        match self.reached(held.iter().enumerate().map(|(view, slots)| (view as u8, *slots))) {
-            true => Self::answer(world, number),
-            false => Ok(()),
-        }
-    }
-
-    /// D1, D2: the real reader says whether the copies settle it.
-    fn settle_read(&self, world: &mut World) -> Result<(), &'static str> {
-        let collected = world.collected.map_or(0, |(number, _)| number);
-        for record in 0..=self.size.ballots {
-            let told = (record > 0).then(|| stamp(record));
-            let copied = match told {
-                None => Copied::None,
-                Some(stamp) => {
-                    let votes = SlotSet::EMPTY;
-                    Copied::Summary { stamp, version: 0, bytes: 0, expires: None, votes }
-                }
-            };
-            let settles = |gone: bool| {
-                let mut reader = Reader::with_rules(self.slots, self.rules);
-                for (view, copies) in world.reading.copies.iter().enumerate() {
-                    let gone = if gone && record == 0 { copies[GONE] } else { SlotSet::EMPTY };
-                    let votes = copies[usize::from(record)].union(gone);
-                    reader.hear(machine(0).name, epoch(view as u8), votes, copied.clone());
-                }
-                reader.settled() == Some(told)
-            };
-            // "None" is what was before the first write, or what was collected.
-            let value = match record {
-                0 if settles(false) => 0,
-                0 => collected,
-                record => record,
-            };
-            if !settles(true) {
-                continue;
-            }
-            let began_after = world.reading.began_after.unwrap_or(0);
-            let mut before = (1..=BALLOTS as u8).filter(|n| began_after >> n & 1 == 1);
-            if !before.all(|n| Self::goes_on_from(world, value, n)) {
-                return Err(STALE);
-            }
-            world.reading = Reading::default();
-            world.reads += 1;
-            return Self::answer(world, value);
-        }
-        Ok(())
-    }
-}
-
-impl Small for Ground {
-    type State = World;
-    type Act = Act;
-
-    fn first(&self) -> World {
+    fn beginning(&self) -> World {
         let mut machines = [Memory::default(); MACHINES];
         for m in (0..self.machines).filter(|m| self.is_in_ring(*m, 0)) {
             machines[usize::from(m)].synced = 1;
@@ -620,6 +339,78 @@ impl Small for Ground {
         }
     }
 
+    /// R1, A4.
+    fn restart(&self, world: &mut World, at: u8) {
+        world.told[usize::from(at)] = Default::default();
+        world.restarts += 1;
+        let memory = &mut world.machines[usize::from(at)];
+        let ceiling = memory.highest.max(memory.promised).max(memory.floor);
+        if let Some((synced, floor, bound, record)) = memory.on_disk.take() {
+            (memory.synced, memory.floor, memory.bound, memory.record) = (synced, floor, bound, record);
+        }
+        if !self.rules.broken(Mutant::A4NoFloor) {
+            memory.floor = ceiling;
+        }
+        memory.promised = memory.record.map_or(0, |(record, _)| record);
+        (memory.highest, memory.decided) = (0, false);
+        memory.handoff = memory.view > 0 && memory.settled == memory.view - 1;
+    }
+}
+
+impl Ground {
+    fn happens(&self, world: &mut World, act: Act) -> Result<(), &'static str> {
+        match act {
+            Act::Prepare { at, ballot } => self.prepare(world, at, ballot),
+            Act::Lead { ballot, base } => {
+                let round = &mut world.rounds[usize::from(ballot) - 1];
+                let led_in = self.forced.map_or(0, |_| self.promised_in(round));
+                *round = Round { base: Some(base), led_in, ..Round::default() };
+            }
+            Act::Accept { at, ballot } => {
+                self.accept(world, at, ballot);
+                return self.settle_round(world, ballot);
+            }
+            Act::Read { at } => {
+                self.read(world, at);
+                return self.settle_read(world);
+            }
+            Act::Adopt { at } => {
+                self.adopt(world, at);
+                return self.answer_again(world, at);
+            }
+            Act::Begin { at, view } => self.begin(world, at, view),
+            Act::Tell { from, to } => self.tell(world, from, to),
+            Act::Decide { at } => self.decide(world, at),
+            Act::Sync { at } => {
+                self.sync(world, at);
+                return self.answer_again(world, at);
+            }
+            Act::Durable { at } => world.machines[usize::from(at)].on_disk = None,
+            Act::Settle { at, view } => self.note_settled(&mut world.machines[usize::from(at)], view),
+            Act::Vote { ballot, view } => world.collected = Some((ballot, view)),
+            Act::Collect { at } => self.collect(world, at),
+            Act::Forget { at } => world.machines[usize::from(at)].record = None,
+            Act::Restart { at } => self.restart(world, at),
+        }
+        Ok(())
+    }
+}
+
+impl Small for Ground {
+    type State = World;
+    type Act = Act;
+
+    fn first(&self) -> World {
+        let mut world = self.beginning();
+        for act in self.size.opening {
+            let mut acts = Vec::new();
+            self.acts(&world, &mut acts);
+            assert!(acts.contains(act), "{act} cannot happen in this opening");
+            self.step(&mut world, *act).expect("an opening in which all is well");
+        }
+        world
+    }
+
     fn acts(&self, world: &World, acts: &mut Vec<Act>) {
         for number in 1..=self.size.ballots {
             let round = &world.rounds[usize::from(number) - 1];
@@ -637,7 +428,7 @@ impl Small for Ground {
             let all = all.filter(|(ballot, view)| self.may_be_collected(world, *ballot, *view));
             acts.extend(all.map(|(ballot, view)| Act::Vote { ballot, view }));
         }
-        for at in 0..self.machines {
+        for at in (0..self.machines).filter(|m| !self.is_lost(world, *m)) {
             let memory = &world.machines[usize::from(at)];
             if !self.slots_of(at, memory.view).is_empty() {
                 let rounds = (1..=self.size.ballots).zip(&world.rounds);
@@ -649,7 +440,7 @@ impl Small for Ground {
                     acts.push(Act::Read { at });
                 }
             }
-            if memory.view < self.last_view() {
+            if self.may_adopt(at, memory.view + 1) {
                 acts.push(Act::Adopt { at });
             }
             let settled = |view: &u8| self.size.settles && self.is_settled(world, *view);
@@ -664,7 +455,10 @@ impl Small for Ground {
                     .map(|from| Act::Tell { from, to: at }),
             );
             if memory.synced >> memory.view & 1 == 0 && self.is_in_ring(at, memory.view) {
-                acts.push(Act::Sync { at });
+                acts.push(match self.size.slow_passes && !memory.decided {
+                    true => Act::Decide { at },
+                    false => Act::Sync { at },
+                });
             }
             if self.is_for_nothing(at, memory) {
                 acts.push(Act::Forget { at });
@@ -682,36 +476,7 @@ impl Small for Ground {
     }
 
     fn step(&self, world: &mut World, act: Act) -> Result<(), &'static str> {
-        match act {
-            Act::Prepare { at, ballot } => self.prepare(world, at, ballot),
-            Act::Lead { ballot, base } => {
-                world.rounds[usize::from(ballot) - 1] = Round { base: Some(base), ..Round::default() };
-            }
-            Act::Accept { at, ballot } => {
-                self.accept(world, at, ballot);
-                return self.settle_round(world, ballot);
-            }
-            Act::Read { at } => {
-                self.read(world, at);
-                return self.settle_read(world);
-            }
-            Act::Adopt { at } => {
-                self.adopt(world, at);
-                return self.answer_again(world, at);
-            }
-            Act::Begin { at, view } => self.begin(world, at, view),
-            Act::Tell { from, to } => self.tell(world, from, to),
-            Act::Sync { at } => {
-                self.sync(world, at);
-                return self.answer_again(world, at);
-            }
-            Act::Durable { at } => world.machines[usize::from(at)].on_disk = None,
-            Act::Settle { at, view } => self.note_settled(&mut world.machines[usize::from(at)], view),
-            Act::Vote { ballot, view } => world.collected = Some((ballot, view)),
-            Act::Collect { at } => self.collect(world, at),
-            Act::Forget { at } => world.machines[usize::from(at)].record = None,
-            Act::Restart { at } => self.restart(world, at),
-        }
-        Ok(())
+        self.happens(world, act)?;
+        self.forced.map_or(Ok(()), |forced| self.after_forcing(world, &forced))
     }
 }

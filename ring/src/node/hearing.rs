@@ -1,5 +1,7 @@
 //! What others say, sorted by who says it: a member, another machine, a client.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Node, Work};
@@ -14,6 +16,14 @@ use crate::stamp::Ballot;
 use crate::turn::Vote;
 use crate::view::{Epoch, Machine};
 use crate::warden::Standing;
+
+/// What is said aloud of a machine that claims votes it cannot have.
+fn false_votes(machine: Machine) -> String {
+    format!(
+        "{machine} votes for slots that are not its own: its answers count without those. Its program is wrong, or its \
+         certificate's key is in other hands: look at its log"
+    )
+}
 
 impl Node {
     pub(super) fn on_message(&mut self, now: Now, from: Addr, envelope: Envelope, effects: &mut Vec<Effect>) {
@@ -139,7 +149,11 @@ impl Node {
                 self.local.answers.answered(now.mono, member, ask, &answer);
                 if let Some(key) = self.local.asked.get(&ask).cloned() {
                     let vote = Vote { by: member, epoch, ask, slots: votes };
+                    let before = self.local.counts.false_votes;
                     self.at(now, &key, effects, |cell, turn| cell.on_answer(turn, vote, answer));
+                    if self.local.counts.false_votes > before {
+                        self.objection = Some(false_votes(machine));
+                    }
                 }
             }
             Message::Outcome { ask, outcome } => {
