@@ -489,17 +489,24 @@ impl Merge {
         if end {
             self.own.upto = Upto::End;
         }
-        self.own.buffer.extend(mem::take(found).into_iter().filter_map(|(key, loaded)| {
-            let (record, expires) = match loaded {
-                Loaded::Nothing => return None,
-                Loaded::Unreadable => (None, None),
-                Loaded::Record(Record { stamp, votes, state }) => {
-                    let tombstone = state.value.is_none();
-                    (Some((stamp, votes, tombstone)), state.expires.filter(|_| !tombstone))
-                }
-            };
-            Some(Owned { place: Place::of(local, &key), key, record, expires })
-        }));
+        let owned: Vec<Owned> = mem::take(found)
+            .into_iter()
+            .filter_map(|(key, loaded)| {
+                let (record, expires) = match loaded {
+                    Loaded::Nothing => return None,
+                    Loaded::Unreadable => (None, None),
+                    Loaded::Record(Record { stamp, votes, state }) => {
+                        let tombstone = state.value.is_none();
+                        (Some((stamp, votes, tombstone)), state.expires.filter(|_| !tombstone))
+                    }
+                };
+                Some(Owned { place: Place::of(local, &key), key, record, expires })
+            })
+            .collect();
+        if self.purpose == Purpose::Check && !self.rolled.is_empty() {
+            self.ask_owners(local, &owned);
+        }
+        self.own.buffer.extend(owned);
         true
     }
 
@@ -594,6 +601,25 @@ impl Merge {
         let rolled = mem::take(&mut self.rolled);
         self.tellers.extend(rolled.into_iter().map(|machine| Teller::new(local, machine)));
         self.tellers.sort_by_key(|teller| teller.machine);
+    }
+
+    /// Whoever should hold what this machine has compared is asked, though he noted nothing of it: there may be keys since then.
+    fn ask_owners(&mut self, local: &Local, owned: &[Owned]) {
+        let present = local.present();
+        for owners in owned.iter().filter_map(|owned| owned.place.owners.last()) {
+            if owners.machines().next() != present.me {
+                continue;
+            }
+            for machine in owners.machines().map(|member| present.machine(member)) {
+                if let Ok(at) = self.rolled.binary_search(&machine) {
+                    self.rolled.remove(at);
+                    let mut teller = Teller::new(local, machine);
+                    teller.source = Source::from(self.at.clone());
+                    let at = self.tellers.partition_point(|teller| teller.machine < machine);
+                    self.tellers.insert(at, teller);
+                }
+            }
+        }
     }
 
     /// Of those who have told "none" by the roll, whoever was to tell of this key (S4 needs no others).

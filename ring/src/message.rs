@@ -121,8 +121,9 @@ pub enum Message {
     List { ask: Ask, request: Box<ListRequest> },
     /// L1: this.
     Listed { ask: Ask, page: Box<ListPage> },
-    /// S3: a warden calls the roll: to whom may you have something to tell?
-    RollCall { ask: Ask },
+    /// S3: a warden calls the roll: to whom may you have something to tell, after a change of the view or for the comparison of
+    /// copies?
+    RollCall { ask: Ask, check: bool },
     /// S3: to these.
     RollNoted { ask: Ask, note: Box<Note> },
     /// S3: who has nothing to tell me, for this?

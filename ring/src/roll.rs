@@ -37,6 +37,8 @@ const SCAN: (usize, usize) = (512, 512 << 10);
 /// How long until who asks a warden asks again, and until he asks everybody himself.
 const ASK_AGAIN: u64 = 2_000 * MS;
 const ASK_FOR: u64 = 60_000 * MS;
+/// How old a roll for the comparison of copies may be: keys come into being at any time.
+const OLD: u64 = 60_000 * MS;
 
 /// To whom a machine may have something to tell in this view.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -52,6 +54,8 @@ pub struct Note {
     pub gained: Option<Vec<u32>>,
     /// Members that own slots of its keys in the next ring, and none in this one (M1).
     pub ahead: Vec<u32>,
+    /// Members that are the first owners of its keys, and compare the copies. Only where that is what is called for.
+    pub first: Vec<u32>,
 }
 
 /// Who has nothing to tell to who asks.
@@ -84,8 +88,7 @@ pub(crate) fn is_by_roll(local: &Local, purpose: Purpose) -> bool {
         return false;
     }
     match purpose {
-        Purpose::Check => false,
-        Purpose::Ahead => true,
+        Purpose::Ahead | Purpose::Check => true,
         Purpose::Sync | Purpose::Copy => {
             before(local).is_some_and(|before| local.account.synced.last() == Some(&before.epoch()))
         }
@@ -108,9 +111,16 @@ pub(crate) fn told_nothing(local: &Local, machine: Machine, settled: Epoch) -> T
 
 // -- who tells ---------------------------------------------------------------------------------------------
 
-/// What this machine does for rolls: its own note, and those it calls.
+/// What this machine does for rolls: its own note, and those it calls. One for the change of the view, one for the comparison
+/// of copies, which is called anew each time.
 #[derive(Debug, Default)]
 pub(crate) struct Rolls {
+    of_change: Duty,
+    of_check: Duty,
+}
+
+#[derive(Debug, Default)]
+struct Duty {
     noting: Option<Noting>,
     book: Option<Book>,
 }
@@ -118,10 +128,13 @@ pub(crate) struct Rolls {
 /// The note in the making.
 #[derive(Debug)]
 struct Noting {
+    check: bool,
+    began: Mono,
     after: Option<Key>,
     scan: Option<Scan>,
     gained: Option<BTreeSet<u32>>,
     ahead: BTreeSet<u32>,
+    first: BTreeSet<u32>,
     /// Where the members of the view before are in this one; `None` if the ring has not changed since.
     places: Option<Vec<Option<u32>>>,
     done: bool,
@@ -130,24 +143,43 @@ struct Noting {
 }
 
 impl Noting {
-    fn new(local: &Local) -> Self {
-        let present = local.present();
-        let before = before(local);
-        let moved = before.filter(|before| !before.view.same_ring(&present.view));
-        let places =
-            moved.map(|before| before.view.members().iter().map(|m| present.index_of(m.machine)).collect());
+    fn new(local: &Local, now: Now, check: bool) -> Self {
+        let mut noting = Self {
+            check,
+            began: now.mono,
+            after: None,
+            scan: None,
+            gained: None,
+            ahead: BTreeSet::new(),
+            first: BTreeSet::new(),
+            places: None,
+            done: false,
+            asked: Vec::new(),
+        };
+        if check {
+            return noting;
+        }
+        let (before, present) = (before(local), local.present());
         let knows = before.is_some() && local.history().voted_throughout(local.me, &local.account);
         met_if(!knows, Rare::S3NoteCannotSay);
-        let gained = (knows || local.rules.broken(Mutant::S3NoteUnsynced)).then(BTreeSet::new);
+        noting.gained = (knows || local.rules.broken(Mutant::S3NoteUnsynced)).then(BTreeSet::new);
+        let moved = before.filter(|before| !before.view.same_ring(&present.view));
+        let place =
+            |before: &Present| before.view.members().iter().map(|m| present.index_of(m.machine)).collect();
+        noting.places = moved.map(place);
         // Without a move there is nothing to look for.
-        let done = (gained.is_none() || moved.is_none()) && present.view.next_ring().is_none();
-        Self { after: None, scan: None, gained, ahead: BTreeSet::new(), places, done, asked: Vec::new() }
+        noting.done = (noting.gained.is_none() || moved.is_none()) && present.view.next_ring().is_none();
+        noting
     }
 
     fn add(&mut self, local: &Local, key: &Key) {
         let present = local.present();
         let chain = present.chain(key);
         let now = present.view.ring().owners(&chain);
+        if self.check {
+            self.first.extend(now.machines().next());
+            return;
+        }
         if let (Some(gained), Some(places), Some(before)) = (&mut self.gained, &self.places, before(local)) {
             let was = before.view.ring().owners(&chain);
             let place = |member: u32| places.get(member as usize).copied().flatten();
@@ -169,26 +201,27 @@ impl Noting {
             bound: local.limits.bound,
             gained: self.gained.as_ref().map(|gained| if silent { Vec::new() } else { named(gained) }),
             ahead: named(&self.ahead),
+            first: named(&self.first),
         }
     }
 }
 
-impl Rolls {
-    /// A newer view: all of it begins anew.
-    pub(crate) fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    /// A warden calls the roll.
-    pub(crate) fn on_call(&mut self, local: &mut Local, from: Machine, ask: Ask, effects: &mut Vec<Effect>) {
-        let noting = self.noting.get_or_insert_with(|| Noting::new(local));
+impl Duty {
+    fn on_call(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        (from, ask, check): (Machine, Ask, bool),
+        effects: &mut Vec<Effect>,
+    ) {
+        self.noting.take_if(|noting| check && noting.done && noting.began.plus(OLD) <= now.mono);
+        let noting = self.noting.get_or_insert_with(|| Noting::new(local, now, check));
         noting.asked.retain(|(machine, _)| *machine != from);
         noting.asked.push((from, ask));
         self.go_on(local, effects);
     }
 
-    /// Storage has looked. False if the scan was not for the note.
-    pub(crate) fn on_scanned(
+    fn on_scanned(
         &mut self,
         local: &mut Local,
         scan: Scan,
@@ -236,6 +269,8 @@ struct Book {
     calls: Vec<Call>,
     members: usize,
     waiting: Vec<Waiting>,
+    check: bool,
+    began: Mono,
     /// Calls without a note.
     unheard: usize,
     look: Mono,
@@ -259,7 +294,7 @@ struct Waiting {
 }
 
 impl Book {
-    fn new(local: &mut Local, now: Now) -> Self {
+    fn new(local: &mut Local, now: Now, check: bool) -> Self {
         let present = local.present();
         let members = present.view.members();
         let known: Vec<Machine> = members.iter().map(|m| m.machine).collect();
@@ -273,7 +308,8 @@ impl Book {
         };
         let calls: Vec<Call> = all.into_iter().map(&mut call).collect();
         let unheard = calls.len();
-        Self { calls, members: known.len(), waiting: Vec::new(), unheard, look: now.mono }
+        let (members, began) = (known.len(), now.mono);
+        Self { calls, members, waiting: Vec::new(), check, began, unheard, look: began }
     }
 
     /// True if nobody is left to wait for.
@@ -294,7 +330,12 @@ impl Book {
                 call.again = now.mono.plus(call.gap);
                 call.gap = (call.gap * 2).min(CALL_AGAIN.1);
                 call.times += 1;
-                local.send(Addr::Machine(call.to), Message::RollCall { ask: call.ask }, None, effects);
+                local.send(
+                    Addr::Machine(call.to),
+                    Message::RollCall { ask: call.ask, check: self.check },
+                    None,
+                    effects,
+                );
             }
         }
     }
@@ -329,6 +370,7 @@ impl Book {
             roll.bound = roll.bound.max(note.bound);
             let named = match (purpose, &note.gained) {
                 (Purpose::Ahead, _) => note.ahead.binary_search(&asker).is_ok(),
+                (Purpose::Check, _) => note.first.binary_search(&asker).is_ok(),
                 (_, Some(gained)) => gained.binary_search(&asker).is_ok(),
                 (_, None) => true,
             };
@@ -342,17 +384,17 @@ impl Book {
     }
 }
 
-impl Rolls {
-    /// A member wants to know who has nothing to tell it.
-    pub(crate) fn on_ask(
+impl Duty {
+    fn on_ask(
         &mut self,
         local: &mut Local,
         now: Now,
-        (who, ask): (Machine, Ask),
-        purpose: Purpose,
+        (who, ask, purpose): (Machine, Ask, Purpose),
         effects: &mut Vec<Effect>,
     ) {
-        let book = self.book.get_or_insert_with(|| Book::new(local, now));
+        let check = purpose == Purpose::Check;
+        self.book.take_if(|book| check && book.waiting.is_empty() && book.began.plus(OLD) <= now.mono);
+        let book = self.book.get_or_insert_with(|| Book::new(local, now, check));
         book.waiting.retain(|waiting| waiting.who != who || waiting.purpose != purpose);
         book.waiting.push(Waiting { who, ask, purpose });
         book.call(local, now, effects);
@@ -364,32 +406,32 @@ impl Rolls {
         }
     }
 
-    /// A machine's note. One that cannot be is none.
-    pub(crate) fn on_note(
+    /// True if it was this roll that was called.
+    fn on_note(
         &mut self,
         local: &mut Local,
-        from: Machine,
-        ask: Ask,
-        note: Box<Note>,
+        (from, ask): (Machine, Ask),
+        note: &Note,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(book) = &mut self.book else { return };
+    ) -> bool {
+        let Some(book) = &mut self.book else { return false };
         let Some(call) = book.calls.iter_mut().find(|call| call.ask == ask && call.to == from) else {
-            return;
+            return false;
         };
         let ordered = |members: &Vec<u32>| members.is_sorted_by(|a, b| a < b);
-        if call.note.is_some() || !ordered(&note.ahead) || !note.gained.iter().all(ordered) {
-            return;
+        let lists = [&note.ahead, &note.first].into_iter().chain(&note.gained);
+        if call.note.is_none() && lists.into_iter().all(ordered) {
+            local.see(note.promised.time);
+            call.note = Some(Box::new(note.clone()));
+            book.unheard -= 1;
+            if book.unheard == 0 {
+                book.answer(local, effects);
+            }
         }
-        local.see(note.promised.time);
-        call.note = Some(note);
-        book.unheard -= 1;
-        if book.unheard == 0 {
-            book.answer(local, effects);
-        }
+        true
     }
 
-    pub(crate) fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+    fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         let Some(book) = self.book.as_mut().filter(|b| !b.waiting.is_empty() && b.look <= now.mono) else {
             return;
         };
@@ -402,8 +444,78 @@ impl Rolls {
         }
     }
 
-    pub(crate) fn wake_at(&self) -> Option<Mono> {
+    fn wake_at(&self) -> Option<Mono> {
         self.book.as_ref().filter(|book| !book.waiting.is_empty()).map(|book| book.look)
+    }
+}
+
+impl Rolls {
+    /// A newer view: all of it begins anew.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    fn duty(&mut self, check: bool) -> &mut Duty {
+        if check { &mut self.of_check } else { &mut self.of_change }
+    }
+
+    /// A warden calls the roll.
+    pub(crate) fn on_call(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        from: Machine,
+        (ask, check): (Ask, bool),
+        effects: &mut Vec<Effect>,
+    ) {
+        self.duty(check).on_call(local, now, (from, ask, check), effects);
+    }
+
+    /// Storage has looked. False if the scan was not for a note.
+    pub(crate) fn on_scanned(
+        &mut self,
+        local: &mut Local,
+        scan: Scan,
+        (found, end): (&mut Vec<(Key, Loaded)>, bool),
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        self.of_change.on_scanned(local, scan, (found, end), effects)
+            || self.of_check.on_scanned(local, scan, (found, end), effects)
+    }
+
+    /// A member wants to know who has nothing to tell it.
+    pub(crate) fn on_ask(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        who: Machine,
+        (ask, purpose): (Ask, Purpose),
+        effects: &mut Vec<Effect>,
+    ) {
+        self.duty(purpose == Purpose::Check).on_ask(local, now, (who, ask, purpose), effects);
+    }
+
+    /// A machine's note. One that cannot be is none.
+    pub(crate) fn on_note(
+        &mut self,
+        local: &mut Local,
+        from: Machine,
+        ask: Ask,
+        note: &Note,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.of_change.on_note(local, (from, ask), note, effects) {
+            self.of_check.on_note(local, (from, ask), note, effects);
+        }
+    }
+
+    pub(crate) fn on_time(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
+        self.of_change.on_time(local, now, effects);
+        self.of_check.on_time(local, now, effects);
+    }
+
+    pub(crate) fn wake_at(&self) -> Option<Mono> {
+        self.of_change.wake_at().into_iter().chain(self.of_check.wake_at()).min()
     }
 }
 

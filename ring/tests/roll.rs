@@ -52,7 +52,11 @@ fn note(views: &[Arc<View>; 2], keys: &[Key]) -> Note {
     };
     let mut node = Node::new(setup, now(0));
     let cluster = Some(views[1].cluster());
-    let envelope = Envelope { cluster, epoch: views[1].epoch(), message: Message::RollCall { ask: Ask(7) } };
+    let envelope = Envelope {
+        cluster,
+        epoch: views[1].epoch(),
+        message: Message::RollCall { ask: Ask(7), check: false },
+    };
     let from = Addr::Machine(machine(1));
     let mut effects = Vec::new();
     node.handle(now(1), Input::Message { from, envelope: Box::new(envelope) }, &mut effects);

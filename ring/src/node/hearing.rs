@@ -281,12 +281,12 @@ impl Node {
             Message::Fetched { ask, records } => {
                 self.sync.on_fetched(local, machine, ask, records, &mut wants);
             }
-            Message::RollCall { ask } if local.present().index_of(machine).is_some() => {
-                self.rolls.on_call(local, machine, ask, effects);
+            Message::RollCall { ask, check } if local.present().index_of(machine).is_some() => {
+                self.rolls.on_call(local, now, machine, (ask, check), effects);
             }
-            Message::RollNoted { ask, note } => self.rolls.on_note(local, machine, ask, note, effects),
+            Message::RollNoted { ask, note } => self.rolls.on_note(local, machine, ask, &note, effects),
             Message::RollAsk { ask, purpose } if local.present().index_of(machine).is_some() => {
-                self.rolls.on_ask(local, now, (machine, ask), purpose, effects);
+                self.rolls.on_ask(local, now, machine, (ask, purpose), effects);
             }
             Message::Roll { ask, roll } => self.sync.on_roll(local, machine, ask, &roll, &mut wants),
             _ => {}

@@ -304,7 +304,7 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
 pub(crate) fn who_was_not_synced_cannot_note(rules: Rules) -> Option<String> {
     let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4]), view(3, &[2, 3, 4, 5])];
     let mut newcomer = node(4, &views, &[], Decree::default(), rules);
-    let mut effects = say(&mut newcomer, 2, 3, Message::RollCall { ask: Ask(7) });
+    let mut effects = say(&mut newcomer, 2, 3, Message::RollCall { ask: Ask(7), check: false });
     let scans = effects.iter().filter_map(|effect| match effect {
         Effect::Scan { scan, .. } => Some(*scan),
         _ => None,
