@@ -393,19 +393,23 @@ impl Context {
 
     /// The reports that are not in the ring yet, oldest first. Reads the disk.
     pub(crate) fn untold(&self) -> Vec<(PathBuf, Report)> {
-        let of_file = |path: PathBuf| {
-            let mut text = Vec::new();
-            File::open(&path).ok()?.take(MAX_REPORT as u64 + 1).read_to_end(&mut text).ok()?;
-            Report::from_json(&text).map(|report| (path, report))
-        };
-        files(&self.dir, "json").into_iter().filter_map(|(_, path)| of_file(path)).collect()
+        let paths = files(&self.dir, "json").into_iter().map(|(_, path)| path);
+        paths.filter_map(|path| Some((of_file(&path)?, path))).map(|(report, path)| (path, report)).collect()
     }
 
-    /// A report is in the ring.
-    pub(crate) fn told(path: &Path) {
-        // If it stays, it is found to be in the ring already.
-        let _ = fs::rename(path, path.with_extension("told"));
+    /// A report is in the ring as it was read from there. If its backtrace has been written since, it is yet to be told.
+    pub(crate) fn told(path: &Path, report: &Report) {
+        if of_file(path).as_ref() == Some(report) {
+            // If it stays, it is found to be in the ring already.
+            let _ = fs::rename(path, path.with_extension("told"));
+        }
     }
+}
+
+fn of_file(path: &Path) -> Option<Report> {
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(MAX_REPORT as u64 + 1).read_to_end(&mut text).ok()?;
+    Report::from_json(&text)
 }
 
 /// The folder of reports in a data directory.
@@ -630,9 +634,12 @@ mod tests {
             assert!(Instant::now() < until, "no report: {untold:#?}");
             thread::sleep(Duration::from_millis(20));
         }
-        let (path, _) = context.untold().pop().unwrap();
+        let (path, report) = context.untold().pop().unwrap();
         let before = context.untold().len();
-        Context::told(&path);
+        // What was told is not what is there by now.
+        Context::told(&path, &Report { backtrace: String::new(), ..report.clone() });
+        assert_eq!(context.untold().len(), before);
+        Context::told(&path, &report);
         assert_eq!(context.untold().len(), before - 1);
     }
 

@@ -131,7 +131,7 @@ pub(crate) async fn deliver(context: Arc<Context>, errands: Errands) {
 
 async fn deliver_one(errands: &Errands, path: PathBuf, report: Report) -> Result<(), String> {
     errands.put(&report).await?;
-    let _ = tokio::task::spawn_blocking(move || Context::told(&path)).await;
+    let _ = tokio::task::spawn_blocking(move || Context::told(&path, &report)).await;
     Ok(())
 }
 

@@ -42,8 +42,8 @@ pub(crate) struct Pulse {
     /// Since when it is as it is.
     since: Instant,
     health: Health,
-    /// The disk has no room for values.
-    full: bool,
+    /// Since when the disk has no room for values.
+    full: Option<Instant>,
     /// How late the loop was at the last reading: one that stood still once is not loaded.
     late: Duration,
 }
@@ -56,7 +56,7 @@ impl Pulse {
             usual: 0,
             since: now,
             health: Health::default(),
-            full: false,
+            full: None,
             late: Duration::ZERO,
         }
     }
@@ -67,8 +67,13 @@ impl Pulse {
     }
 
     /// Whether the disk has room for values: told with the next reading.
-    pub(crate) fn note_room(&mut self, full: bool) {
-        self.full = full;
+    pub(crate) fn note_room(&mut self, now: Instant, full: bool) {
+        self.full = full.then(|| self.full.unwrap_or(now));
+    }
+
+    /// For how long the disk has had no room for values.
+    pub(crate) fn full_for(&self, now: Instant) -> Option<Duration> {
+        self.full.map(|since| now.saturating_duration_since(since))
     }
 
     /// Requests refused lately.
@@ -130,7 +135,7 @@ impl Pulse {
         let load = (late.as_millis() * 100 / LAG.as_millis()).min(250) as u8;
         // Who refuses work is full, however well its loop does.
         let load = if self.refused > 0 { load.max(100) } else { load };
-        let full = self.full;
+        let full = self.full.is_some();
         let health =
             Health { stalled_ms: u32::try_from(stalled_us.div_ceil(1_000)).unwrap_or(u32::MAX), load, full };
         let changed =

@@ -533,6 +533,7 @@ async fn live(
             }
             Ok(Ended::Storage(error)) => break (StopReason::Failed(error.to_string()), Some(Cause::Storage)),
             Ok(Ended::Transport(why)) => break (StopReason::Failed(why), Some(Cause::Transport)),
+            Ok(Ended::Twin(why)) => break (StopReason::Failed(why), None),
             Ok(Ended::Left(epoch)) => break (StopReason::Left(epoch), None),
             Ok(Ended::ForcedOut(why)) => {
                 recovery::note_forced_out(&config.data, me.incarnation, &why);

@@ -30,7 +30,7 @@ use crate::errands::Errand;
 use crate::http;
 use crate::snapshot::Publish;
 use crate::storage::{self, Restored, Storage, StorageError, StorageEvent};
-use crate::transport::{self, Event, To, Transport};
+use crate::transport::{self, CloseCode, Event, To, Transport};
 use crate::wire::Frame;
 
 /// Inputs taken before the writers of the connections get their turn. What clients ask costs little until it is served,
@@ -113,6 +113,8 @@ pub(crate) enum Ended {
     Left(Epoch),
     /// F2: it may take part no more under its incarnation, for this reason.
     ForcedOut(String),
+    /// V6: another process with its address lives, and was there before.
+    Twin(String),
 }
 
 /// What a core loop is made of.
@@ -149,6 +151,10 @@ pub(crate) struct Peers {
 /// How long a refused process under another's name is told of, and how many are.
 const IMPOSTOR_FOR: Duration = Duration::from_secs(60);
 const IMPOSTORS: usize = 16;
+/// How long one and the same machine must have told that another has this one's address before this one ends, and how
+/// long after its start that may be: whoever was there first goes on.
+const TWIN_FOR: Duration = Duration::from_millis(1_500);
+const TWIN_YOUNG: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Peer {
@@ -226,6 +232,8 @@ struct Core<'a> {
     border: Border,
     /// Accepts lost, since the disk could not take them.
     swamped: u64,
+    /// When each machine first told of another process with this one's address.
+    twin: BTreeMap<Name, Instant>,
 }
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
@@ -263,6 +271,7 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
         clocks: Clocks::default(),
         border: Border::new(parts.tuning.waiting_bytes),
         swamped: 0,
+        twin: BTreeMap::new(),
     };
     if let Some(view) = core.node.view() {
         parts.why.evidence.adopted(view);
@@ -403,10 +412,26 @@ impl Core<'_> {
                 self.input(Input::Reachable { name: machine.name, reachable: true });
             }
             Event::Down { name, reason, how } => {
+                if how == transport::Ended::Refused(CloseCode::Twin) {
+                    self.told_of_a_twin(name, &reason);
+                }
                 self.parts.why.evidence.ended(name, how, &reason);
                 self.parts.peers.borrow_mut().note(name, false, Some(reason));
                 self.input(Input::Reachable { name, reachable: false });
             }
+        }
+    }
+
+    /// V6: of two with one address, the one that has just begun ends: as long as it speaks, the network does not lead to
+    /// the other. Told twice by one machine: what a run said that was ended just now cannot come so late.
+    fn told_of_a_twin(&mut self, by: Name, reason: &str) {
+        tracing::error!(%by, reason, "another machine hears a second process with this one's address");
+        let first = *self.twin.entry(by).or_insert_with(Instant::now);
+        if first.elapsed() >= TWIN_FOR && self.parts.started.elapsed() < TWIN_YOUNG {
+            self.ended = Some(Ended::Twin(format!(
+                "another process has the address of {}, and was there before this one: {reason}",
+                self.parts.me.name
+            )));
         }
     }
 

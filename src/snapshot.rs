@@ -39,6 +39,8 @@ pub(crate) struct Snapshot {
     pub(crate) views: usize,
     pub(crate) health: Health,
     pub(crate) counts: Counts,
+    /// Tombstones held, as far as that is known.
+    pub(crate) tombstones: Option<u64>,
     pub(crate) transport: TransportStats,
     pub(crate) storage: StorageStats,
     /// Messages by their kind: heard, and said.

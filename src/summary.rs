@@ -170,16 +170,16 @@ impl Summary {
         self.lines.iter().filter(|l| l.in_ring).count()
     }
 
-    /// Machines that own slots and cannot be counted on.
-    fn lost(&self) -> usize {
-        let lost = |l: &&Line| l.in_ring && matches!(l.health, Health::Down | Health::Suspect);
-        self.lines.iter().filter(lost).count()
+    /// Machines that own slots and cannot be counted on, by their index in the view.
+    fn lost(&self) -> impl Iterator<Item = u32> {
+        let lost = |l: &Line| l.in_ring && matches!(l.health, Health::Down | Health::Suspect);
+        (0..).zip(&self.lines).filter(move |(_, l)| lost(l)).map(|(i, _)| i)
     }
 
     /// Machines that may fail from here on, whichever they are, with every key still served.
-    /// `None` if some keys may be stopped already.
+    /// `None` if some keys may be stopped already. Of those that stand in one zone, more may be lost than the table says.
     pub fn tolerates(&self) -> Option<usize> {
-        tolerable(self.machines(), self.slots).checked_sub(self.lost())
+        self.shares.spare(self.lost())
     }
 
     /// True if some machine names its zone.
@@ -207,7 +207,7 @@ impl Summary {
 
     /// The first line: what an operator wants to know before going to sleep.
     pub fn headline(&self) -> (Mood, String) {
-        let (machines, lost) = (self.machines(), self.lost());
+        let (machines, lost) = (self.machines(), self.lost().count());
         let all = tolerable(machines, self.slots);
         let gone = match lost {
             0 => "all are up".to_string(),
@@ -223,7 +223,7 @@ impl Summary {
             Some(0) => {
                 (Mood::Bad, format!("no more machines may fail: {gone} of {machines}; every key still works"))
             }
-            Some(n) if n == all => {
+            Some(n) if lost == 0 => {
                 (Mood::Good, format!("any {n} of {machines} machines can fail now: {gone}"))
             }
             Some(n) => (Mood::Warning, format!("any {n} more of {machines} machines can fail now: {gone}")),

@@ -14,7 +14,13 @@ fn machine(n: usize) -> Machine {
 }
 
 fn view(machines: usize) -> View {
-    let member = |n| Member::up(machine(n), 64);
+    zoned(machines, machines)
+}
+
+/// So many machines to a zone, if there are several zones.
+fn zoned(machines: usize, each: usize) -> View {
+    let zone = |n: usize| if each < machines { format!("z{}", (n - 1) / each) } else { "-".to_owned() };
+    let member = |n| Member { zone: zone(n).parse().expect("a zone"), ..Member::up(machine(n), 64) };
     View::new(ClusterId::new(1), Epoch::FIRST, 9, (1..=machines).map(member).collect(), Vec::new())
         .expect("a view")
 }
@@ -106,6 +112,20 @@ fn four_down_leave_none_and_five_stop_keys() {
     let five = summary(9, &[4, 5, 6, 7, 8]);
     assert!(five.headline().1.starts_with("keys are stopped: 5 are not up"));
     assert_eq!(five.to_json(&view(9), &[])["tolerates"], 0);
+}
+
+#[test]
+fn a_whole_zone_down_stops_nothing_and_one_machine_more_may_fail() {
+    let of = |down: &[usize]| Summary::of(&zoned(15, 5), &accounts(15, down, &[6, 7]));
+    let (mood, said) = of(&[1, 2, 3, 4, 5]).headline();
+    assert_eq!(
+        (mood, said.as_str()),
+        (Mood::Warning, "any 1 more of 15 machines can fail now: 5 are not up")
+    );
+    assert!(of(&[1, 2, 3, 4, 5, 8]).headline().1.starts_with("no more machines may fail: 6 are not up"));
+    assert!(of(&[1, 2, 3, 4, 5, 8, 9]).headline().1.starts_with("keys are stopped: 7 are not up"));
+    let unzoned = Summary::of(&view(15), &accounts(15, &[1, 2, 3, 4, 5], &[6, 7]));
+    assert!(unzoned.headline().1.starts_with("keys are stopped: 5 are not up"));
 }
 
 #[test]

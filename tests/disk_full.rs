@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ennead::certs::{self, Who};
 use ennead::client::{Effect, Error};
 use ennead::cluster::{Base, Cluster, Options};
+use ennead::verdict::Word;
 use ennead::{Client, Name};
 
 /// What an operator is promised once there is room again.
@@ -136,6 +137,19 @@ impl Small {
         }
     }
 
+    /// Asks why until a machine's disk is told to be full now, or not to be any more.
+    async fn until_told(&self, machine: usize, full: bool) {
+        let (name, begun) = (self.cluster.names()[machine], Instant::now());
+        loop {
+            let verdict = self.client.why(name).await.expect("a view");
+            if (verdict.word == Some(Word::DiskFull) && verdict.lasts()) == full {
+                return eprintln!("after {:?}: {}", begun.elapsed(), verdict.sentence);
+            }
+            assert!(begun.elapsed() < NOTICES_WITHIN, "is its disk full? {full}: {verdict:#?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     fn all_run(&mut self, when: &str) {
         for (index, name) in self.cluster.names().into_iter().enumerate() {
             assert!(self.cluster.is_running(index), "{name} has ended {when}");
@@ -184,6 +198,8 @@ async fn fills_up(host: u8, machines: usize, may_be_full: usize, too_many: usize
         let error = small.put().await.expect_err("there is no room");
         assert_eq!((error.code(), error.effect()), ("disk_full", Effect::Unchanged), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(1), "refused only after {:?}", begun.elapsed());
+        small.until_told(0, true).await;
+        small.until_told(machines - 1, full == machines).await;
         small.read_all("while the disks are full").await;
         small.all_run("for want of room");
     }
@@ -206,6 +222,7 @@ async fn fills_up(host: u8, machines: usize, may_be_full: usize, too_many: usize
         }
     }
     eprintln!("{machines} disks emptied: fifty puts in a row, the last after {:?}", begun.elapsed());
+    small.until_told(0, false).await;
     small.read_all("once there is room").await;
     assert!(small.client.get(&*gone).await.expect("a get").is_none());
     small.all_run("in all of this");

@@ -133,6 +133,7 @@ fn every_verdict_has_its_section() {
         Word::Incompatible,
         Word::Upgraded,
         Word::Left,
+        Word::DiskFull,
     ];
     let page = read("why.md");
     for word in all {

@@ -194,6 +194,11 @@ impl Acceptor {
         self.record.take_if(|r| r.stamp == stamp)
     }
 
+    /// True if what it holds is a tombstone.
+    pub(crate) fn holds_tombstone(&self) -> bool {
+        self.record.as_ref().is_some_and(|r| r.state.value.is_none())
+    }
+
     /// The tombstone with this stamp, if that is what it holds.
     pub(crate) fn tombstone(&self, stamp: Stamp) -> Option<&Record> {
         self.record.as_ref().filter(|r| r.stamp == stamp && r.state.value.is_none())

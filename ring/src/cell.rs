@@ -40,6 +40,20 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message, came: Mono) {
+        let was = self.acceptor.holds_tombstone();
+        self.answer(turn, from, message, came);
+        self.note_tombstone(turn, was);
+    }
+
+    /// What this machine holds has changed, perhaps.
+    fn note_tombstone(&self, turn: &mut Turn<'_>, was: bool) {
+        let is = self.acceptor.holds_tombstone();
+        if was != is {
+            turn.local.tombstones.changed(turn.key, was, is);
+        }
+    }
+
+    fn answer(&mut self, turn: &mut Turn<'_>, from: Addr, message: Message, came: Mono) {
         let voting = turn.local.voting(turn.key, turn.owners);
         let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
         match message {
@@ -115,7 +129,9 @@ impl Cell {
 
     /// S5, S6, M1: what others told of the key.
     pub(crate) fn on_take(&mut self, turn: &mut Turn<'_>, take: Take) {
+        let was = self.acceptor.holds_tombstone();
         let Some(record) = self.acceptor.take(take) else { return };
+        self.note_tombstone(turn, was);
         let change = match record {
             Some(record) => {
                 // The ceiling first: a record above it must never be found after a restart (A4).
@@ -133,7 +149,9 @@ impl Cell {
     pub(crate) fn on_forget(&mut self, turn: &mut Turn<'_>, stamp: Stamp) {
         // It may have come to own the key since.
         let owner = turn.local.present().me.is_some_and(|me| !turn.owners.slots_of(me).is_empty());
+        let was = self.acceptor.holds_tombstone();
         if !owner && self.acceptor.forget(stamp).is_some() {
+            self.note_tombstone(turn, was);
             met(Rare::T2Swept);
             let ticket = turn.local.persist(Change::Forget { key: turn.key.clone() }, turn.effects);
             self.acceptor.set_ticket(ticket);

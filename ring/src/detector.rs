@@ -96,8 +96,8 @@ struct Peer {
     word: u32,
     health: Health,
     unwell: Option<(Now, Mono)>,
-    /// When it was last heard to have no room for values.
-    full: Option<Mono>,
+    /// Since when it has no room for values, and when that was last heard.
+    full: Option<(Now, Mono)>,
     lateness: Lateness,
 }
 

@@ -21,7 +21,7 @@
 //! | [`digest`] | what another is believed to hold, and told only where that is wrong |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
-//! | [`counts`] | what a machine counts of its work, for whoever looks from outside |
+//! | [`counts`], `tombstones` | what a machine counts of its work, and of its tombstones, for whoever looks from outside |
 //! | `forced`, `doubt` | what an operator forces; what shows a machine that it may take part no more |
 //! | `setup`, `cell` | what a machine starts from; one key on it |
 //! | [`node`] | all of the above, driven by one input at a time |
@@ -75,6 +75,7 @@ pub mod shares;
 pub mod stamp;
 mod sync;
 mod telling;
+mod tombstones;
 mod turn;
 pub mod view;
 mod warden;

@@ -22,6 +22,7 @@ use crate::quorum::{SlotSet, Tally, quorum_of};
 use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::stamp::{Ballot, Hlc, Stamp, State};
+use crate::tombstones::Tombstones;
 use crate::view::{Epoch, Incarnation, Machine, MemberState, Name, View};
 use crate::zone::Zone;
 
@@ -82,6 +83,7 @@ pub(crate) struct Local {
     pub(crate) answers: Answers,
     /// Work done, for whoever looks from outside.
     pub(crate) counts: Counts,
+    pub(crate) tombstones: Tombstones,
     rng: SmallRng,
     pub(crate) rules: Rules,
 }
@@ -125,6 +127,7 @@ impl Local {
             doubted: Vec::new(),
             unwell: Vec::new(),
             counts: Counts::default(),
+            tombstones: Tombstones::default(),
             is_unwell: false,
             full: Vec::new(),
             is_full: false,

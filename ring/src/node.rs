@@ -294,6 +294,11 @@ impl Node {
         &self.local.counts
     }
 
+    /// Tombstones that it holds; `None` until its records were swept once. See `tombstones`.
+    pub fn tombstones(&self) -> Option<u64> {
+        self.local.tombstones.held()
+    }
+
     /// What it is taking in at present.
     pub fn moves(&self) -> Vec<Move> {
         self.sync.moves()
@@ -325,7 +330,7 @@ impl Node {
         self.detector.last_heard(name)
     }
 
-    /// Members that say they are not well, how, and since when.
+    /// Members that say they are not well, or that their disk is full; how they are, and since when.
     pub fn unwell(&self) -> Vec<(Name, Health, Now)> {
         self.detector.unwell(&self.local)
     }

@@ -1,7 +1,7 @@
 //! How many slots of one key a machine and a zone own at most: what placement keeps to, and what is left of every
 //! key where some are lost. Pure.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -78,6 +78,24 @@ impl Shares {
         let rest = usize::from(self.slots) - rounds * self.machines;
         let last = lost.iter().zip(&self.rooms).map(|(lost, room)| (*lost).min(usize::from(*room)));
         (rounds * lost.iter().sum::<usize>() + last.sum::<usize>().min(rest)) as u8
+    }
+
+    /// How many members more may be lost besides these, all of them in the ring, whichever they are, with a quorum of
+    /// slots left of every key; `None` if some key may be without one already.
+    pub fn spare(&self, members: impl Iterator<Item = u32>) -> Option<usize> {
+        let lost: BTreeSet<u32> = members.collect();
+        let owned = self.most_owned(lost.iter().copied());
+        let mut left = usize::from((self.slots - quorum_of(self.slots)).checked_sub(owned)?);
+        let Some(rounds) = usize::from(self.slots).checked_div(self.machines) else { return Some(0) };
+        // Each one more takes its slots of the rounds and, while some are left of the last, one of those: then a zone may
+        // own more of them and has a machine more, since rooms suffice for all and none is larger than its zone.
+        let mut rest = usize::from(self.slots - owned) - rounds * (self.machines - lost.len());
+        let mut spare = 0;
+        while spare < self.machines - lost.len() {
+            let Some(less) = left.checked_sub(rounds + rest.min(1)) else { break };
+            (left, rest, spare) = (less, rest.saturating_sub(1), spare + 1);
+        }
+        Some(spare)
     }
 
     /// True if of every key a quorum of slots is left without these members, all of them in the ring.

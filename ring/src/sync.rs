@@ -265,7 +265,7 @@ impl Sync {
 
     pub(crate) fn on_scanned(
         &mut self,
-        local: &Local,
+        local: &mut Local,
         now: Now,
         scan: Scan,
         found: &mut Vec<(Key, Loaded)>,
@@ -278,6 +278,10 @@ impl Sync {
         let Some(sweep) = self.sweep.as_mut().filter(|s| s.scan == Some(scan)) else { return };
         sweep.scan = None;
         sweep.not_before = now.mono.plus(SWEEP_PAUSE);
+        if sweep.after.is_none() {
+            local.tombstones.begin();
+        }
+        local.tombstones.found(found, end);
         for (key, loaded) in core::mem::take(found) {
             if let Loaded::Record(record) = &loaded
                 && is_for_nothing(local, &key)

@@ -256,6 +256,24 @@ proptest! {
         prop_assert_eq!((0..3_000).map(owned).max().unwrap_or(0), ring.shares().most_owned(lost.iter().copied()));
     }
 
+    /// Besides some machines, so many more can be lost as no choice of them is too many.
+    #[test]
+    fn what_is_spare_besides_lost_machines_is_spare_whichever_they_are(
+        sizes in proptest::collection::vec(1usize..4, 1..5), has_zones: bool, lost: u16,
+        slots in prop::sample::select(vec![3u8, 5, 9]),
+    ) {
+        let mut members = zoned(&sizes, &[4; 12]);
+        members.iter_mut().filter(|_| !has_zones).for_each(|m| m.zone = Zone::NONE);
+        let shares = Ring::of(&view(slots, members)).shares().clone();
+        let all = (1u16 << shares.machines()) - 1;
+        let of = |set: u16| (0..16u32).filter(move |i| set >> i & 1 == 1);
+        let lost = lost & all;
+        let too_many = (0..=all).filter(|set| set & lost == lost && !shares.can_lose(of(*set)));
+        let fewest = too_many.map(|set| (set & !lost).count_ones() as usize).min();
+        let spare = fewest.map_or(Some((all & !lost).count_ones() as usize), |n| n.checked_sub(1));
+        prop_assert_eq!(shares.spare(of(lost)), spare);
+    }
+
     #[test]
     fn the_order_in_which_members_are_named_changes_nothing(
         mut members in members(), seed: u64, key in proptest::collection::vec(any::<u8>(), 1..20),

@@ -119,6 +119,15 @@ fn ring(text: &mut Text, snapshot: &Snapshot) {
         "Tombstones taken, rewritten ones included.",
         snapshot.counts.tombstones,
     );
+    text.family(
+        "ennead_tombstones",
+        "gauge",
+        "Tombstones held; roughly. Counted by a sweep after a start and after each change of the ring, and kept up with \
+         every change since; not told before the first sweep has come to its end.",
+    );
+    if let Some(tombstones) = snapshot.tombstones {
+        text.sample("ennead_tombstones", &[], tombstones);
+    }
     let ahead = snapshot.ahead as f64 / 1e9;
     text.gauge(
         "ennead_clock_ahead_seconds",

@@ -115,6 +115,7 @@ mod tests {
             views: 1,
             health: Health::default(),
             counts: Counts::default(),
+            tombstones: None,
             transport: Default::default(),
             storage: Default::default(),
             messages: Vec::new(),

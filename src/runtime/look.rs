@@ -75,6 +75,7 @@ impl Core<'_> {
             views: self.node.history().count(),
             health: self.beat.health(at),
             counts: self.node.counts().clone(),
+            tombstones: self.node.tombstones(),
             transport: self.parts.transport.stats(),
             storage: self.parts.storage.stats(),
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),

@@ -21,7 +21,7 @@ use crate::health::Pulse;
 use crate::program;
 use crate::status::PeerState;
 use crate::units::show_duration;
-use crate::verdict::{Before, FAR_OFF, Happened, Own, Testimony, Word, millis};
+use crate::verdict::{Before, FAR_OFF, Happened, Own, Seen, Testimony, Word, millis};
 
 /// Between two readings of this machine's pulse.
 const BEAT: Duration = Duration::from_millis(250);
@@ -106,7 +106,7 @@ impl Core<'_> {
             self.beat.awakening = AWAKENING;
         }
         let before = self.beat.pulse.health(time).0;
-        self.beat.pulse.note_room(self.parts.storage.is_short_of_room());
+        self.beat.pulse.note_room(time, self.parts.storage.is_short_of_room());
         let health = match self.beat.awakening.checked_sub(1) {
             Some(left) => {
                 self.beat.awakening = left;
@@ -179,6 +179,9 @@ impl Core<'_> {
                 n => format!(
                     "it was asked for more than it could do for {time}: up to {n} requests refused in 3 s"
                 ),
+            }),
+            self.beat.troubles.see(time, Word::DiskFull, health.full.then_some(0), *run, |time, _| {
+                format!("its disk was full for {time}: it took no values")
             }),
             self.beat.troubles.see(time, Word::Clock, clock, *run, |time, worst| {
                 format!("its clock was {} off the others' for {time}", millis(worst))
@@ -254,7 +257,18 @@ impl Core<'_> {
             }
         });
         let seen = (!is_me).then(|| why.evidence.seen(of, self.heard_of(of)));
+        let seen = seen.or_else(|| self.full_itself());
         Testimony { by: self.parts.me.name, wall_ms: unix_ms(), own, seen }
+    }
+
+    /// What others hear from this machine of its full disk. One alone has nobody who could say so.
+    fn full_itself(&self) -> Option<Seen> {
+        let time = Instant::now();
+        let full = self.beat.pulse.full_for(time)?;
+        let unwell = Some((0, self.beat.health(time).load, full.as_millis() as u64));
+        let (state, by) = (PeerState::Up, Vec::new());
+        let heard = evidence::Heard { state, silent_ms: 0, by, heard_ms: None, unwell };
+        Some(self.parts.why.evidence.seen(self.parts.me.name, heard))
     }
 
     fn heard_of(&self, of: Name) -> evidence::Heard {

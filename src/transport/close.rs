@@ -55,6 +55,8 @@ codes! {
     Crowded = 12, "crowded";
     /// A handshake that failed for another reason.
     Handshake = 13, "handshake";
+    /// An earlier run of the machine that the other end says it is lives beside it.
+    Twin = 14, "twin";
 }
 
 impl CloseCode {
@@ -96,6 +98,7 @@ impl Ended {
                 | CloseCode::WrongVersion
                 | CloseCode::WrongName
                 | CloseCode::NotAllowed
+                | CloseCode::Twin
                 | CloseCode::Certificate),
             ) => Self::Refused(code),
             _ => Self::Other,

@@ -96,6 +96,10 @@ struct Peer {
     failures: u32,
     /// When it may be dialled again.
     not_before: Option<Instant>,
+    /// The last run that was refused since an earlier one lives, and when; how long that is taken to be so without a
+    /// connection with the earlier one.
+    twin: Option<(u64, Instant)>,
+    lived: Option<Instant>,
     /// Which machine, and run of it, was last told to be up.
     told_up: Option<(Machine, u64)>,
     /// Ups and downs to be told, in order.
@@ -112,6 +116,8 @@ impl Peer {
             dialling: false,
             failures: 0,
             not_before: None,
+            twin: None,
+            lived: None,
             told_up: None,
             notices: VecDeque::new(),
             telling: Arc::default(),
@@ -370,6 +376,16 @@ impl Shared {
             };
             match dialled {
                 Ok((connection, machine, hello, main)) => {
+                    if let Err(why) = proof::outlives(&self, machine, hello.run).await {
+                        // The earlier run keeps its connections: they are heard.
+                        connection.close(CloseCode::Twin.number(), cut(&why).as_bytes());
+                        self.counters.refused(CloseCode::Twin);
+                        self.tell_impostor(name, &why);
+                        if let Some(peer) = self.lock().peers.get_mut(&name) {
+                            peer.lost(peer.failures.saturating_add(1));
+                        }
+                        continue;
+                    }
                     self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
                     return;
                 }
@@ -424,6 +440,30 @@ impl Shared {
         let is = |l: &Arc<Link>| (l.from, l.hello.run) == (Addr::Machine(machine), run);
         let mut alive = links.iter().filter(alive).map(is);
         (alive.clone().any(|own| own), alive.any(|own| !own))
+    }
+
+    /// The connections of other runs of a machine; and true if one that has none any more lived a moment ago.
+    pub(super) fn earlier(&self, machine: Machine, run: u64) -> (Vec<Arc<Link>>, bool) {
+        let table = self.lock();
+        let Some(peer) = table.peers.get(&machine.name) else { return (Vec::new(), false) };
+        let is_other = |l: &&Arc<Link>| (l.from, l.hello.run) != (Addr::Machine(machine), run);
+        let refused = peer.twin.is_some_and(|(twin, _)| twin == run);
+        let lately = refused && peer.lived.is_some_and(|at| at.elapsed() < proof::LIVES_FOR);
+        (peer.links.iter().filter(is_other).cloned().collect(), lately)
+    }
+
+    /// This run was refused, since an earlier one lives.
+    pub(super) fn note_twin(&self, name: Name, run: u64) {
+        if let Some(peer) = self.lock().peers.get_mut(&name) {
+            peer.twin = Some((run, Instant::now()));
+        }
+    }
+
+    /// Has something written to a machine: whoever is there answers, if only that he does not know the connection.
+    pub(super) fn provoke(&self, name: Name) {
+        if let Some(peer) = self.lock().peers.get(&name) {
+            let _ = peer.lanes.push(Frame::Ping(0));
+        }
     }
 
     async fn dial_as(
@@ -623,10 +663,11 @@ impl Shared {
             return Err(refuse(CloseCode::AnotherCluster, why));
         }
         if let Role::Machine(machine) = hello.role
-            && let Err(why) = proof::prove(self, connection.remote_address(), machine, hello.run).await
+            && let Err((code, why)) =
+                proof::prove(self, connection.remote_address(), machine, hello.run).await
         {
             self.tell_impostor(machine.name, &why);
-            return Err(refuse(CloseCode::NotAllowed, why));
+            return Err(refuse(code, why));
         }
         say_hello(&mut send, self.hello()).await.map_err(lost)?;
         inbox.set_limit(self.config.max_frame());
@@ -713,6 +754,10 @@ impl Shared {
         peer.links.retain(|l| l.id != link.id);
         if peer.links.len() == before {
             return; // A newer run took its place, and that was told.
+        }
+        let refused = |(run, at): (u64, Instant)| run != link.hello.run && at.elapsed() < proof::LIVES_FOR;
+        if proof::found_us_silent(link) && peer.twin.is_some_and(refused) {
+            peer.lived = Some(Instant::now());
         }
         peer.choose(self.me());
         tracing::debug!(%name, reason, left = peer.links.len(), "connection ended");

@@ -1,5 +1,6 @@
 //! How the endpoint is set up: socket, TLS, QUIC. The figures are those of the measurements they cite.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -106,11 +107,16 @@ fn bind_any() -> io::Result<std::net::UdpSocket> {
 /// A restarted listener knows what its former life signed: it answers packets of connections that it has
 /// forgotten with a reset that the other end believes, so nobody waits for a timeout.
 ///
+/// Only one that runs where it did: a copy of its certificate on another host, or in another container, must not be able
+/// to end the connections of a machine that lives.
+///
 /// Both keys are needed: an endpoint stays silent about connection ids that it cannot have drawn itself.
 fn endpoint(config: &Config) -> EndpointConfig {
     let Some(address) = config.listen else { return EndpointConfig::default() };
     let secret = hmac::Key::new(hmac::HMAC_SHA256, config.identity.key().secret_der());
-    let derive = |what: &str| hmac::sign(&secret, format!("ennead {what} of {address}").as_bytes());
+    let place = whereabouts();
+    let derive =
+        |what: &str| hmac::sign(&secret, format!("ennead {what} of {address} at {place}").as_bytes());
     let reset = hmac::Key::new(hmac::HMAC_SHA256, derive("stateless resets").as_ref());
     let mut ids = [0; 8];
     ids.copy_from_slice(&derive("connection ids").as_ref()[..8]);
@@ -120,6 +126,13 @@ fn endpoint(config: &Config) -> EndpointConfig {
     // Eight peers notice a restart at once; the default of 20 ms would make them take turns.
     endpoint.min_reset_interval(Duration::from_millis(2));
     endpoint
+}
+
+/// The start of the computer and the network of the process, where the system tells: what no copy of a disk takes along.
+fn whereabouts() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let network = fs::read_link("/proc/self/ns/net").unwrap_or_default();
+    format!("{} {}", boot.trim(), network.display())
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -31,6 +31,13 @@ pub(super) fn clock_offset(case: &Case, seen: &[(Name, &Seen)]) -> Option<i64> {
     Some(i64::try_from(own).ok()?.saturating_sub(i64::try_from(middle).ok()?))
 }
 
+/// For how long its disk has been full, in milliseconds: by its own word, or else as others have heard it of itself.
+pub(super) fn full_for(case: &Case, seen: &[(Name, &Seen)]) -> Option<u64> {
+    let full = |s: &Seen| s.unwell.filter(|(stalled, ..)| *stalled == 0).map(|(.., since)| since);
+    let own = case.own.as_ref().and_then(|t| t.seen.as_ref());
+    own.and_then(full).or_else(|| seen.iter().filter_map(|(_, s)| full(s)).max())
+}
+
 pub(super) fn of_one_that_answers(
     case: &Case,
     own: &Own,
@@ -71,6 +78,12 @@ fn of_now(case: &Case, own: &Own, seen: &[(Name, &Seen)]) -> Option<Finding> {
         let text = sides(name, &missed.iter().map(|(by, _)| *by).collect::<Vec<_>>(), &reaching(case, seen));
         let longest = missed.iter().map(|(_, s)| missed_for(s)).max().unwrap_or(0);
         return Some(found(Word::Partitioned, ago(longest), text));
+    }
+    if let Some(ms) = full_for(case, seen) {
+        let text = format!(
+            "the disk of {name} is full: it takes no values until there is room, and goes on with everything else"
+        );
+        return Some(found(Word::DiskFull, ago(ms), text));
     }
     if own.load >= FULL {
         let how = match own.refused {

@@ -14,6 +14,8 @@ pub(super) fn evidence(case: &Case, own: Option<&Own>, seen: &[(Name, &Seen)]) -
     let mut lines = Vec::new();
     if let Some(own) = own {
         lines.extend(of_itself(name, own));
+        let full = case.own.as_ref().and_then(|t| t.seen.as_ref()?.unwell).filter(|unwell| unwell.0 == 0);
+        lines.extend(full.map(|(.., ms)| format!("it says: its disk is full, for {}", millis(ms))));
         if let Some(offset) = clock_offset(case, seen).filter(|offset| offset.abs() >= 1_000) {
             lines.push(format!("its clock is {offset} ms off the middle of all"));
         }
@@ -116,8 +118,14 @@ fn told_by(s: &Seen) -> Vec<String> {
         let off = millis(clock.ms.unsigned_abs());
         told.push(format!("its clock is {off} {way} ours (asked {} ago)", millis(clock.ago_ms)));
     }
-    if let Some((stalled, load, since)) = s.unwell {
-        told.push(format!("it said of itself: fsync {stalled} ms, load {load} %, for {}", millis(since)));
+    match s.unwell {
+        Some((0, _, since)) => {
+            told.push(format!("it said of itself: its disk is full, for {}", millis(since)));
+        }
+        Some((stalled, load, since)) => {
+            told.push(format!("it said of itself: fsync {stalled} ms, load {load} %, for {}", millis(since)));
+        }
+        None => {}
     }
     if s.last_words.is_some() {
         told.push("heard its last words, with a crash report".to_owned());

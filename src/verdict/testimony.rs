@@ -16,7 +16,7 @@ pub struct Testimony {
     pub wall_ms: u64,
     /// What it says of itself, where it was asked about itself.
     pub own: Option<Own>,
-    /// What it has seen of the machine asked about.
+    /// What it has seen of the machine asked about. Of itself: nothing, but for its `unwell` while its disk is full.
     pub seen: Option<Seen>,
 }
 
@@ -130,7 +130,7 @@ pub struct Seen {
     pub silence: Option<Silence>,
     /// What its clock says.
     pub clock: Option<Offset>,
-    /// Its own word that it is not well: of fsync milliseconds, load, and for how long.
+    /// Its own word that it is not well: of fsync milliseconds, load, and for how long. No milliseconds: its disk is full.
     pub unwell: Option<(u32, u8, u64)>,
     /// The crash report that it sent with its last words, as JSON.
     pub last_words: Option<String>,

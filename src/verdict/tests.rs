@@ -197,6 +197,35 @@ fn each_way_to_fail_has_its_own_verdict() {
             ),
             Some(Word::Partitioned),
         ),
+        (
+            "a full disk, as others heard it say",
+            case(Some(own()), vec![up(), Seen { unwell: Some((0, 3, 4_000)), ..up() }, up()], vec![]),
+            Some(Word::DiskFull),
+        ),
+        (
+            "a full disk that hangs",
+            case(
+                Some(Own { stalled_ms: 900, ..own() }),
+                all(Seen { unwell: Some((0, 3, 4_000)), ..up() }),
+                vec![],
+            ),
+            Some(Word::DiskStalled),
+        ),
+        (
+            "a slow disk, as others heard it say: it is well by now",
+            case(Some(own()), all(Seen { unwell: Some((900, 3, 4_000)), ..up() }), vec![]),
+            None,
+        ),
+        (
+            "a full disk is no reason to be silent",
+            case(None, all(Seen { unwell: Some((0, 3, 4_000)), ..knocked(Silent, Refused) }), vec![]),
+            Some(Word::Paused),
+        ),
+        (
+            "its disk was full",
+            case(after(vec![over(Word::DiskFull, 2_000, 7)]), all(up()), vec![]),
+            Some(Word::DiskFull),
+        ),
         ("too much", case(Some(Own { load: 120, ..own() }), all(up()), vec![]), Some(Word::Overloaded)),
         (
             "killed, and back",
@@ -322,6 +351,24 @@ fn what_is_over_is_told_with_its_times_and_what_was_before_it() {
     assert_eq!(
         (&json["until"], &json["earlier"][1]["verdict"]),
         (&json!(rfc3339(NOW - 2_000)), &json!("exit"))
+    );
+}
+
+#[test]
+fn one_machine_alone_says_itself_that_its_disk_is_full() {
+    let mut alone = case(Some(own()), vec![], vec![]);
+    if let Some(told) = &mut alone.own {
+        told.seen = Some(Seen { unwell: Some((0, 3, 4_000)), ..up() });
+    }
+    let verdict = judge(&alone);
+    assert_eq!(
+        (verdict.word, verdict.at_ms, verdict.lasts()),
+        (Some(Word::DiskFull), Some(NOW - 4_000), true)
+    );
+    assert!(verdict.up && verdict.sentence.starts_with("the disk of 10.0.0.1 is full"), "{verdict:#?}");
+    assert!(
+        verdict.evidence.iter().any(|line| line == "it says: its disk is full, for 4.0 s"),
+        "{verdict:#?}"
     );
 }
 

@@ -37,6 +37,8 @@ pub enum Word {
     Upgraded,
     /// It handed its data over and went.
     Left,
+    /// Its disk has no room for values: it takes none, and goes on with everything else.
+    DiskFull,
 }
 
 impl Word {
@@ -57,6 +59,7 @@ impl Word {
             Self::Incompatible => "incompatible",
             Self::Upgraded => "upgraded",
             Self::Left => "left",
+            Self::DiskFull => "disk_full",
         }
     }
 }

@@ -110,8 +110,8 @@ fn testimony() -> impl Strategy<Value = Testimony> {
         version,
         ended,
     });
-    let words = [Word::Paused, Word::DiskStalled, Word::Killed, Word::Upgraded, Word::Left];
-    let happened = (0..5usize, any::<u64>(), any::<u64>(), any::<u64>(), ".{0,60}").prop_map(
+    let words = [Word::Paused, Word::DiskStalled, Word::Killed, Word::Upgraded, Word::Left, Word::DiskFull];
+    let happened = (0..6usize, any::<u64>(), any::<u64>(), any::<u64>(), ".{0,60}").prop_map(
         move |(word, from_ms, until_ms, run, what)| Happened {
             word: words[word],
             from_ms,

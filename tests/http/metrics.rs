@@ -84,6 +84,30 @@ async fn what_is_done_is_counted() {
     three.client.put("after", "x").await.expect("a put with one of three dead");
 }
 
+#[tokio::test]
+async fn tombstones_are_counted_as_keys_are_deleted_and_put_back_and_anew_after_a_start() {
+    let mut three = real(71, 3, &[]).await;
+    let held = |a: &Answer, n: u64| a.body.lines().any(|line| line == format!("ennead_tombstones {n}"));
+    for i in 0..20 {
+        three.client.put(format!("key-{i}"), "x").await.expect("a put");
+    }
+    for i in 0..10 {
+        three.client.delete(format!("key-{i}")).await.expect("a delete");
+    }
+    for index in 0..3 {
+        super::until(three.http(index), "/metrics", |a| held(a, 10)).await;
+    }
+    for i in 0..4 {
+        three.client.put(format!("key-{i}"), "y").await.expect("a put");
+    }
+    for index in 0..3 {
+        super::until(three.http(index), "/metrics", |a| held(a, 6)).await;
+    }
+    three.cluster.kill(2);
+    three.cluster.start(2).expect("a process");
+    super::until(three.http(2), "/metrics", |a| held(a, 6)).await;
+}
+
 /// Each sample belongs to the family declared last, and each family is declared once.
 fn well_formed(text: &str) {
     let (mut family, mut declared) = (String::new(), BTreeSet::new());

@@ -104,6 +104,11 @@ impl Drop for Inside {
 }
 
 impl Inside {
+    /// The program's exit code, once it has ended; `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("a process").map(|status| status.code().unwrap_or(-1))
+    }
+
     /// Sends the program a signal, such as `STOP`.
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.0.id().to_string();
@@ -151,9 +156,14 @@ pub(crate) fn name(i: u8) -> Name {
 pub(crate) fn start(prefix: &str, dir: &Path, i: u8, peers: u8) -> Inside {
     let others: Vec<String> = (2..=peers).map(|i| name(i).to_string()).collect();
     let birth = match i {
-        1 => ["--init".to_owned(), format!("--with={}", others.join(","))],
-        _ => ["--join".to_owned(), name(1).to_string()],
+        1 => vec!["--init".to_owned(), format!("--with={}", others.join(","))],
+        _ => vec!["--join".to_owned(), name(1).to_string()],
     };
+    start_as(prefix, dir, i, name(i), &birth)
+}
+
+/// Starts a machine in the namespace of this number, under that name and with these further flags.
+pub(crate) fn start_as(prefix: &str, dir: &Path, i: u8, name: Name, flags: &[String]) -> Inside {
     let log = std::fs::File::create(dir.join(format!("{i}.log"))).expect("a log");
     let child = Command::new("ip")
         .args([
@@ -165,12 +175,12 @@ pub(crate) fn start(prefix: &str, dir: &Path, i: u8, peers: u8) -> Inside {
             "--die-with-parent",
             "--test-faults",
         ])
-        .args(["--listen", &name(i).to_string()])
+        .args(["--listen", &name.to_string()])
         .arg("--data")
         .arg(dir.join(i.to_string()))
         .arg("--certs")
         .arg(dir.join("certs"))
-        .args(birth)
+        .args(flags)
         .env_remove(INSIDE)
         .env_remove(FOLDER)
         .stdin(Stdio::piped())

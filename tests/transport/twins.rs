@@ -86,6 +86,37 @@ async fn v6_a_twin_of_a_machine_that_is_gone_speaks_for_nobody() {
 }
 
 #[tokio::test]
+async fn v6_a_run_that_is_heard_is_not_replaced_by_another_that_has_its_address() {
+    let authority = Authority::new();
+    let (mut b, c) = (End::peer(&authority, free_name(2)), free_name(4));
+    let hello = ennead::wire::Hello {
+        role: Role::Machine(machine(c)),
+        cluster: None,
+        version: "raw".to_string(),
+        run: 77,
+    };
+    // The first run is one whose address leads to another from now on.
+    let named = End::start(Config { run: hello.run, ..super::peer_config(&authority, c) });
+    let first = super::raw::Raw::peer(&authority, c);
+    let connection = first.connect(b.name()).await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&super::raw::bytes_of(&[ennead::wire::Frame::Hello(hello)])).await.unwrap();
+    assert!(recv.read_chunk(1024, true).await.unwrap().is_some(), "a hello comes back");
+    drop(named);
+    until(|| std::net::UdpSocket::bind(c.address()).is_ok()).await;
+
+    let mut second = End::start(Config { run: 78, ..super::peer_config(&authority, c) });
+    let said = told(&mut second, b.name()).await;
+    assert!(said.contains("was heard after you called"), "{said}");
+    assert_eq!(impostor(&mut b).await.0, c);
+    assert!(b.refused(CloseCode::Twin) >= 1 && connection.close_reason().is_none());
+    // The first is gone, and the second is the machine.
+    drop((send, recv, connection, first));
+    until(|| b.transport.stats().connections == 0).await;
+    talk(&second, &mut b).await;
+}
+
+#[tokio::test]
 async fn v6_a_machine_that_is_called_by_its_twin_says_so() {
     let authority = Authority::new();
     let mut a = End::peer(&authority, free_name(1));

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{Detector, MS};
-use crate::effect::{Effect, Now};
+use crate::effect::{Effect, Mono, Now};
 use crate::gossip::{Health, Said};
 use crate::local::Local;
 use crate::view::Name;
@@ -15,11 +15,13 @@ pub(super) const UNWELL_FOR: u64 = 10_000 * MS;
 pub(super) const UNWELL_AGAIN: u64 = 2_000 * MS;
 
 impl Detector {
-    /// Members that say they are not well, how they are, and since when. It steers who is asked first, and no more.
+    /// Members that say they are not well, or that their disk is full: how they are, and since when.
     pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
         let Some(present) = local.newest() else { return Vec::new() };
         let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
-        unwell.filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell?.0))).collect()
+        unwell
+            .filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell.or(peer.full)?.0)))
+            .collect()
     }
 
     /// How this machine is, as it finds itself: told to all, at once if it has changed.
@@ -67,16 +69,16 @@ impl Detector {
         health: Health,
     ) {
         let peer = &mut self.peers[member as usize];
-        let words = peer.unwell.map(|(_, heard)| heard).into_iter().chain(peer.full);
+        let words = peer.unwell.into_iter().chain(peer.full).map(|(_, heard)| heard);
         let old = words.max().is_some_and(|heard| heard.plus(UNWELL_FOR) <= now.mono);
         if number <= peer.word && !old {
             return;
         }
         (peer.word, peer.health) = (number, health);
-        let since = peer.unwell.map_or(now, |(since, _)| since);
+        let since = |word: Option<(Now, Mono)>| word.map_or(now, |(since, _)| since);
         let was = (peer.unwell.is_some(), peer.full.is_some());
-        peer.full = health.full.then_some(now.mono);
-        peer.unwell = health.is_unwell().then_some((since, now.mono));
+        peer.full = health.full.then_some((since(peer.full), now.mono));
+        peer.unwell = health.is_unwell().then_some((since(peer.unwell), now.mono));
         self.rumours.add_health(peer.machine, number, Said::Health(health));
         self.urgent |= was != (health.is_unwell(), health.full);
         self.note(member);
@@ -133,7 +135,7 @@ impl Detector {
         for &member in &self.noted {
             let peer = &mut self.peers[member as usize];
             over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
-            over |= peer.full.take_if(|heard| heard.plus(UNWELL_FOR) <= now.mono).is_some();
+            over |= peer.full.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
             over |= peer.lateness.forget_old_witnesses(now);
         }
         let noted = mem::take(&mut self.noted);

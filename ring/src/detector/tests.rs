@@ -244,6 +244,19 @@ fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
 }
 
 #[test]
+fn a_full_disk_is_told_with_since_when_and_is_no_reason_to_be_asked_last() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3]);
+    let full = Health { full: true, ..Health::default() };
+    let say = |refuted, health| Gossip::new([News { of: machine(2), refuted, said: Said::Health(health) }]);
+    told(&mut one, &mut local, at(1_000), 2, say(7, full));
+    told(&mut one, &mut local, at(3_000), 2, say(8, full));
+    assert_eq!(one.unwell(&local), [(machine(2).name, full, at(1_000))], "since it was said first");
+    assert!(local.is_well(1) && !local.has_room(1));
+    told(&mut one, &mut local, at(4_000), 2, say(9, Health::default()));
+    assert!(one.unwell(&local).is_empty() && local.has_room(1));
+}
+
+#[test]
 fn a_word_that_is_not_said_again_runs_out() {
     let (mut one, mut local) = of_machine_1(&[1, 2]);
     let said = Said::Health(Health { stalled_ms: 900, ..Health::default() });
