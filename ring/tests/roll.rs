@@ -105,7 +105,7 @@ proptest! {
         let present: Vec<_> = (0..stay).chain(20..20 + come).map(|i| {
             let state = match states[i % 16] {
                 0 if i > 0 => MemberState::Leaving,
-                1 if i >= 20 && i > 20 => MemberState::Joining,
+                1 if i > 20 => MemberState::Joining,
                 _ => MemberState::Up,
             };
             (i as u64, state)
