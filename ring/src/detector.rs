@@ -56,6 +56,8 @@ pub(crate) struct Detector {
     /// Members to probe, from the end: a random order, drawn again when all have had their turn.
     order: Vec<u32>,
     next: Option<Mono>,
+    /// When one of those that it does not believe alive is probed out of turn.
+    doubted_next: Mono,
     probes: Vec<Probe>,
     rumours: Rumours,
     /// Suspicions of this machine that it has refuted.

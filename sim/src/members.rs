@@ -282,6 +282,22 @@ impl World {
         None
     }
 
+    /// How far the first owner of a key is with comparing its copies.
+    fn comparison_of(&self, k: usize) -> String {
+        let first = self.views.newest.as_ref().and_then(|newest| newest.owners_once(k).next());
+        let Some(m) = first.and_then(|machine| self.by_name.get(&machine.name)) else { return String::new() };
+        match &self.computers[*m].node {
+            Some(node) => format!(
+                "its first owner s{}: {:?}, {:?}, suspects {}",
+                m + 1,
+                node.check_progress(),
+                node.moves(),
+                node.suspects().len()
+            ),
+            None => format!("its first owner s{} is down", m + 1),
+        }
+    }
+
     /// A key whose copies are not all alike and voted for, or that somebody else holds; `None` if there is none.
     pub(super) fn uneven(&self) -> Option<String> {
         let newest = self.views.newest.as_ref()?;
@@ -309,7 +325,11 @@ impl World {
                 let kept = |r: &&Record| r.state.value.is_some() || self.profile.skew < FAR_AHEAD;
                 let stamp = record.filter(kept).map(|r| r.stamp);
                 if *first.get_or_insert(stamp) != stamp {
-                    return Some(format!("copies of key {k} differ: {:?} and {stamp:?} (s{})", first, m + 1));
+                    return Some(format!(
+                        "copies of key {k} differ: {first:?} and {stamp:?} (s{}); {}",
+                        m + 1,
+                        self.comparison_of(k)
+                    ));
                 }
             }
         }

@@ -19,6 +19,10 @@ const MAX_PROBES: usize = 64;
 /// How long a late answer is still measured.
 const FORGET_AFTER: u64 = 10_000 * MS;
 
+/// How often one of those that are not believed alive is probed, where their turn would come later. Who stood still while a
+/// suspicion was refuted hears of that from nobody, and would hold on to it until then: minutes among a thousand.
+const DOUBTED_AGAIN: u64 = 5_000 * MS;
+
 #[derive(Debug)]
 pub(super) struct Probe {
     ask: Ask,
@@ -107,6 +111,9 @@ impl Detector {
     /// The next in the order; who has just spoken needs no probe, unless all have.
     pub(super) fn choose(&mut self, local: &mut Local, now: Now) -> Option<u32> {
         let me = local.present().me?;
+        if let Some(member) = self.choose_doubted(local, now) {
+            return Some(member);
+        }
         let mut spoken = None;
         for _ in 0..2 {
             while let Some(member) = self.order.pop() {
@@ -126,6 +133,17 @@ impl Detector {
             }
         }
         spoken
+    }
+
+    fn choose_doubted(&mut self, local: &mut Local, now: Now) -> Option<u32> {
+        let round = self.peers.len() as u64 * local.tuning.probe_every;
+        if local.doubted.is_empty() || round <= DOUBTED_AGAIN || self.doubted_next > now.mono {
+            return None;
+        }
+        self.doubted_next = now.mono.plus(DOUBTED_AGAIN);
+        let any = local.up_to(local.doubted.len() as u64 - 1) as usize;
+        let member = local.present().view.index_of(local.doubted[any])? as u32;
+        (!self.is_probing(member)).then_some(member)
     }
 
     pub(super) fn is_probing(&self, member: u32) -> bool {

@@ -341,3 +341,33 @@ fn who_is_told_by_three_that_its_answers_do_not_come_is_unwell_itself() {
     pass(&mut one, &mut local, 1_000, 12_000, &[2, 3, 4, 5, 6]);
     assert!(!local.is_unwell);
 }
+
+#[test]
+fn among_many_who_is_doubted_is_probed_before_its_turn() {
+    let members: Vec<u8> = (1..=250).collect();
+    let (mut detector, mut local) = of_machine_1(&members);
+    detector.on_time(&mut local, at(0), &mut Vec::new());
+    // Two suspects: nobody says any more that they live.
+    for of in [5, 9] {
+        told(&mut detector, &mut local, at(1), 2, silent(of, 0, 2, 10));
+    }
+    let mut probed = Vec::new();
+    for ms in (10..20_000).step_by(10) {
+        let mut effects = Vec::new();
+        detector.on_time(&mut local, at(ms), &mut effects);
+        for effect in effects {
+            if let Effect::Send { to: crate::message::Addr::Machine(to), envelope, .. } = effect
+                && matches!(envelope.message, Message::Probe { .. })
+            {
+                // All others answer.
+                if to != machine(5) && to != machine(9) {
+                    let member = local.present().index_of(to).unwrap();
+                    detector.heard(&mut local, at(ms), member);
+                } else {
+                    probed.push(ms);
+                }
+            }
+        }
+    }
+    assert!(probed.len() >= 3 && probed[0] < 6_000, "{probed:?}, and a round takes a minute");
+}
