@@ -12,18 +12,22 @@ use core::mem;
 
 use crate::digest::{Beliefs, WIDTH};
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
-use crate::history::{Concern, Telling, Track, Verdict, judge};
+use crate::history::Track;
 use crate::key::Key;
 use crate::local::Local;
-use crate::message::{Addr, Ask, Bound, Entry, Held, Message, Page, Purpose, TellRequest};
+use crate::message::{Ask, Bound, Entry, Page, Purpose, TellRequest};
 use crate::mutant::Mutant;
 use crate::pace;
 use crate::placement::Owners;
 use crate::quorum::SlotSet;
 use crate::rare::{Rare, met, met_if};
-use crate::roll::{self, Asking, Roll};
+use crate::roll::{self, Asking};
 use crate::stamp::{Ballot, Hlc, Record, Stamp, State};
 use crate::view::{Epoch, Machine, Name};
+
+mod asking;
+mod deciding;
+mod rolled;
 
 const MS: u64 = 1_000_000;
 /// How long until an unanswered question is put again; doubles each time, up to the second.
@@ -41,7 +45,7 @@ const MOST_KEYS: u64 = 1 << 40;
 /// Values asked for at once, and in one question.
 const WANTED: (usize, usize) = (256, 32);
 
-/// What becomes of a record at the machine that was told of it: see [`Verdict`].
+/// What becomes of a record at the machine that was told of it: see [`Verdict`](crate::history::Verdict).
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Take {
     /// The pass that it is from, and its view: in another it means nothing any more.
@@ -433,43 +437,6 @@ impl Merge {
         true
     }
 
-    /// The roll: who has nothing to tell has told it. Returns the view that is known to be settled; `None` if nobody asked.
-    pub(crate) fn on_roll(
-        &mut self,
-        local: &mut Local,
-        from: Machine,
-        ask: Ask,
-        roll: &Roll,
-    ) -> Option<Epoch> {
-        self.asking.take_if(|asking| asking.is(local, from, ask))?;
-        met(Rare::S3ByRoll);
-        self.stirred = true;
-        let present = local.present();
-        let (rolled, others): (Vec<Machine>, Vec<Machine>) =
-            mem::take(&mut self.rolled).into_iter().partition(|machine| match present.index_of(*machine) {
-                Some(member) => roll.has_nothing(member),
-                None => roll.former.contains(machine),
-            });
-        (self.rolled, self.noted) = (rolled, roll.settled);
-        for machine in others {
-            let mut teller = Teller::new(local, machine);
-            if teller.member.is_none() && roll.silent.contains(&machine) {
-                met(Rare::S3RollHasOneSilent);
-                teller.out = true;
-                self.without.push(machine);
-            }
-            self.tellers.push(teller);
-        }
-        // Nobody has anything, this machine included.
-        if present.me.is_some_and(|me| roll.has_nothing(me)) && self.tellers.iter().all(|t| t.out) {
-            self.own.upto = Upto::End;
-        }
-        self.promised = self.promised.max(roll.promised);
-        self.bound = self.bound.max(roll.bound);
-        local.see(roll.promised.time);
-        Some(roll.settled)
-    }
-
     /// The machine's own storage has looked. False if not for this pass.
     pub(crate) fn on_scanned(
         &mut self,
@@ -596,51 +563,6 @@ impl Merge {
         true
     }
 
-    /// No roll: all who may have something to tell are asked.
-    fn ask_everybody(&mut self, local: &Local) {
-        let rolled = mem::take(&mut self.rolled);
-        self.tellers.extend(rolled.into_iter().map(|machine| Teller::new(local, machine)));
-        self.tellers.sort_by_key(|teller| teller.machine);
-    }
-
-    /// Whoever should hold what this machine has compared is asked, though he noted nothing of it: there may be keys since then.
-    fn ask_owners(&mut self, local: &Local, owned: &[Owned]) {
-        let present = local.present();
-        for owners in owned.iter().filter_map(|owned| owned.place.owners.last()) {
-            if owners.machines().next() != present.me {
-                continue;
-            }
-            for machine in owners.machines().map(|member| present.machine(member)) {
-                if let Ok(at) = self.rolled.binary_search(&machine) {
-                    self.rolled.remove(at);
-                    let mut teller = Teller::new(local, machine);
-                    teller.source = Source::from(self.at.clone());
-                    let at = self.tellers.partition_point(|teller| teller.machine < machine);
-                    self.tellers.insert(at, teller);
-                }
-            }
-        }
-    }
-
-    /// Of those who have told "none" by the roll, whoever was to tell of this key (S4 needs no others).
-    fn rolled_of(&self, local: &Local, place: &Place, mute: &[Machine]) -> Vec<Track> {
-        if self.rolled.is_empty() || self.purpose != Purpose::Sync {
-            return Vec::new();
-        }
-        let (history, concern) = (local.history(), self.concern(local));
-        let owners =
-            history.views.iter().zip(&place.owners).flat_map(|(p, o)| o.machines().map(|m| p.machine(m)));
-        let mut owners: Vec<Machine> = owners.collect();
-        owners.sort_unstable();
-        owners.dedup();
-        let rolled = owners.into_iter().filter(|m| self.rolled.binary_search(m).is_ok() && !mute.contains(m));
-        rolled
-            .map(|machine| (machine, roll::told_nothing(local, machine, self.noted)))
-            .filter(|(m, track)| history.is_told(&concern, (&place.owners, place.next.as_ref()), (*m, track)))
-            .map(|(_, track)| track)
-            .collect()
-    }
-
     // -- going on ------------------------------------------------------------------------------------
 
     /// Decides what can be decided, asks for what is missing. Costs nothing where nothing has changed: a pass among a
@@ -762,335 +684,6 @@ impl Merge {
         local.history().is_covered_without(local.me, without, synced)
     }
 
-    /// One key, of which all has been told. False if it cannot be decided yet.
-    fn decide(&mut self, local: &mut Local, now: Now, key: &Key, acts: &mut Vec<Act>) -> bool {
-        let own = pop_if(&mut self.own.buffer, |o| o.key == *key);
-        let mut told: Vec<(usize, Entry)> = Vec::new();
-        for (i, teller) in self.tellers.iter_mut().enumerate().filter(|(_, t)| !t.out) {
-            told.extend(pop_if(&mut teller.source.buffer, |e| e.key == *key).map(|e| (i, e)));
-        }
-        let unreadable = told.iter().any(|(_, e)| e.held == Held::Unreadable);
-        match self.purpose {
-            Purpose::Check => self.compare(local, now, key, own, &told, acts),
-            // Nobody has it for this machine: whatever is held stays as it is.
-            Purpose::Ahead | Purpose::Copy if told.is_empty() => {}
-            _ if matches!(own, Some(Owned { record: None, .. })) => {
-                // R3: mute for this key, until a round that did without it has written it anew.
-            }
-            _ if unreadable => {
-                if self.handoff {
-                    // The one who should tell cannot: all others must.
-                    self.handoff = false;
-                    let at = self.at.clone();
-                    self.restart(at);
-                    return false;
-                }
-                let mute = told.iter().filter(|(_, e)| e.held == Held::Unreadable);
-                let mute: Vec<Machine> = mute.map(|(i, _)| self.tellers[*i].machine).collect();
-                let without: Vec<Machine> =
-                    self.without.iter().copied().chain(mute.iter().copied()).collect();
-                if self.purpose == Purpose::Sync && !self.is_covered_without(local, &without) {
-                    let at = self.at.clone();
-                    self.restart(at);
-                    self.not_before = now.mono.plus(TRY_AGAIN);
-                    return false;
-                }
-                self.take(local, key, own, told, &mute, acts);
-            }
-            _ => self.take(local, key, own, told, &[], acts),
-        }
-        true
-    }
-
-    /// S5, S6, M1.
-    fn take(
-        &mut self,
-        local: &mut Local,
-        key: &Key,
-        own: Option<Owned>,
-        mut told: Vec<(usize, Entry)>,
-        mute: &[Machine],
-        acts: &mut Vec<Act>,
-    ) {
-        let (place, own) = match own {
-            Some(Owned { place, record, .. }) => (place, record.map(|(stamp, votes, _)| (stamp, votes))),
-            None => (Place::of(local, key), None),
-        };
-        let verdict = self.verdict(local, &place, own, &told, mute);
-        let Some(Verdict { gained, best, granted, own_is_void }) = verdict else { return };
-        let void = if own_is_void { own.map(|(stamp, _)| stamp) } else { None };
-        let (purpose, epoch) = (self.purpose, self.epoch);
-        let mut take = Take { purpose, epoch, stamp: best, state: None, gained, granted, void };
-        match (best, own) {
-            (None, None) => return,
-            (None, Some(_)) if !own_is_void => return,
-            (None, Some(_)) => met(Rare::S5OwnIsVoid),
-            (Some(best), Some((stamp, votes))) if stamp == best => {
-                self.keys += 1;
-                if votes.minus(gained).union(granted) == votes {
-                    return;
-                }
-            }
-            (Some(best), _) => {
-                self.keys += 1;
-                let holds = |e: &Entry| matches!(&e.held, Held::Record { stamp, .. } if *stamp == best);
-                let whole = |e: &Entry| matches!(&e.held, Held::Record { state: Some(_), .. }) && holds(e);
-                if let Some(at) = told.iter().position(|(_, e)| whole(e)) {
-                    if let Held::Record { state, .. } = told.swap_remove(at).1.held {
-                        take.state = state;
-                    }
-                } else if let Some((i, _)) = told.iter().find(|(_, e)| holds(e)) {
-                    met(Rare::M2ValueIsFetched);
-                    let from = self.tellers[*i].machine;
-                    self.wanted.insert(key.clone(), Wanted { take, from, asked: false });
-                    return;
-                } else {
-                    return;
-                }
-            }
-        }
-        self.taking += 1;
-        acts.push(Act::Take(key.clone(), take));
-    }
-
-    /// What all this makes of the key; `None` if it is no concern of this machine.
-    fn verdict(
-        &self,
-        local: &Local,
-        place: &Place,
-        own: Option<(Stamp, SlotSet)>,
-        told: &[(usize, Entry)],
-        mute: &[Machine],
-    ) -> Option<Verdict> {
-        let history = local.history();
-        let Place { owners, next } = place;
-        let concern = self.concern(local);
-        let mut others = Vec::with_capacity(self.tellers.len());
-        for (i, teller) in self.tellers.iter().enumerate() {
-            let track = &teller.track;
-            let is_told = || history.is_told(&concern, (owners, next.as_ref()), (teller.machine, track));
-            if teller.out || mute.contains(&teller.machine) || !is_told() {
-                continue;
-            }
-            let record = told.iter().find(|(t, _)| *t == i).and_then(|(_, e)| match e.held {
-                Held::Record { stamp, votes, .. } => Some((stamp, votes)),
-                Held::Unreadable => None,
-            });
-            others.push(Telling { track, record });
-        }
-        let rolled = self.rolled_of(local, place, mute);
-        others.extend(rolled.iter().map(|track| Telling { track, record: None }));
-        let mine = Telling { track: &self.mine, record: own };
-        match self.purpose {
-            Purpose::Ahead | Purpose::Copy => {
-                // M1: plain data, no votes. What it holds is compared by its stamp alone: it counts for nothing.
-                let concerns = others.iter().any(|t| t.record.is_some());
-                let best = others.iter().filter_map(|t| t.record).map(|(stamp, _)| stamp).max();
-                let newer = best.is_some_and(|best| own.is_none_or(|(stamp, _)| best > stamp));
-                (concerns && newer).then_some(Verdict {
-                    gained: SlotSet::EMPTY,
-                    best,
-                    granted: SlotSet::EMPTY,
-                    own_is_void: false,
-                })
-            }
-            _ => {
-                let verdict = judge(&history, owners, &mine, &others);
-                (!verdict.gained.is_empty()).then_some(verdict)
-            }
-        }
-    }
-
-    fn concern<'a>(&'a self, local: &Local) -> Concern<'a> {
-        Concern {
-            purpose: self.purpose,
-            handoff: self.handoff,
-            without: &self.without,
-            asker: local.me,
-            track: &self.track,
-        }
-    }
-
-    /// Are all copies of a key alike, and voted for by all its slots? Its first owner asks.
-    fn compare(
-        &mut self,
-        local: &Local,
-        now: Now,
-        key: &Key,
-        own: Option<Owned>,
-        told: &[(usize, Entry)],
-        acts: &mut Vec<Act>,
-    ) {
-        let present = local.present();
-        let owners = own
-            .as_ref()
-            .and_then(|own| own.place.owners.last().copied())
-            .unwrap_or_else(|| present.owners(key));
-        if present.me.is_none() || owners.machines().next() != present.me {
-            return;
-        }
-        self.keys += 1;
-        let slots = |machine| present.index_of(machine).map_or(SlotSet::EMPTY, |i| owners.slots_of(i));
-        let others = told.iter().filter_map(|(i, entry)| match &entry.held {
-            Held::Record { stamp, votes, tombstone, .. } => {
-                Some((self.tellers[*i].machine, *stamp, *votes, *tombstone))
-            }
-            Held::Unreadable => None,
-        });
-        let unreadable = own.as_ref().is_some_and(|o| o.record.is_none()) || !told.is_empty();
-        let wall = Hlc::from_nanos(now.wall);
-        let expired = own.as_ref().and_then(|o| o.expires).is_some_and(|at| at <= wall);
-        let own =
-            own.and_then(|o| o.record).map(|(stamp, votes, tombstone)| (local.me, stamp, votes, tombstone));
-        let copies: Vec<(Machine, Stamp, SlotSet, bool)> = others.chain(own).collect();
-        let all = SlotSet::all(owners.slots());
-        let Some(best) = copies.iter().map(|c| c.1).max() else {
-            // Only unreadable ones: the owners that can read say "none", and five of them are a quorum.
-            if unreadable {
-                self.unlike += 1;
-                acts.push(Act::Settle(key.clone()));
-            }
-            return;
-        };
-        let rules = local.rules;
-        let votes = copies.iter().filter(|c| c.1 == best).map(|(machine, _, votes, _)| {
-            if rules.broken(Mutant::G2Hearsay) {
-                slots(*machine)
-            } else {
-                votes.intersection(slots(*machine))
-            }
-        });
-        let votes = votes.fold(SlotSet::EMPTY, SlotSet::union);
-        let tombstone = copies.iter().any(|c| c.1 == best && c.3);
-        let enough = votes == all || rules.broken(Mutant::G2Five) && votes.len() * 2 > all.len();
-        let old = best.ballot.time.plus(local.tuning.collect_after) <= wall;
-        met_if(tombstone && enough && !old, Rare::G2TooYoung);
-        met_if(tombstone && !enough, Rare::G2NotAllVote);
-        met_if(expired, Rare::G4NobodyAsks);
-        if tombstone && enough && old && local.is_settled() {
-            acts.push(Act::Collect(key.clone(), best));
-        } else if votes != all || expired {
-            // G4: nobody may ever ask for an expired value again; whoever settles it deletes it on the way.
-            self.unlike += u64::from(votes != all);
-            acts.push(Act::Settle(key.clone()));
-        }
-    }
-
-    /// Asks for whatever is missing, and again for what has not come.
-    fn ask(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
-        if let Some(asking) = &mut self.asking {
-            if asking.go_on(local, now, self.purpose, effects) {
-                return;
-            }
-            self.asking = None;
-            self.ask_everybody(local);
-        }
-        let may_go_on = self.may_go_on(local);
-        if self.own.buffer.len() < FEW
-            && self.own_scan.is_none()
-            && let Upto::Key(after) = self.own.upto.clone()
-        {
-            let scan = Scan(local.number().0);
-            self.own_scan = Some(scan);
-            effects.push(Effect::Scan { scan, after, keys: SCAN.0, bytes: SCAN.1 });
-        }
-        for i in 0..self.tellers.len() {
-            let teller = &self.tellers[i];
-            if teller.out && may_go_on {
-                // Left out: tried now and then, where the pass cannot go on without it.
-                self.tellers[i].asked = None;
-                continue;
-            }
-            match &teller.asked {
-                Some(asked) if asked.again > now.mono => continue,
-                Some(_) => {}
-                None if self.not_before > now.mono || !self.is_next(teller) => continue,
-                None => {
-                    let asked = self.question(local, now, teller);
-                    self.tellers[i].asked = Some(asked);
-                }
-            }
-            let teller = &mut self.tellers[i];
-            let Some(asked) = &mut teller.asked else { continue };
-            if asked.again <= now.mono {
-                asked.gap = (asked.gap * 2).min(RESEND.1);
-            }
-            asked.again = now.mono.plus(asked.gap);
-            let message = Message::Tell { ask: asked.ask, request: asked.request.clone() };
-            local.send(Addr::Machine(teller.machine), message, None, effects);
-        }
-        self.fetch(local, now, effects);
-    }
-
-    /// True if it should be asked for its next page: there is little left of the last one, and the machine has seen what
-    /// it holds itself where that begins.
-    fn is_next(&self, teller: &Teller) -> bool {
-        let few = teller.source.buffer.len() < FEW;
-        match (&teller.source.upto, &self.own.upto) {
-            (Upto::End, _) => false,
-            (Upto::Key(_), Upto::End) => few,
-            (Upto::Key(told), Upto::Key(seen)) => few && told < seen,
-        }
-    }
-
-    /// What to ask it next: everything after what it has told, up to where the machine has seen its own keys.
-    fn question(&self, local: &mut Local, now: Now, teller: &Teller) -> Asked {
-        let (ask, salt) = (local.number(), local.random());
-        let Upto::Key(after) = teller.source.upto.clone() else { unreachable!("it has told to the end") };
-        let upto = match &self.own.upto {
-            Upto::Key(seen) => seen.clone(),
-            Upto::End => None,
-        };
-        let (history, concern) = (local.history(), self.concern(local));
-        let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
-        let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
-            let (stamp, _, tombstone) = (*record)?;
-            let Place { owners, next } = place;
-            let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
-            let votes = history.digested(self.purpose, owners, &teller.track);
-            let held = Held::Record { stamp, votes, tombstone, state: None };
-            told.then(|| Entry { key: key.clone(), held })
-        });
-        let beliefs = Beliefs::new(salt, teller.width, believed, upto);
-        let request = TellRequest {
-            purpose: self.purpose,
-            after,
-            // Elsewhere many tell of a key: its state is fetched from one.
-            claims: beliefs.claims(matches!(self.purpose, Purpose::Ahead | Purpose::Copy), local.rules),
-            salt,
-            since: self.since,
-            handoff: self.handoff,
-            without: self.without.clone(),
-        };
-        let gap = if teller.out { TRY_AGAIN } else { RESEND.0 };
-        Asked { ask, request: Box::new(request), beliefs, again: now.mono.plus(gap), gap }
-    }
-
-    fn fetch(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
-        for fetch in &mut self.fetches {
-            if fetch.again <= now.mono {
-                fetch.again = now.mono.plus((RESEND.0 << fetch.tries.min(4)).min(RESEND.1));
-                fetch.tries += 1;
-                let message = Message::Fetch { ask: fetch.ask, keys: fetch.keys.clone() };
-                local.send(Addr::Machine(fetch.from), message, None, effects);
-            }
-        }
-        let mut by: BTreeMap<Machine, Vec<Key>> = BTreeMap::new();
-        for (key, wanted) in self.wanted.iter_mut().filter(|(_, w)| !w.asked) {
-            let keys = by.entry(wanted.from).or_default();
-            if keys.len() < WANTED.1 {
-                keys.push(key.clone());
-                wanted.asked = true;
-            }
-        }
-        for (from, keys) in by {
-            let ask = local.number();
-            let message = Message::Fetch { ask, keys: keys.clone() };
-            local.send(Addr::Machine(from), message, None, effects);
-            self.fetches.push(Fetch { ask, from, keys, again: now.mono.plus(RESEND.0), tries: 1 });
-        }
-    }
-
     /// When it has something to do, if nothing comes in before.
     pub(crate) fn wake_at(&self) -> Option<Mono> {
         self.wake
@@ -1104,8 +697,4 @@ impl Merge {
         let roll = self.asking.as_ref().map(Asking::wake_at);
         asked.chain(fetches).chain(pause).chain(roll).min()
     }
-}
-
-fn pop_if<T>(queue: &mut VecDeque<T>, f: impl FnOnce(&T) -> bool) -> Option<T> {
-    if queue.front().is_some_and(f) { queue.pop_front() } else { None }
 }
