@@ -10,6 +10,7 @@ use ennead_ring::message::{
     ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
     Write,
 };
+use ennead_ring::roll::{Note, Roll};
 use ennead_ring::stamp::{Applied, Came, Uncountable};
 use ennead_ring::{
     Account, Ballot, ClusterId, Decree, Epoch, Hlc, Incarnation, Key, Machine, Member, MemberState, Name,
@@ -373,6 +374,43 @@ pub(crate) fn list_page() -> impl Strategy<Value = ListPage> {
         .prop_map(|(synced, after, keys, upto, total)| ListPage { synced, after, keys, upto, total })
 }
 
+fn note() -> impl Strategy<Value = Note> {
+    let members = || vec(any::<u32>(), 0..5);
+    let lists = (option::of(members()), members(), members());
+    (epoch(), ballot(), bound(), lists).prop_map(|(settled, promised, bound, (gained, ahead, first))| Note {
+        settled,
+        promised,
+        bound,
+        gained,
+        ahead,
+        first,
+    })
+}
+
+fn roll() -> impl Strategy<Value = Roll> {
+    (epoch(), ballot(), bound(), vec(any::<u64>(), 0..4), machines(), machines()).prop_map(
+        |(settled, promised, bound, nothing, former, silent)| Roll {
+            settled,
+            promised,
+            bound,
+            nothing,
+            former,
+            silent,
+        },
+    )
+}
+
+/// Of who has nothing to tell.
+fn about_rolls() -> BoxedStrategy<Message> {
+    prop_oneof![
+        (ask(), any::<bool>()).prop_map(|(ask, check)| Message::RollCall { ask, check }),
+        (ask(), note()).prop_map(|(ask, note)| Message::RollNoted { ask, note: Box::new(note) }),
+        (ask(), purpose()).prop_map(|(ask, purpose)| Message::RollAsk { ask, purpose }),
+        (ask(), roll()).prop_map(|(ask, roll)| Message::Roll { ask, roll: Box::new(roll) }),
+    ]
+    .boxed()
+}
+
 /// Of what is held, and of who is there.
 fn about_machines() -> BoxedStrategy<Message> {
     prop_oneof![
@@ -396,7 +434,7 @@ fn about_machines() -> BoxedStrategy<Message> {
 }
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![about_keys(), about_views(), about_machines()]
+    prop_oneof![3 => about_keys(), 3 => about_views(), 3 => about_machines(), 1 => about_rolls()]
 }
 
 pub(crate) fn envelope() -> impl Strategy<Value = Envelope> {
