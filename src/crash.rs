@@ -179,12 +179,15 @@ pub fn names(list: &[u8]) -> Vec<String> {
     serde_json::from_slice(list).unwrap_or_default()
 }
 
-/// The list with this report in it; `None` if it is there already, or older than all that are kept.
+/// The list with this report in it; `None` if it is there already, or older than all that are kept. One that was told before
+/// the names of its backtrace were found makes room for itself with them.
 pub(crate) fn with_report(list: Option<&[u8]>, report: &Report) -> Option<Vec<u8>> {
     let mut all = list.map(reports).unwrap_or_default();
-    if all.iter().any(|r| r.id == report.id) {
+    let more = |known: &Report| known.backtrace.is_empty() && !report.backtrace.is_empty();
+    if all.iter().any(|known| known.id == report.id && !more(known)) {
         return None;
     }
+    all.retain(|known| known.id != report.id);
     let report = Report::from_json(report.to_json().as_bytes())?;
     let id = report.id.clone();
     all.push(report);
@@ -585,6 +588,12 @@ mod tests {
         let kept: Vec<u64> = reports(list.as_deref().unwrap()).iter().map(|r| r.at_ms).collect();
         assert_eq!(kept, [10, 9, 8, 7, 6, 5, 4, 3]);
         assert_eq!(with_report(list.as_deref(), &report(2)), None);
+        // Its backtrace came later; and nothing takes it away again.
+        let whole = Report { backtrace: "at last".to_owned(), ..report(9) };
+        let list = with_report(list.as_deref(), &whole).expect("there is more to say");
+        let kept = reports(&list);
+        assert_eq!((kept.len(), kept[1].backtrace.as_str()), (8, "at last"));
+        assert_eq!(with_report(Some(&list), &report(9)), None);
 
         let mut long = report(20);
         long.backtrace = "x".repeat(MAX_REPORT);
