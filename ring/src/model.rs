@@ -160,7 +160,10 @@ const OFF: &[(Off, &str)] = &[
 
 /// Why these worlds cannot show the others, all of which the simulator's tests or the rules' own kill.
 const ELSEWHERE: &[(&str, &[Mutant])] = &[
-    ("there is no roll here: everybody is asked", &[Mutant::S3NoteSilent, Mutant::S3NoteUnsynced]),
+    (
+        "there is no roll here: everybody is asked",
+        &[Mutant::S3NoteSilent, Mutant::S3NoteUnsynced, Mutant::S3RollUnsynced],
+    ),
     (
         "whatever changes is durable here at once: there are no tickets, and no memory that a key is dropped from",
         &[

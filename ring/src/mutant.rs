@@ -108,6 +108,8 @@ pub enum Mutant {
     S3NoteSilent,
     /// S3: a machine that was not synced throughout notes as if it had been.
     S3NoteUnsynced,
+    /// S3: who was not synced in the view before goes by the roll, too.
+    S3RollUnsynced,
     /// S3: whatever is claimed of what a machine holds is taken to be right.
     S3AnyClaim,
     /// S3: a digest says nothing of votes.
@@ -199,6 +201,7 @@ impl Mutant {
         Self::S3Late,
         Self::S3NoteSilent,
         Self::S3NoteUnsynced,
+        Self::S3RollUnsynced,
         Self::S3AnyClaim,
         Self::S3ClaimVotes,
         Self::S5HoldsAll,

@@ -90,7 +90,8 @@ pub(crate) fn is_by_roll(local: &Local, purpose: Purpose) -> bool {
     match purpose {
         Purpose::Ahead | Purpose::Check => true,
         Purpose::Sync | Purpose::Copy => {
-            before(local).is_some_and(|before| local.account.synced.last() == Some(&before.epoch()))
+            let synced = |before: &Present| local.account.synced.last() == Some(&before.epoch());
+            before(local).is_some_and(|before| synced(before) || local.rules.broken(Mutant::S3RollUnsynced))
         }
     }
 }
@@ -374,10 +375,13 @@ impl Book {
                 (_, Some(gained)) => gained.binary_search(&asker).is_ok(),
                 (_, None) => true,
             };
-            match () {
-                () if named => {}
-                () if i < self.members => roll.nothing[i / 64] |= 1 << (i % 64),
-                () => roll.former.push(call.to),
+            if named {
+                continue;
+            }
+            if i < self.members {
+                roll.nothing[i / 64] |= 1 << (i % 64);
+            } else {
+                roll.former.push(call.to);
             }
         }
         roll
@@ -418,9 +422,13 @@ impl Duty {
         let Some(call) = book.calls.iter_mut().find(|call| call.ask == ask && call.to == from) else {
             return false;
         };
-        let ordered = |members: &Vec<u32>| members.is_sorted_by(|a, b| a < b);
-        let lists = [&note.ahead, &note.first].into_iter().chain(&note.gained);
-        if call.note.is_none() && lists.into_iter().all(ordered) {
+        // In order, each once and each a member: so a note is never longer than the view.
+        let members = book.members as u32;
+        let can_be = |list: &Vec<u32>| {
+            list.is_sorted_by(|a, b| a < b) && list.last().is_none_or(|member| *member < members)
+        };
+        let mut lists = [&note.ahead, &note.first].into_iter().chain(&note.gained);
+        if call.note.is_none() && lists.all(can_be) {
             local.see(note.promised.time);
             call.note = Some(Box::new(note.clone()));
             book.unheard -= 1;

@@ -238,11 +238,12 @@ fn an_incr_that_is_counted_twice_is_noticed() {
 
 /// Rules driven by hand, and the mutants that they kill.
 type Directed = (Mutant, fn(Rules) -> Option<String>);
-const DIRECTED: [Directed; 18] = [
+const DIRECTED: [Directed; 19] = [
     (Mutant::V2Forgets, directed::a_restarted_warden_remembers),
     (Mutant::V2Stale, directed::a_warden_that_went_on_answers_with_the_view),
     (Mutant::S6CopyIsVote, directed::a_copy_is_no_vote),
     (Mutant::S3Late, directed::a_page_is_worth_the_account_it_was_read_under),
+    (Mutant::S3RollUnsynced, directed::who_was_not_synced_asks_everybody),
     (Mutant::S3NoteUnsynced, directed::who_was_not_synced_cannot_note),
     (Mutant::S5HoldsAll, directed::who_is_not_told_holds_nothing),
     (Mutant::F2Late, forced::what_was_asked_for_before_is_refused),

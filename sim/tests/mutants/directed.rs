@@ -35,6 +35,17 @@ pub(crate) fn at(mono: u64) -> Now {
 }
 
 pub(crate) fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree, rules: Rules) -> Node {
+    let tuning = Tuning { check_every: 0, ..Tuning::default() };
+    tuned(me, views, synced, decree, (rules, tuning))
+}
+
+fn tuned(
+    me: u64,
+    views: &[Arc<View>],
+    synced: &[u32],
+    decree: Decree,
+    (rules, tuning): (Rules, Tuning),
+) -> Node {
     let epoch = |number: &u32| Epoch { number: *number, ..Epoch::FIRST };
     let setup = Setup {
         me: machine(me),
@@ -49,7 +60,7 @@ pub(crate) fn node(me: u64, views: &[Arc<View>], synced: &[u32], decree: Decree,
         },
         decree,
         birth: Birth::None,
-        tuning: Tuning { check_every: 0, ..Tuning::default() },
+        tuning,
         seed: 1,
         rules,
     };
@@ -321,4 +332,19 @@ pub(crate) fn who_was_not_synced_cannot_note(rules: Rules) -> Option<String> {
         Some(None) => None,
         other => Some(format!("it was never synced, and notes {other:?}")),
     }
+}
+
+/// S3: who was not synced in the view before lacks more than what changed since, and no note says who has that: it asks all.
+pub(crate) fn who_was_not_synced_asks_everybody(rules: Rules) -> Option<String> {
+    let views = [view(1, &[1, 2, 3]), view(2, &[2, 3, 4]), view(3, &[2, 3, 4, 5])];
+    let asks_for_a_roll = |synced: &[u32], rules| {
+        let tuning = Tuning { check_every: 0, roll_above: 0, ..Tuning::default() };
+        let mut machine = tuned(4, &views, synced, Decree::default(), (rules, tuning));
+        let mut effects = Vec::new();
+        machine.handle(at(MS), Input::Wake, &mut effects);
+        sent(&effects).any(|(message, _)| matches!(message, Message::RollAsk { .. }))
+    };
+    assert!(asks_for_a_roll(&[2], Rules::default()), "who was synced goes by the roll");
+    asks_for_a_roll(&[], rules)
+        .then(|| "it was not synced in the view before, and goes by the roll".to_owned())
 }
