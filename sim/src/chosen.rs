@@ -139,14 +139,11 @@ impl World {
             let mut lacking = SlotSet::EMPTY;
             for machine in newest.owners_once(k) {
                 let computer = &self.computers[self.by_name[&machine.name]];
-                if computer.me != machine || self.views.is_lost(machine) || computer.disk.is_rotten(key) {
-                    continue;
-                }
-                let lacks = match computer.disk.durable_record(key) {
-                    Some(record) => record.stamp < chosen,
+                let lacks = match computer.disk.durable_copy(key) {
+                    Some((record, readable)) => readable && record.stamp < chosen,
                     None => computer.disk.limits.bound.time < chosen.ballot.time,
                 };
-                if lacks {
+                if lacks && computer.me == machine && !self.views.is_lost(machine) {
                     lacking = lacking.union(self.views.may_vote(machine, newest.epoch(), k));
                 }
             }

@@ -39,7 +39,7 @@ pub(crate) struct Computer {
     pub(super) image: Option<Disk>,
     /// The newest view handed to storage in this life: V3 counts from there.
     pub(super) stands: Epoch,
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Box<Node>>,
     pub(super) life: u32,
     /// What its timers' clock showed when virtual time was zero.
     pub(super) mono: u64,
@@ -52,7 +52,9 @@ pub(crate) struct Computer {
     pub(super) place: (u32, Zone),
     /// Until then what it has sent is on its way out.
     pub(super) sending_until: u64,
-    /// The wake-up under way.
+    /// When its node wants to be woken.
+    pub(super) due: Option<u64>,
+    /// The wake-up under way: then, or before.
     pub(super) wake: Option<u64>,
     /// Wake-ups in a row that left it as due as before.
     pub(super) restless: u32,
@@ -69,7 +71,7 @@ impl World {
         let rotten = self.spoil(m);
         let computer = &mut self.computers[m];
         computer.mono = mono;
-        computer.wake = None;
+        (computer.due, computer.wake) = (None, None);
         computer.restless = 0;
         computer.stands = computer.disk.epoch();
         let setup = Setup {
@@ -92,7 +94,7 @@ impl World {
         };
         let now = Now { mono: Mono(mono + self.now), wall };
         let stands = computer.stands;
-        computer.node = Some(Node::new(setup, now));
+        computer.node = Some(Box::new(Node::new(setup, now)));
         self.record(m, |world| Some(world.starts(m, seed)));
         self.note(|| {
             let rot = if rotten > 0 { ", a record unreadable" } else { "" };
@@ -291,8 +293,15 @@ impl World {
 
     fn set_wake(&mut self, m: usize) {
         let computer = &mut self.computers[m];
-        let Some((mono, _)) = computer.node.as_ref().and_then(Node::wake_at) else { return };
-        let at = mono.0.saturating_sub(computer.mono).max(self.now);
+        let due = computer.node.as_deref().and_then(Node::wake_at);
+        computer.due = due.map(|(mono, _)| mono.0.saturating_sub(computer.mono));
+        self.wake_when_due(m);
+    }
+
+    /// There is nearly always one under way that comes no later: it is what looks again.
+    fn wake_when_due(&mut self, m: usize) {
+        let computer = &mut self.computers[m];
+        let Some(at) = computer.due.map(|due| due.max(self.now)) else { return };
         if computer.wake.is_some_and(|wake| wake <= at) {
             return;
         }
@@ -313,15 +322,12 @@ impl World {
             return;
         }
         computer.wake = None;
-        let due = |c: &Computer, now: u64| {
-            c.node.as_ref().and_then(Node::wake_at).is_some_and(|(mono, _)| mono.0 <= c.mono + now)
-        };
-        if !due(computer, self.now) {
-            return self.set_wake(m);
+        if computer.due.is_none_or(|due| due > self.now) {
+            return self.wake_when_due(m);
         }
         self.feed(m, Input::Wake);
         let computer = &mut self.computers[m];
-        computer.restless = if due(computer, self.now) { computer.restless + 1 } else { 0 };
+        computer.restless = if computer.wake == Some(self.now) { computer.restless + 1 } else { 0 };
         if computer.restless > 1_000 {
             self.fail(format!("s{} wants to be woken at once, for ever", m + 1));
         }

@@ -213,6 +213,11 @@ impl Disk {
         }
     }
 
+    /// What a crash would not lose, and whether its checksum holds.
+    pub(crate) fn durable_copy(&self, key: &Key) -> Option<(&Record, bool)> {
+        self.durable.get(key).map(|kept| (&kept.record, kept.readable))
+    }
+
     /// True if the record of a key is spoiled.
     pub(crate) fn is_rotten(&self, key: &Key) -> bool {
         self.durable.get(key).is_some_and(|kept| !kept.readable)
