@@ -31,6 +31,8 @@ struct Point {
 const _: () = assert!(size_of::<Point>() == 20);
 
 const MAX_DIRECTORY_BITS: u32 = 21;
+/// Up to so many positions, 5 MiB of them, are kept while the circle is built.
+const KEPT: u64 = 1 << 18;
 
 fn words(position: Position) -> [u32; 4] {
     let p = position.to_u128();
@@ -45,8 +47,13 @@ fn leading(position: [u32; 4], shift: u32) -> usize {
 impl Circle {
     /// The circle of these owners, each with its name and the number of its positions.
     ///
-    /// Each position is computed twice (about 400 ns in all), so that building needs no memory beyond the result.
+    /// Where they are many, each position is computed twice (about 400 ns in all), so that building needs no memory beyond
+    /// the result.
     pub(crate) fn of<N: Display>(owners: impl Iterator<Item = (u32, N, u32)> + Clone) -> Self {
+        Self::build(owners, KEPT)
+    }
+
+    fn build<N: Display>(owners: impl Iterator<Item = (u32, N, u32)> + Clone, kept: u64) -> Self {
         let total: u64 = owners.clone().map(|(_, _, weight)| u64::from(weight)).sum();
         assert!(total > 0 && total < u64::from(u32::MAX), "a ring of {total} positions");
         // Four points a directory entry, at least two entries so that the shift stays below 64.
@@ -56,13 +63,22 @@ impl Circle {
 
         // Count, then place: a bucket sort, since MD5 spreads positions evenly.
         let mut directory = vec![0u32; (1 << bits) + 1];
-        for_each_point(owners.clone(), |point| directory[bucket(point.position) + 1] += 1);
+        let all = (total <= kept).then(|| {
+            let mut all = Vec::with_capacity(total as usize);
+            for_each_point(owners.clone(), |point| all.push(point));
+            all
+        });
+        let each = |f: &mut dyn FnMut(Point)| match &all {
+            Some(all) => all.iter().for_each(|point| f(*point)),
+            None => for_each_point(owners.clone(), f),
+        };
+        each(&mut |point| directory[bucket(point.position) + 1] += 1);
         for b in 1..directory.len() {
             directory[b] += directory[b - 1];
         }
         let mut next = directory.clone();
         let mut points = vec![Point { position: [0; 4], owner: 0 }; total as usize];
-        for_each_point(owners, |point| {
+        each(&mut |point| {
             let place = &mut next[bucket(point.position)];
             points[*place as usize] = point;
             *place += 1;
@@ -107,5 +123,17 @@ fn for_each_point<N: Display>(owners: impl Iterator<Item = (u32, N, u32)>, mut f
             f(Point { position: words(position), owner });
             position = position.next();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_same_whether_positions_are_kept_or_computed_twice() {
+        let owners = (0..40u32).map(|i| (i, i, 1 + i * 7));
+        let (kept, twice) = (Circle::build(owners.clone(), KEPT), Circle::build(owners, 0));
+        assert_eq!((kept.points, kept.directory), (twice.points, twice.directory));
     }
 }

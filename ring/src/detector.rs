@@ -22,6 +22,9 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -31,11 +34,11 @@ use suspicion::Doubt;
 pub use suspicion::{Standing, Suspect};
 
 use crate::effect::{Effect, Mono, Now};
-use crate::gossip::{Gossip, Health, Rumours};
+use crate::gossip::{Gossip, Health, Last, Rumours};
 use crate::local::Local;
 use crate::message::Message;
 use crate::rare::{Rare, met, met_if};
-use crate::view::{Epoch, Machine, Name};
+use crate::view::{Epoch, Machine, Name, View};
 
 const MS: u64 = 1_000_000;
 /// All members are looked through so seldom that it takes each the same however many there are: every probe of nine,
@@ -51,7 +54,7 @@ const MAX_SLOWNESS: u64 = 8;
 pub(crate) struct Detector {
     /// The view that `peers` are the members of, in its order. What is known of a machine is carried over into
     /// every view that has it: a change of the membership makes nobody alive again.
-    epoch: Epoch,
+    view: Option<Arc<View>>,
     peers: Vec<Peer>,
     /// Members to probe, from the end: a random order, drawn again when all have had their turn.
     order: Vec<u32>,
@@ -60,6 +63,7 @@ pub(crate) struct Detector {
     doubted_next: Mono,
     probes: Vec<Probe>,
     rumours: Rumours,
+    last: Last,
     /// Suspicions of this machine that it has refuted.
     refuted: u32,
     /// How little it may trust its own clockwork: 0 is well.
@@ -82,15 +86,22 @@ pub(crate) struct Detector {
     lost: bool,
 }
 
-#[derive(Debug)]
+/// A member: what nearly every message touches, in few bytes. A large ring has thousands, and one machine hears them all in turn.
+#[derive(Debug, Default)]
 struct Peer {
-    machine: Machine,
     /// When it last spoke, or was heard by somebody asked to listen.
     heard: Option<Mono>,
     /// Suspicions that it has refuted, as far as is known.
     refuted: u32,
-    /// Time to answer and its deviation, smoothed, in nanoseconds.
-    answer: Option<(u64, u64)>,
+    /// Time to answer and its deviation, smoothed, in nanoseconds: up to four seconds.
+    answer: Option<(u32, u32)>,
+    /// What there is of few members.
+    notes: Option<Box<Notes>>,
+}
+
+/// What is kept of a member that has not been well all the time.
+#[derive(Debug, Default)]
+struct Notes {
     /// When the first probe left that it missed since it was heard.
     silent: Option<Now>,
     doubt: Option<Doubt>,
@@ -103,21 +114,25 @@ struct Peer {
     lateness: Lateness,
 }
 
+impl Notes {
+    fn is_empty(&self) -> bool {
+        let Self { silent, doubt, word, health: _, unwell, full, lateness } = self;
+        (silent.is_none() && doubt.is_none() && *word == 0)
+            && (unwell.is_none() && full.is_none() && lateness.is_empty())
+    }
+}
+
 impl Peer {
-    fn new(machine: Machine) -> Self {
-        Self {
-            machine,
-            heard: None,
-            refuted: 0,
-            answer: None,
-            silent: None,
-            doubt: None,
-            word: 0,
-            health: Health::default(),
-            unwell: None,
-            full: None,
-            lateness: Lateness::default(),
-        }
+    fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
+
+    fn doubt(&self) -> Option<&Doubt> {
+        self.notes.as_ref()?.doubt.as_ref()
+    }
+
+    fn lateness(&self) -> Option<&Lateness> {
+        Some(&self.notes.as_ref()?.lateness)
     }
 }
 
@@ -128,7 +143,7 @@ impl Detector {
         let (epoch, members) = (present.view.epoch(), present.view.members().len());
         if local.tuning.probe_every == 0 || present.me.is_none() || members < 2 {
             // Who does not listen knows nothing, and remembers nothing when it begins again.
-            if self.epoch != Epoch::ZERO {
+            if self.view.is_some() {
                 let (refuted, slowness) = (self.refuted, self.slowness);
                 let (health, word) = (self.health, self.word);
                 *self = Self { refuted, slowness, health, word, ..Self::default() };
@@ -139,7 +154,7 @@ impl Detector {
             }
             return false;
         }
-        if self.epoch != epoch {
+        if self.epoch() != epoch {
             self.go_on(local, now);
         }
         true
@@ -148,39 +163,49 @@ impl Detector {
     /// V3: takes over what is known of the machines that are in both views, and forgets the others.
     fn go_on(&mut self, local: &mut Local, now: Now) {
         let present = local.present();
-        self.epoch = present.view.epoch();
+        let former = self.view.replace(present.view.clone());
+        let before = former.as_ref().map_or(&[][..], |view| view.members());
         let known = mem::take(&mut self.peers);
-        let before: Vec<Machine> = known.iter().map(|peer| peer.machine).collect();
-        let place = |old: u32| present.index_of(*before.get(old as usize)?);
+        let mut places = vec![None; known.len()];
         // Both are in the order of the names: one walk along the two.
-        let mut known = known.into_iter().peekable();
-        for member in present.view.members() {
-            while known.next_if(|peer| peer.machine.name < member.machine.name).is_some() {}
-            let old = known.next_if(|peer| peer.machine == member.machine);
-            let mut peer = old.unwrap_or_else(|| Peer::new(member.machine));
-            if let Some(doubt) = &mut peer.doubt {
+        let mut known = (0..).zip(before).zip(known).peekable();
+        let mut new = Vec::new();
+        for (at, member) in (0..).zip(present.view.members()) {
+            while known.next_if(|((_, former), _)| former.machine.name < member.machine.name).is_some() {}
+            let Some(((place, _), mut peer)) =
+                known.next_if(|((_, former), _)| former.machine == member.machine)
+            else {
+                new.push(at);
+                self.peers.push(Peer::default());
+                continue;
+            };
+            places[place] = Some(at);
+            if let Some(notes) = &mut peer.notes {
                 // Only members are witnesses. With none left it is looked into anew.
-                doubt.by.retain(|by| present.view.index_of(*by).is_some());
+                let is_member = |by| present.view.index_of(by).is_some();
+                notes.doubt.take_if(|doubt| {
+                    doubt.by.retain(|by| is_member(*by));
+                    doubt.by.is_empty()
+                });
+                notes.lateness.keep(is_member);
             }
-            peer.doubt.take_if(|doubt| doubt.by.is_empty());
-            peer.lateness.keep(|by| present.view.index_of(by).is_some());
+            peer.notes.take_if(|notes| notes.is_empty());
             self.peers.push(peer);
         }
+        let place = |old: u32| places.get(old as usize).copied().flatten();
         let probes = self.probes.len();
         self.probes.retain_mut(|probe| probe.move_to(place));
         met_if(self.probes.len() < probes, Rare::DetectorForgetsAProbe);
-        met_if(self.peers.iter().any(|peer| peer.doubt.is_some()), Rare::DetectorDoubtOutlivesView);
+        met_if(self.peers.iter().any(|peer| peer.doubt().is_some()), Rare::DetectorDoubtOutlivesView);
         self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
         // Those who are new have their turn first: nobody has heard of them.
-        let known = |machine: Machine| {
-            before.binary_search_by_key(&machine.name, |m| m.name).is_ok_and(|i| before[i] == machine)
-        };
-        let new = |peer: &&Peer| peer.machine != local.me && !known(peer.machine);
-        self.order.extend(self.peers.iter().filter(new).filter_map(|peer| present.index_of(peer.machine)));
+        self.order.extend(new.into_iter().filter(|member| Some(*member) != present.me));
+        // Of a machine that was no member it took nothing in.
+        self.last = Last::default();
         self.rumours.keep(|machine| present.index_of(machine).is_some());
-        local.doubted.clear();
-        let doubted = self.peers.iter().filter(|peer| peer.doubt.is_some());
-        local.doubted.extend(doubted.map(|peer| peer.machine.name));
+        let doubted = present.view.members().iter().zip(&self.peers);
+        let doubted = doubted.filter(|(_, peer)| peer.doubt().is_some());
+        local.doubted = doubted.map(|(member, _)| member.machine.name).collect();
         self.noted = (0..self.peers.len() as u32).filter(|m| self.is_noted(*m)).collect();
         self.note_unwell(local);
         if self.next.is_none() {
@@ -189,13 +214,23 @@ impl Detector {
         }
     }
 
+    /// Of the view that it goes by.
+    fn epoch(&self) -> Epoch {
+        self.view.as_ref().map_or(Epoch::ZERO, |view| view.epoch())
+    }
+
+    /// The member at this place in it.
+    fn machine(&self, member: u32) -> Machine {
+        self.view.as_ref().expect("it has members").members()[member as usize].machine
+    }
+
     /// When it wants to be woken; at once, to begin.
     pub(crate) fn wake_at(&self, local: &Local) -> Option<Mono> {
         let present = local.newest()?;
         if local.tuning.probe_every == 0 || present.me.is_none() || present.view.members().len() < 2 {
             return None;
         }
-        if self.epoch != present.view.epoch() {
+        if self.epoch() != present.view.epoch() {
             return Some(Mono::default());
         }
         self.due()
@@ -203,7 +238,7 @@ impl Detector {
 
     /// When a machine was last heard.
     pub(crate) fn last_heard(&self, name: Name) -> Option<Mono> {
-        self.peers.iter().find(|peer| peer.machine.name == name)?.heard
+        self.peers[self.view.as_ref()?.index_of(name)?].heard
     }
 
     /// True once for each time that somebody is suspected who was not.
@@ -220,10 +255,12 @@ impl Detector {
         }
         let peer = &mut self.peers[member as usize];
         peer.heard = Some(now.mono);
-        peer.silent = None;
-        if peer.doubt.is_some() {
-            met(Rare::DetectorSuspectSpeaks);
-            self.clear(local, member);
+        if let Some(notes) = &mut peer.notes {
+            notes.silent = None;
+            if notes.doubt.is_some() {
+                met(Rare::DetectorSuspectSpeaks);
+                self.clear(local, member);
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 //! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, least told
 //! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small.
 
-use alloc::collections::VecDeque;
+mod last;
+mod pile;
+
 use alloc::vec::Vec;
 
 use bincode::de::Decoder;
@@ -11,18 +13,19 @@ use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
+pub(crate) use last::Last;
+use pile::Pile;
+
 use crate::effect::Mono;
 use crate::view::{Machine, Name};
 
 /// Most pieces of news in one message.
 pub const MAX_NEWS: usize = 8;
-/// Most pieces that wait to be told; above it the oldest are forgotten.
-const MAX_WAITING: usize = 128;
 /// Of the pieces in one message, so many may be of health: who lives matters more.
 const MAX_HEALTH: usize = 3;
 
 /// What is said of one machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub struct News {
     /// Of whom.
     pub of: Machine,
@@ -35,7 +38,7 @@ pub struct News {
 }
 
 /// See [`News`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum Said {
     /// It said itself that it lives.
     Alive,
@@ -58,7 +61,7 @@ pub enum Said {
 }
 
 /// What a machine says of itself. It may answer every probe and be of no use: probes do not touch the disk.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Encode, Decode)]
 pub struct Health {
     /// Milliseconds that its disk has been busy with one fsync, or takes for one lately; 0 if the disk is well.
     pub stalled_ms: u32,
@@ -109,12 +112,12 @@ impl<Context> Decode<Context> for Gossip {
 }
 bincode::impl_borrow_decode!(Gossip);
 
-/// What waits to be told, those told least first, newer before older.
+/// What waits to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Rumours {
-    lives: VecDeque<Rumour>,
+    lives: Pile<Rumour>,
     /// At most one of each machine by each.
-    health: VecDeque<Word>,
+    health: Pile<Word>,
 }
 
 /// A word on how a machine is: its own, or that of one who waits for its answers.
@@ -123,7 +126,6 @@ struct Word {
     of: Machine,
     number: u32,
     said: Said,
-    told: u32,
 }
 
 impl Word {
@@ -142,7 +144,6 @@ struct Rumour {
     refuted: u32,
     /// Whose probe was not answered, and since when; `None` if it lives.
     silent: Option<(Name, Mono)>,
-    told: u32,
 }
 
 impl Rumours {
@@ -152,8 +153,7 @@ impl Rumours {
         self.lives.retain(|r| {
             r.of != of || r.refuted >= refuted && r.silent.map(|(by, _)| by) != by && r.silent.is_some()
         });
-        self.lives.push_front(Rumour { of, refuted, silent, told: 0 });
-        self.lives.truncate(MAX_WAITING);
+        self.lives.add(Rumour { of, refuted, silent });
     }
 
     /// It has spoken: nothing bad is said of it any more.
@@ -163,12 +163,9 @@ impl Rumours {
 
     /// The last word of somebody on how a machine is, itself or another.
     pub(crate) fn add_health(&mut self, of: Machine, number: u32, said: Said) {
-        let former = |word: &Word| word.of == of && Word::by(word.said) == Word::by(said);
-        if let Some(at) = self.health.iter().position(former) {
-            self.health.remove(at);
-        }
-        self.health.push_front(Word { of, number, said, told: 0 });
-        self.health.truncate(MAX_WAITING);
+        let by = Word::by(said);
+        self.health.retain(|word| word.of.incarnation != of.incarnation || Word::by(word.said) != by);
+        self.health.add(Word { of, number, said });
     }
 
     /// Only of these machines is anything told from now on.
@@ -179,23 +176,16 @@ impl Rumours {
 
     /// What to tell next, among so many machines; `first` goes before all else.
     pub(crate) fn pick(&mut self, first: Option<News>, machines: usize, now: Mono) -> Gossip {
-        let often = 3 * (usize::BITS - machines.leading_zeros());
+        let often = 3 * (usize::BITS - machines.leading_zeros()) as u8;
         let mut news: Vec<News> = first.into_iter().collect();
-        for word in self.health.iter_mut().take(MAX_HEALTH) {
-            word.told += 1;
+        // A word on health is said again for as long as it is true: half as often is enough.
+        self.health.tell(MAX_HEALTH, often.div_ceil(2), |word| {
             news.push(News { of: word.of, refuted: word.number, said: word.said });
-        }
-        self.health.retain(|word| word.told < often);
-        // Those not told yet go first next time.
-        self.health.make_contiguous().sort_by_key(|word| word.told);
+        });
         let room = MAX_NEWS - news.len();
-        // Those told least go first; newer ones before older.
-        self.lives.make_contiguous().sort_by_key(|rumour| rumour.told);
-        for rumour in self.lives.iter_mut().take(room) {
-            rumour.told += 1;
+        self.lives.tell(room, often, |rumour| {
             news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));
-        }
-        self.lives.retain(|rumour| rumour.told < often);
+        });
         Gossip(news)
     }
 }

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use once_cell::race::OnceBox;
 
 use crate::circle::Circle;
@@ -118,15 +120,22 @@ impl Ring {
     }
 }
 
-/// The rings that follow from a view, computed when they are first needed, once for all that share the view: a
-/// thousand simulated machines would otherwise compute, and keep, a thousand of them.
+/// What follows from a view, computed when it is first needed, once for all that share the view: a thousand simulated
+/// machines would otherwise compute, and keep, a thousand of them.
 #[derive(Default)]
 pub(crate) struct Rings {
+    places: OnceBox<HashMap<Name, u32, FixedState>>,
     now: OnceBox<Ring>,
     next: OnceBox<Option<Ring>>,
 }
 
 impl Rings {
+    /// The place of each member. Every message's sender is looked up, and every machine that is spoken of.
+    pub(crate) fn places(&self, view: &View) -> &HashMap<Name, u32, FixedState> {
+        let places = || view.members().iter().map(|m| m.machine.name).zip(0..).collect();
+        self.places.get_or_init(|| Box::new(places()))
+    }
+
     pub(crate) fn now(&self, view: &View) -> &Ring {
         self.now.get_or_init(|| Box::new(Ring::of(view)))
     }

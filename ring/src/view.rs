@@ -568,7 +568,11 @@ impl View {
 
     /// The place of the machine of this name in [`members`](Self::members).
     pub fn index_of(&self, name: Name) -> Option<usize> {
-        self.members.binary_search_by_key(&name, |m| m.machine.name).ok()
+        // Few are found sooner without a table.
+        match self.members.len() {
+            0..32 => self.members.binary_search_by_key(&name, |m| m.machine.name).ok(),
+            _ => self.rings.places(self).get(&name).map(|place| *place as usize),
+        }
     }
 
     /// True if exactly this incarnation is a member: its namesake is not (V6).

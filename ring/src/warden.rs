@@ -271,10 +271,11 @@ impl Warden {
         };
         let since = *self.due_since.get_or_insert(now.mono);
         let turn = since.plus(STAND_BY * rank as u64) <= now.mono && self.decrees.is_free(now);
-        let heard = is_heard(local, &view, &silent);
+        // Only when it would act: its ring has to be computed for it.
+        let heard = turn && is_heard(local, &view, &silent);
         met_if(turn && !heard, Rare::V7WithoutFiveWardens);
-        met_if(turn && heard && rank > 0, Rare::V7NextWardenActs);
-        if turn && heard {
+        met_if(heard && rank > 0, Rare::V7NextWardenActs);
+        if heard {
             self.decrees.propose(local, now, view, effects);
         }
     }

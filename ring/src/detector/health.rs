@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::{Detector, MS};
+use super::{Detector, MS, Notes};
 use crate::effect::{Effect, Mono, Now};
 use crate::gossip::{Health, Said};
 use crate::local::Local;
@@ -18,10 +18,13 @@ impl Detector {
     /// Members that say they are not well, or that their disk is full: how they are, and since when.
     pub(crate) fn unwell(&self, local: &Local) -> Vec<(Name, Health, Now)> {
         let Some(present) = local.newest() else { return Vec::new() };
-        let unwell = self.peers.iter().filter(|peer| present.index_of(peer.machine).is_some());
-        unwell
-            .filter_map(|peer| Some((peer.machine.name, peer.health, peer.unwell.or(peer.full)?.0)))
-            .collect()
+        let noted =
+            (0..).zip(&self.peers).filter_map(|(member, peer)| Some((member, peer.notes.as_deref()?)));
+        let unwell = noted.filter_map(|(member, Notes { health, unwell, full, .. })| {
+            let (machine, (since, _)) = (self.machine(member), unwell.or(*full)?);
+            present.index_of(machine).map(|_| (machine.name, *health, since))
+        });
+        unwell.collect()
     }
 
     /// How this machine is, as it finds itself: told to all, at once if it has changed.
@@ -68,7 +71,8 @@ impl Detector {
         number: u32,
         health: Health,
     ) {
-        let peer = &mut self.peers[member as usize];
+        let machine = self.machine(member);
+        let peer = self.peers[member as usize].notes();
         let words = peer.unwell.into_iter().chain(peer.full).map(|(_, heard)| heard);
         let old = words.max().is_some_and(|heard| heard.plus(UNWELL_FOR) <= now.mono);
         if number <= peer.word && !old {
@@ -79,18 +83,19 @@ impl Detector {
         let was = (peer.unwell.is_some(), peer.full.is_some());
         peer.full = health.full.then_some((since(peer.full), now.mono));
         peer.unwell = health.is_unwell().then_some((since(peer.unwell), now.mono));
-        self.rumours.add_health(peer.machine, number, Said::Health(health));
+        self.rumours.add_health(machine, number, Said::Health(health));
         self.urgent |= was != (health.is_unwell(), health.full);
         self.note(member);
         self.note_unwell_of(local, member);
     }
 
     fn is_unwell(&self, member: u32) -> bool {
-        self.peers[member as usize].unwell.is_some() || self.is_late(member)
+        let notes = self.peers[member as usize].notes.as_ref();
+        notes.is_some_and(|notes| notes.unwell.is_some()) || self.is_late(member)
     }
 
     fn is_full(&self, member: u32) -> bool {
-        self.peers[member as usize].full.is_some()
+        self.peers[member as usize].notes.as_ref().is_some_and(|notes| notes.full.is_some())
     }
 
     /// Who is unwell, by his own word or by that of who waits for him: asked last from now on.
@@ -98,10 +103,10 @@ impl Detector {
         let me = local.present().me;
         let unwell = self.noted.iter().filter(|m| Some(**m) != me && self.is_unwell(**m));
         local.unwell.clear();
-        local.unwell.extend(unwell.map(|m| self.peers[*m as usize].machine.name));
+        local.unwell.extend(unwell.map(|m| self.machine(*m).name));
         let full = self.noted.iter().filter(|m| Some(**m) != me && self.is_full(**m));
         local.full.clear();
-        local.full.extend(full.map(|m| self.peers[*m as usize].machine.name));
+        local.full.extend(full.map(|m| self.machine(*m).name));
         local.is_unwell = self.health.is_unwell() || me.is_some_and(|me| self.is_late(me));
     }
 
@@ -114,8 +119,8 @@ impl Detector {
 
     /// True if there is anything to look at.
     pub(super) fn is_noted(&self, member: u32) -> bool {
-        let peer = &self.peers[member as usize];
-        peer.unwell.is_some() || peer.full.is_some() || !peer.lateness.is_empty()
+        let notes = self.peers[member as usize].notes.as_ref();
+        notes.is_some_and(|n| n.unwell.is_some() || n.full.is_some() || !n.lateness.is_empty())
     }
 
     /// The same where something was said of this member alone.
@@ -124,7 +129,7 @@ impl Detector {
             local.is_unwell = self.health.is_unwell() || self.is_late(member);
             return;
         }
-        let name = self.peers[member as usize].machine.name;
+        let name = self.machine(member).name;
         keep(&mut local.unwell, name, self.is_unwell(member));
         keep(&mut local.full, name, self.is_full(member));
     }
@@ -133,7 +138,7 @@ impl Detector {
     pub(super) fn forget_old_words(&mut self, local: &mut Local, now: Now) {
         let mut over = false;
         for &member in &self.noted {
-            let peer = &mut self.peers[member as usize];
+            let Some(peer) = &mut self.peers[member as usize].notes else { continue };
             over |= peer.unwell.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
             over |= peer.full.take_if(|(_, heard)| heard.plus(UNWELL_FOR) <= now.mono).is_some();
             over |= peer.lateness.forget_old_witnesses(now);

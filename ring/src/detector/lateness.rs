@@ -6,9 +6,9 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::Detector;
 use super::health::{UNWELL_AGAIN, UNWELL_FOR};
 use super::suspicion::{ENOUGH_WITNESSES, MAX_WITNESSES};
+use super::{Detector, Peer};
 use crate::effect::{Mono, Now};
 use crate::gossip::Said;
 use crate::local::Local;
@@ -70,7 +70,7 @@ impl Lateness {
 impl Detector {
     /// True if this machine gets no answers in time from a member, or hears so from enough others.
     pub(super) fn is_late(&self, member: u32) -> bool {
-        let Some(of) = self.peers.get(member as usize).map(|peer| &peer.lateness) else { return false };
+        let Some(of) = self.peers.get(member as usize).and_then(Peer::lateness) else { return false };
         let enough = ENOUGH_WITNESSES.min(self.peers.len().saturating_sub(1));
         of.here.is_some() || !of.prompt && of.waiting() >= enough
     }
@@ -79,10 +79,10 @@ impl Detector {
     pub(crate) fn late(&self, local: &Local) -> Vec<(Name, Vec<(Name, u32)>)> {
         let Some(present) = local.newest() else { return Vec::new() };
         let late = (0..self.peers.len() as u32).filter(|m| self.is_late(*m)).map(|m| {
-            let peer = &self.peers[m as usize];
-            let here = peer.lateness.here.iter().map(|here| (local.me.name, here.ms));
-            let others = peer.lateness.others.iter().filter(|wait| wait.ms > 0);
-            (peer.machine.name, here.chain(others.map(|wait| (wait.by, wait.ms))).collect())
+            let of = self.peers[m as usize].lateness();
+            let here = of.iter().flat_map(|of| &of.here).map(|here| (local.me.name, here.ms));
+            let others = of.iter().flat_map(|of| &of.others).filter(|wait| wait.ms > 0);
+            (self.machine(m).name, here.chain(others.map(|wait| (wait.by, wait.ms))).collect())
         });
         late.filter(|(name, _)| present.view.index_of(*name).is_some()).collect()
     }
@@ -96,7 +96,7 @@ impl Detector {
         }
         for member in mem::take(&mut self.noted) {
             let ms = late.iter().find(|(m, _)| *m == member).map(|(_, ms)| *ms);
-            let of = &mut self.peers[member as usize].lateness;
+            let of = &mut self.peers[member as usize].notes().lateness;
             // What a machine sees of its own answers is no proof that they arrive.
             of.prompt = Some(member) != me && local.answers.is_prompt(now.mono, member);
             let waiting = of.waiting();
@@ -110,7 +110,7 @@ impl Detector {
             if due {
                 let number = self.next_word(now);
                 let said = Said::Late { by: local.me.name, ms: ms.unwrap_or(0) };
-                self.rumours.add_health(self.peers[member as usize].machine, number, said);
+                self.rumours.add_health(self.machine(member), number, said);
                 self.urgent |= was != ms.is_some();
             }
             if self.is_noted(member) {
@@ -131,20 +131,19 @@ impl Detector {
         ms: u32,
     ) {
         // Nearly all that is heard of a machine was heard before.
-        let others = &self.peers[member as usize].lateness.others;
+        let others = self.peers[member as usize].lateness().map(|of| &of.others[..]).unwrap_or_default();
         let known = others.iter().find(|wait| wait.by == by);
-        if known.is_some_and(|wait| number <= wait.number)
+        if known.map_or(ms == 0, |wait| number <= wait.number)
             || by == local.me.name
             || local.present().view.index_of(by).is_none()
         {
             return;
         }
         let was = self.is_late(member);
-        let peer = &mut self.peers[member as usize];
-        let others = &mut peer.lateness.others;
+        let machine = self.machine(member);
+        let others = &mut self.peers[member as usize].notes().lateness.others;
         match others.iter_mut().find(|wait| wait.by == by) {
             Some(wait) => (wait.number, wait.ms, wait.heard) = (number, ms, now.mono),
-            None if ms == 0 => return,
             None => {
                 if others.len() >= MAX_WITNESSES {
                     let Some(done) = others.iter().position(|wait| wait.ms == 0) else { return };
@@ -153,7 +152,7 @@ impl Detector {
                 others.push(Waits { by, number, ms, heard: now.mono });
             }
         }
-        self.rumours.add_health(peer.machine, number, Said::Late { by, ms });
+        self.rumours.add_health(machine, number, Said::Late { by, ms });
         self.note(member);
         self.urgent |= was != self.is_late(member);
         self.note_unwell_of(local, member);

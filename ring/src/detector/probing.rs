@@ -152,7 +152,8 @@ impl Detector {
 
     /// How long `member` may take to answer.
     fn wait(&self, member: u32) -> u64 {
-        let usual = self.peers[member as usize].answer.map(|(mean, deviation)| mean + 4 * deviation);
+        let usual = self.peers[member as usize].answer;
+        let usual = usual.map(|(mean, deviation)| u64::from(mean) + 4 * u64::from(deviation));
         usual.unwrap_or(FIRST_WAIT).clamp(WAIT.0, WAIT.1) * (1 + self.slowness)
     }
 
@@ -207,9 +208,13 @@ impl Detector {
             let took = now.mono.0.saturating_sub(probe.sent.mono.0);
             let Probe { stage, .. } = self.probes.swap_remove(at);
             let answer = &mut self.peers[whom as usize].answer;
+            let took = u32::try_from(took).unwrap_or(u32::MAX);
             *answer = Some(match *answer {
                 None => (took, took / 2),
-                Some((mean, deviation)) => ((mean * 7 + took) / 8, (deviation * 3 + took.abs_diff(mean)) / 4),
+                Some((mean, deviation)) => {
+                    let off = took.abs_diff(mean);
+                    (mean - mean / 8 + took / 8, deviation - deviation / 4 + off / 4)
+                }
             });
             if let Stage::Direct { asker, .. } = stage {
                 self.slowness = self.slowness.saturating_sub(1);
@@ -251,12 +256,12 @@ impl Detector {
         match stage {
             Stage::Over => {}
             Stage::Direct { asker: Some((to, ask)), .. } => {
-                peer.silent.get_or_insert(sent);
+                peer.notes().silent.get_or_insert(sent);
                 self.tell(local, now, to, effects, |gossip| Message::Alive { ask, reached: false, gossip });
             }
             Stage::Direct { asker: None, .. } => {
-                let suspected = peer.doubt.is_some();
-                let first = *peer.silent.get_or_insert(since);
+                let suspected = peer.doubt().is_some();
+                let first = *peer.notes().silent.get_or_insert(since);
                 let helpers = if suspected { Vec::new() } else { self.some(local, Some(whom)) };
                 if helpers.is_empty() {
                     self.judge(local, now, whom, if suspected { since } else { first }, effects);

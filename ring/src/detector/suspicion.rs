@@ -47,12 +47,13 @@ impl Detector {
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
         let Some(present) = local.newest() else { return Vec::new() };
-        let suspect = self.peers.iter().filter_map(|peer| {
-            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+        let suspect = (0..).zip(&self.peers).filter_map(|(member, peer)| {
+            let Doubt { since, by, down } = peer.doubt()?;
+            let machine = self.machine(member);
             // Until it has gone on in a new view, it may know machines that have left.
-            present.index_of(peer.machine)?;
+            present.index_of(machine)?;
             let state = if *down { Standing::Down } else { Standing::Suspect };
-            Some(Suspect { name: peer.machine.name, state, since: *since, by: by.clone() })
+            Some(Suspect { name: machine.name, state, since: *since, by: by.clone() })
         });
         suspect.collect()
     }
@@ -64,17 +65,17 @@ impl Detector {
     /// before may have been refuted while it did not listen.
     pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
         let Some(present) = local.newest() else { return Vec::new() };
-        if self.epoch != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
+        if self.epoch() != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
             met(Rare::DetectorJustAwake);
             return Vec::new();
         }
-        let alive = self.peers.iter().filter(|peer| peer.doubt.is_none()).count();
+        let alive = self.peers.iter().filter(|peer| peer.doubt().is_none()).count();
         let enough = alive.min(ENOUGH_WITNESSES);
-        let dead = self.peers.iter().filter_map(|peer| {
-            let Doubt { since, by, down } = peer.doubt.as_ref()?;
+        let dead = (0..).zip(&self.peers).filter_map(|(member, peer)| {
+            let Doubt { since, by, down } = peer.doubt()?;
             let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
             met_if(*down && by.len() < enough, Rare::DetectorTooFewWitnesses);
-            is_dead.then_some((present.index_of(peer.machine)?, *since))
+            is_dead.then_some((member, *since))
         });
         dead.collect()
     }
@@ -95,7 +96,8 @@ impl Detector {
 
     pub(super) fn doubt(&mut self, local: &mut Local, member: u32, since: Now, by: Name) {
         let machine = local.present().machine(member);
-        let peer = &mut self.peers[member as usize];
+        let refuted = self.peers[member as usize].refuted;
+        let peer = self.peers[member as usize].notes();
         let own = by == local.me.name && peer.doubt.as_ref().is_some_and(|doubt| doubt.by.contains(&by));
         let missed = peer.silent.filter(|_| !own).map(|silent| (local.me.name, silent));
         for (by, since) in [Some((by, since)), missed].into_iter().flatten() {
@@ -122,7 +124,7 @@ impl Detector {
                     }
                 }
             }
-            self.rumours.add(machine, peer.refuted, Some((by, since.mono)));
+            self.rumours.add(machine, refuted, Some((by, since.mono)));
         }
         let witnesses = peer.doubt.as_ref().map_or(0, |doubt| doubt.by.len());
         if witnesses < ENOUGH_WITNESSES && peer.silent.is_none() {
@@ -136,7 +138,7 @@ impl Detector {
     pub(super) fn note_down(&mut self, local: &Local, now: Now) {
         let view = &local.present().view;
         for member in local.doubted.iter().filter_map(|name| view.index_of(*name)) {
-            if let Some(doubt) = &mut self.peers[member].doubt {
+            if let Some(doubt) = &mut self.peers[member].notes().doubt {
                 doubt.down |= doubt.since.mono.plus(local.tuning.down_after) <= now.mono;
             }
         }
@@ -144,7 +146,7 @@ impl Detector {
 
     pub(super) fn clear(&mut self, local: &mut Local, member: u32) {
         let machine = local.present().machine(member);
-        self.peers[member as usize].doubt = None;
+        self.peers[member as usize].notes().doubt = None;
         self.rumours.clear(machine);
         local.doubted.retain(|name| *name != machine.name);
     }

@@ -18,7 +18,12 @@ const BETWEEN_BURSTS: u64 = 20 * MS;
 
 impl Detector {
     pub(super) fn learn(&mut self, local: &mut Local, now: Now, gossip: &Gossip) {
-        for News { of, refuted, said } in gossip.news() {
+        for news @ News { of, refuted, said } in gossip.news() {
+            // Four of five words on health were heard before, from somebody else.
+            let may_repeat = matches!(said, Said::Late { .. } | Said::Health(_));
+            if may_repeat && self.last.has(news) {
+                continue;
+            }
             let Some(member) = local.present().index_of(*of) else { continue };
             if let Said::Late { by, ms } = *said {
                 self.hear_late(local, now, member, by, *refuted, ms);
@@ -41,8 +46,11 @@ impl Detector {
             match *said {
                 Said::Alive if *refuted > peer.refuted => {
                     peer.refuted = *refuted;
-                    peer.silent = None;
-                    if peer.doubt.is_some() {
+                    let doubted = peer.notes.as_mut().is_some_and(|notes| {
+                        notes.silent = None;
+                        notes.doubt.is_some()
+                    });
+                    if doubted {
                         met(Rare::DetectorHearsRefutation);
                         self.clear(local, member);
                         self.urgent = true;
@@ -61,7 +69,7 @@ impl Detector {
                         if *refuted > peer.refuted {
                             // It refuted what was said before.
                             peer.refuted = *refuted;
-                            peer.doubt = None;
+                            peer.notes().doubt = None;
                         }
                         self.doubt(local, member, since, by);
                     }
@@ -79,7 +87,7 @@ impl Detector {
         for _ in 0..32 {
             let member = local.up_to(last) as u32;
             let fit = Some(member) != me && Some(member) != but && !some.contains(&member);
-            if fit && self.peers[member as usize].doubt.is_none() {
+            if fit && self.peers[member as usize].doubt().is_none() {
                 some.push(member);
             }
             if some.len() == FEW {
@@ -100,7 +108,7 @@ impl Detector {
     ) {
         let machine: Machine = local.present().machine(to);
         let peer = &self.peers[to as usize];
-        let of_it = peer.doubt.as_ref().and_then(|doubt| {
+        let of_it = peer.doubt().and_then(|doubt| {
             let by = *doubt.by.first()?;
             Some(silence(machine, peer.refuted, Some((by, doubt.since.mono)), now.mono))
         });
