@@ -162,12 +162,13 @@ pub(super) async fn through_coordinators(
             return Err(reason);
         }
         // Everyone was tried. A random part of the pause, so that clients do not come back together; whoever was told when
-        // to come back does not come sooner.
+        // to come back does not come sooner, and not at all while he would wait in the place of another.
         let pause = match tries.overloaded {
             Some(later) => later.mul_f64(rand::random_range(1.0..1.5)),
             None => backoff.mul_f64(rand::random_range(0.5..1.0)),
         };
-        if tries.overloaded.is_some() && Instant::now() + pause >= deadline {
+        let in_time = Instant::now() + pause < deadline && !link.limit.is_crowded();
+        if tries.overloaded.is_some() && !in_time {
             return tries.last_words(quorum_of(known.view.slots())).await;
         }
         if let Some(outcome) = tries.wait((Instant::now() + pause).min(deadline)).await {
