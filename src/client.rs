@@ -311,7 +311,9 @@ impl Client {
             self.link.limit.look()?;
             let (bytes, most) = (value.as_ref().len(), self.link.options.max_value);
             if bytes > most {
-                return Err(Error::Invalid(format!("the value has {bytes} bytes; a value has at most {most}")));
+                return Err(Error::Invalid(format!(
+                    "the value has {bytes} bytes; a value has at most {most}"
+                )));
             }
             Ok((user_key(key)?, value.as_ref().into()))
         };

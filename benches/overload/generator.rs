@@ -40,7 +40,10 @@ pub(crate) enum Work {
 pub(crate) struct Came {
     pub(crate) asked: u64,
     pub(crate) ok: u64,
-    pub(crate) overloaded: u64,
+    /// By its client, at once.
+    pub(crate) refused: u64,
+    /// By the machines.
+    pub(crate) turned: u64,
     pub(crate) other: u64,
     /// Microseconds that those took which are done.
     took: Histogram<u64>,
@@ -49,16 +52,17 @@ pub(crate) struct Came {
 impl Came {
     fn new() -> Self {
         let took = Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds of a histogram");
-        Self { asked: 0, ok: 0, overloaded: 0, other: 0, took }
+        Self { asked: 0, ok: 0, refused: 0, turned: 0, other: 0, took }
     }
 
-    fn note(&mut self, came: &Result<(), Error>, intended: Instant) {
+    fn note(&mut self, came: &Result<(), Error>, intended: Instant, at_once: bool) {
         match came {
             Ok(()) => {
                 self.ok += 1;
                 self.took.saturating_record(intended.elapsed().as_micros() as u64);
             }
-            Err(Error::Overloaded { .. }) => self.overloaded += 1,
+            Err(Error::Overloaded { .. }) if at_once => self.refused += 1,
+            Err(Error::Overloaded { .. }) => self.turned += 1,
             Err(_) => self.other += 1,
         }
     }
@@ -66,7 +70,8 @@ impl Came {
     fn add(&mut self, other: &Self) {
         self.asked += other.asked;
         self.ok += other.ok;
-        self.overloaded += other.overloaded;
+        self.refused += other.refused;
+        self.turned += other.turned;
         self.other += other.other;
         self.took.add(&other.took).expect("the same bounds");
     }
@@ -191,7 +196,7 @@ impl Asker {
                     let (n, begun) = (next.replace(next.get() + 1), Instant::now());
                     came.borrow_mut().asked += 1;
                     let result = self.operation(n).await;
-                    came.borrow_mut().note(&result, begun);
+                    came.borrow_mut().note(&result, begun, false);
                     if result.is_err() {
                         tokio::task::yield_now().await;
                     }
@@ -226,12 +231,12 @@ impl Asker {
     fn begin(&'static self, n: u64, intended: Instant, came: &Rc<RefCell<Came>>) {
         let mut operation = self.operation(n);
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => came.borrow_mut().note(&result, intended),
+            Poll::Ready(result) => came.borrow_mut().note(&result, intended, true),
             Poll::Pending => {
                 let came = came.clone();
                 tokio::task::spawn_local(async move {
                     let result = operation.await;
-                    came.borrow_mut().note(&result, intended);
+                    came.borrow_mut().note(&result, intended, false);
                 });
             }
         }

@@ -100,14 +100,15 @@ impl Bench {
             let used = self.used().since(&used);
             let over = Instant::now();
             println!(
-                "{times} times the peak: {:.0} asked a second ({:.1} times); {:.0} % done, {:.0} % refused as overloaded, \
-                 {:.2} % failed otherwise, {} not answered yet; p99 of those done {:?}",
+                "{times} times the peak: {:.0} asked a second ({:.1} times); {:.0} % done, {:.0} % refused by their client \
+                 and {:.1} % by the machines as overloaded, {:.2} % failed otherwise, {} not answered yet; p99 of those done {:?}",
                 came.asked as f64 / time.as_secs_f64(),
                 came.asked as f64 / time.as_secs_f64() / mean,
                 came.share(came.ok),
-                came.share(came.overloaded),
+                came.share(came.refused),
+                came.share(came.turned),
                 came.share(came.other),
-                came.asked.saturating_sub(came.ok + came.overloaded + came.other),
+                came.asked.saturating_sub(came.ok + came.refused + came.turned + came.other),
                 came.percentile(99.0),
             );
             println!("    {used}");
@@ -132,7 +133,8 @@ impl Bench {
             let used = self.used().since(&used);
             let rate = came.ok as f64 / time.as_secs_f64();
             let p99 = came.percentile(99.0);
-            let told = format!("peak: {rate:.0} a second with {under_way} under way, p99 {p99:?}\n    {used}");
+            let told =
+                format!("peak: {rate:.0} a second with {under_way} under way, p99 {p99:?}\n    {used}");
             if best.as_ref().is_none_or(|(other, _)| rate > *other) {
                 best = Some((rate, told));
             }

@@ -25,7 +25,8 @@ impl Used {
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
         // user nice system idle iowait irq softirq steal; what guests take is in user.
-        let times: Vec<u64> = first.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
+        let times: Vec<u64> =
+            first.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
         let all = times.iter().sum();
         let idle: u64 = times.iter().skip(3).take(2).sum();
         Self {

@@ -2,9 +2,9 @@
 //!
 //! Whoever asks for more than can be done would otherwise wait inside his own process, in a line without an end, until
 //! nothing ends in time any more. The bound is what the client was told, or less (AIMD, as of a congestion window):
-//! it falls when a machine turns something away, having measured how long requests wait there, and when an operation
-//! takes longer than a good part of its time; it rises with each that does not. What is measured while few are under way
-//! says nothing of how many may be.
+//! it falls when a machine turns something away, having measured how long requests wait there, and when operations take a
+//! good part of their time: then to as many as would take less, by Little's law; it rises with each that ends while they
+//! do not. What is measured while few are under way says nothing of how many may be.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -14,12 +14,14 @@ use super::Error;
 
 /// How many more may be under way after as many as may be have ended in time.
 const RISE: f64 = 16.0;
-/// What is left of the bound when a machine has turned something away.
-const FALL: f64 = 0.9;
-/// The least that is left of it at once, however long an operation took.
-const DEEPEST_FALL: f64 = 0.5;
-/// An operation that takes longer than its timeout divided by this takes too long.
+/// What is left of the bound when a machine has turned something away, and how long that stands before another such word
+/// counts: as long as whatever was turned away has waited in a line, and not as long as what is served takes.
+const FALL: f64 = 0.8;
+const STANDS: Duration = Duration::from_millis(100);
+/// Operations that take longer, on average, than their timeout divided by this take too long: some take a few times as long.
 const IN_TIME: u32 = 4;
+/// How much one operation counts in such an average: a few that are slow for reasons of their own do not.
+const WEIGHT: f64 = 1.0 / 32.0;
 /// When whoever is refused is told to come back: twice what operations take, and within these.
 const COME_BACK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1_600));
 
@@ -38,6 +40,8 @@ pub(super) struct Limit {
 pub(super) struct Permit<'a> {
     limit: &'a Limit,
     begun: Instant,
+    /// How many were under way then, this one among them.
+    beside: usize,
     crowded: bool,
 }
 
@@ -58,7 +62,8 @@ impl Limit {
         self.look()?;
         let (before, most) = (self.now.fetch_add(1, Relaxed), self.most.load(Relaxed));
         // From here on it is given back.
-        let permit = Permit { limit: self, begun: Instant::now(), crowded: is_crowded(before + 1, most) };
+        let (beside, crowded) = (before + 1, is_crowded(before + 1, most));
+        let permit = Permit { limit: self, begun: Instant::now(), beside, crowded };
         if before >= most { Err(self.refusal()) } else { Ok(permit) }
     }
 
@@ -102,9 +107,11 @@ impl Limit {
 }
 
 impl Permit<'_> {
-    /// It has ended by itself. One that is merely dropped says nothing of how long it would have taken.
+    /// Something was done about it. One that is merely dropped, or was turned away, says nothing of how long it would have
+    /// taken.
     pub(super) fn ended(self) {
-        self.limit.note(|pace| pace.ended(self.begun, Instant::now(), self.crowded));
+        let beside = self.crowded.then_some(self.beside);
+        self.limit.note(|pace| pace.ended(self.begun.elapsed(), beside));
     }
 }
 
@@ -128,11 +135,13 @@ struct Pace {
     most: f64,
     /// Between which it stays, whatever is measured.
     bounds: (f64, f64),
-    /// Whatever takes longer takes too long.
-    in_time: Duration,
+    /// In seconds, as are the others: whatever takes longer takes too long.
+    in_time: f64,
     /// What an operation takes, smoothed.
-    took: Duration,
-    /// When the bound fell last: what began before that says nothing of the bound since.
+    took: f64,
+    /// The same of those begun while many were under way, and how many those were.
+    crowd: Option<(f64, f64)>,
+    /// When a machine's word lowered the bound last.
     fell: Option<Instant>,
 }
 
@@ -140,7 +149,8 @@ impl Pace {
     fn new(least: usize, most: usize, timeout: Duration) -> Self {
         let most = most.max(1) as f64;
         let bounds = ((least.max(1) as f64).min(most), most);
-        Self { most, bounds, in_time: timeout / IN_TIME, took: Duration::ZERO, fell: None }
+        let in_time = (timeout / IN_TIME).as_secs_f64();
+        Self { most, bounds, in_time, took: 0.0, crowd: None, fell: None }
     }
 
     fn most(&self) -> usize {
@@ -148,40 +158,40 @@ impl Pace {
     }
 
     fn come_back(&self) -> Duration {
-        self.took.saturating_mul(2).clamp(COME_BACK.0, COME_BACK.1)
+        let (first, last) = COME_BACK;
+        Duration::from_secs_f64((self.took * 2.0).clamp(first.as_secs_f64(), last.as_secs_f64()))
     }
 
-    fn ended(&mut self, begun: Instant, now: Instant, crowded: bool) {
-        let took = now.saturating_duration_since(begun);
-        // An hour is as much as for ever, and no sum overflows.
-        self.took = (self.took * 7 + took.min(Duration::from_secs(3_600))) / 8;
-        if !crowded {
-            return;
-        }
-        if took > self.in_time {
-            // Of so many that begin together, so many end in time.
-            let share = self.in_time.as_secs_f64() / took.as_secs_f64();
-            self.fall(begun, now, share.clamp(DEEPEST_FALL, FALL));
+    /// One has ended after so long, which was begun as one of so many, if they were many.
+    fn ended(&mut self, took: Duration, beside: Option<usize>) {
+        // An hour is as much as for ever.
+        let took = took.as_secs_f64().min(3_600.0);
+        self.took += (took - self.took) * WEIGHT;
+        let Some(beside) = beside.map(|n| n as f64) else { return };
+        let (usual, many) = self.crowd.get_or_insert((took, beside));
+        *usual += (took - *usual) * WEIGHT;
+        *many += (beside - *many) * WEIGHT;
+        if *usual > self.in_time {
+            // So many of these end in that time.
+            let most = *many * self.in_time / *usual;
+            self.most = self.most.min(most).max(self.bounds.0);
         } else {
             self.most = (self.most + RISE / self.most).min(self.bounds.1);
         }
     }
 
     fn turned(&mut self, now: Instant) {
-        let begun = now.checked_sub(self.took).unwrap_or(now);
-        self.fall(begun, now, FALL);
-    }
-
-    fn fall(&mut self, begun: Instant, now: Instant, to: f64) {
-        if self.fell.is_none_or(|fell| fell <= begun) {
+        if self.fell.is_none_or(|fell| fell + STANDS <= now) {
             self.fell = Some(now);
-            self.most = (self.most * to).max(self.bounds.0);
+            self.most = (self.most * FALL).max(self.bounds.0);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -213,47 +223,67 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_turns_away_lowers_the_bound_once_for_all_that_was_under_way_and_it_rises_again() {
+    fn machines_that_turn_away_lower_the_bound_once_for_all_they_say_at_a_time_and_it_rises_again() {
         let (mut pace, start) = (Pace::new(16, 1_000, Duration::from_secs(2)), Instant::now());
-        pace.ended(start, start + 8 * MS, true);
-        assert_eq!(pace.took, MS);
+        (0..1_000).for_each(|_| pace.ended(MS, None));
         for _ in 0..500 {
             pace.turned(start + 10 * MS);
         }
-        assert_eq!(pace.most(), 900);
-        // What began since says more of it.
-        (12..500).step_by(2).for_each(|ms| pace.turned(start + ms * MS));
+        assert_eq!(pace.most(), 800);
+        // What is turned away later says more of it.
+        (12..3_000).step_by(2).for_each(|ms| pace.turned(start + ms * MS));
         assert_eq!(pace.most(), 16);
         // Sixteen more for each round of them.
-        let now = start + 500 * MS;
-        (0..16).for_each(|_| pace.ended(now, now + MS, true));
+        (0..16).for_each(|_| pace.ended(MS, Some(16)));
         assert!((30..=32).contains(&pace.most()), "{}", pace.most());
-        (0..100_000).for_each(|_| pace.ended(now, now + MS, true));
+        (0..100_000).for_each(|_| pace.ended(MS, Some(500)));
         assert_eq!(pace.most(), 1_000, "and never above what it was told");
+    }
+
+    /// So many are done every 10 ms, however many are under way; all that may be are. Tells the longest any took.
+    fn run(pace: &mut Pace, under_way: &mut VecDeque<(u32, usize)>, from: u32, until: u32, done: u32) -> u32 {
+        let mut longest = 0;
+        for at in from..until {
+            for _ in 0..done {
+                if let Some((begun, beside)) = under_way.pop_front() {
+                    pace.ended((at - begun) * 10 * MS, Some(beside));
+                    longest = longest.max((at - begun) * 10);
+                }
+            }
+            while under_way.len() < pace.most() {
+                under_way.push_back((at, under_way.len() + 1));
+            }
+        }
+        longest
     }
 
     #[test]
     fn no_more_are_let_in_than_end_in_a_quarter_of_their_time() {
         // A cluster that does a hundred a second, whatever is asked; a bound of a thousand; 2 s for each.
-        let (mut pace, start) = (Pace::new(16, 1_000, Duration::from_secs(2)), Instant::now());
-        let mut under_way = std::collections::VecDeque::from(vec![start; 1_000]);
-        for n in 1..3_000 {
-            let now = start + n * 10 * MS;
-            if let Some(begun) = under_way.pop_front() {
-                pace.ended(begun, now, true);
-            }
-            while under_way.len() < pace.most() {
-                under_way.push_back(now);
-            }
-        }
-        assert!((20..=80).contains(&pace.most()), "{}", pace.most());
+        let (mut pace, mut under_way) = (Pace::new(16, 1_000, Duration::from_secs(2)), VecDeque::new());
+        run(&mut pace, &mut under_way, 0, 1_500, 1);
+        let longest = run(&mut pace, &mut under_way, 1_500, 3_000, 1);
+        assert!((20..=60).contains(&pace.most()), "{}", pace.most());
+        assert!(longest < 700, "{longest} ms");
         assert!(pace.come_back() > 300 * MS, "{:?}", pace.come_back());
+        // It does a hundred times as much again: within a second, so many are let in again.
+        run(&mut pace, &mut under_way, 3_000, 3_100, 100);
+        assert!(pace.most() > 500, "{}", pace.most());
+    }
+
+    #[test]
+    fn a_few_that_are_slow_for_reasons_of_their_own_do_not_lower_the_bound() {
+        let mut pace = Pace::new(16, 1_000, Duration::from_secs(2));
+        for n in 0..10_000 {
+            pace.ended(if n % 100 == 0 { 1_900 * MS } else { 5 * MS }, Some(900));
+        }
+        assert_eq!(pace.most(), 1_000);
     }
 
     #[test]
     fn what_takes_long_while_few_are_under_way_says_nothing() {
-        let (mut pace, start) = (Pace::new(16, 1_000, Duration::from_secs(2)), Instant::now());
-        (0..50).for_each(|_| pace.ended(start, start + 1_900 * MS, false));
+        let mut pace = Pace::new(16, 1_000, Duration::from_secs(2));
+        (0..500).for_each(|_| pace.ended(1_900 * MS, None));
         assert_eq!(pace.most(), 1_000);
         assert_eq!(pace.come_back(), COME_BACK.1);
         let limit = Limit::new(16, 100, Duration::from_secs(2));
@@ -262,7 +292,7 @@ mod tests {
         assert_eq!(limit.read(), (49, 100));
         let more = limit.admit().expect("room");
         limit.turned();
-        assert_eq!(limit.read(), (50, 90));
+        assert_eq!(limit.read(), (50, 80));
         drop((few, more));
     }
 }

@@ -177,7 +177,9 @@ impl Link {
             Err(error) => return Err(refused(error).await),
         };
         let came = Box::pin(operation()).await;
-        permit.ended();
+        if !matches!(came, Err(Error::Overloaded { .. })) {
+            permit.ended();
+        }
         came
     }
 

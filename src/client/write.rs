@@ -127,6 +127,10 @@ pub(super) async fn through_coordinators(
         let known = link.view(deadline).await?;
         let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
         while !untried.is_empty() {
+            // While much is under way, others are not asked for what one has turned away: they have as much to do.
+            if tries.overloaded.is_some() && link.limit.is_crowded() {
+                break;
+            }
             // The owner of the lowest slot that is believed to be well; beliefs change while we wait.
             let name = untried.remove(link.best(&untried));
             let retry = !tries.all.is_empty();
