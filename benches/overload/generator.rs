@@ -39,7 +39,9 @@ pub(crate) enum Work {
 /// What came of it.
 pub(crate) struct Came {
     pub(crate) asked: u64,
-    pub(crate) ok: u64,
+    /// Done.
+    pub(crate) puts: u64,
+    pub(crate) gets: u64,
     /// By its client, at once.
     pub(crate) refused: u64,
     /// By the machines.
@@ -52,13 +54,16 @@ pub(crate) struct Came {
 impl Came {
     fn new() -> Self {
         let took = Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds of a histogram");
-        Self { asked: 0, ok: 0, refused: 0, turned: 0, other: 0, took }
+        Self { asked: 0, puts: 0, gets: 0, refused: 0, turned: 0, other: 0, took }
     }
 
-    fn note(&mut self, came: &Result<(), Error>, intended: Instant, at_once: bool) {
+    fn note(&mut self, came: &Result<Done, Error>, intended: Instant, at_once: bool) {
         match came {
-            Ok(()) => {
-                self.ok += 1;
+            Ok(done) => {
+                match done {
+                    Done::Put => self.puts += 1,
+                    Done::Get => self.gets += 1,
+                }
                 self.took.saturating_record(intended.elapsed().as_micros() as u64);
             }
             Err(Error::Overloaded { .. }) if at_once => self.refused += 1,
@@ -69,11 +74,17 @@ impl Came {
 
     fn add(&mut self, other: &Self) {
         self.asked += other.asked;
-        self.ok += other.ok;
+        self.puts += other.puts;
+        self.gets += other.gets;
         self.refused += other.refused;
         self.turned += other.turned;
         self.other += other.other;
         self.took.add(&other.took).expect("the same bounds");
+    }
+
+    /// Done in all.
+    pub(crate) fn ok(&self) -> u64 {
+        self.puts + self.gets
     }
 
     pub(crate) fn percentile(&self, percent: f64) -> Duration {
@@ -159,7 +170,12 @@ fn serve(
     }
 }
 
-type Operation = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+enum Done {
+    Put,
+    Get,
+}
+
+type Operation = Pin<Box<dyn Future<Output = Result<Done, Error>>>>;
 
 struct Asker {
     clients: Vec<Client>,
@@ -177,10 +193,10 @@ impl Asker {
         write!(key, "bench/{}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % KEYS).expect("a string takes it");
         if self.puts || (n / self.clients.len() as u64).is_multiple_of(2) {
             let put = client.put(key.as_str(), &self.value);
-            Box::pin(async move { put.receipt().await.map(drop) })
+            Box::pin(async move { put.receipt().await.map(|_| Done::Put) })
         } else {
             let key = key.clone();
-            Box::pin(async move { client.get(key).await.map(drop) })
+            Box::pin(async move { client.get(key).await.map(|_| Done::Get) })
         }
     }
 }

@@ -104,19 +104,20 @@ impl Bench {
                  and {:.1} % by the machines as overloaded, {:.2} % failed otherwise, {} not answered yet; p99 of those done {:?}",
                 came.asked as f64 / time.as_secs_f64(),
                 came.asked as f64 / time.as_secs_f64() / mean,
-                came.share(came.ok),
+                came.share(came.ok()),
                 came.share(came.refused),
                 came.share(came.turned),
                 came.share(came.other),
-                came.asked.saturating_sub(came.ok + came.refused + came.turned + came.other),
+                came.asked.saturating_sub(came.ok() + came.refused + came.turned + came.other),
                 came.percentile(99.0),
             );
             println!("    {used}");
             let usual_again = self.until_usual(usual, over);
             let after = self.peak(time);
-            let goodput = came.ok as f64 / time.as_secs_f64();
+            let goodput = came.ok() as f64 / time.as_secs_f64();
+            let [puts, gets] = [came.puts, came.gets].map(|n| n as f64 / time.as_secs_f64());
             println!(
-                "{times} times the peak: goodput {goodput:.0} a second, {:.0} % of the peak ({before:.0} before, {after:.0} \
+                "{times} times the peak: goodput {goodput:.0} a second ({puts:.0} puts, {gets:.0} gets), {:.0} % of the peak ({before:.0} before, {after:.0} \
                  after); {usual_again}",
                 goodput / f64::midpoint(before, after) * 100.0,
             );
@@ -131,10 +132,11 @@ impl Bench {
             let used = self.used();
             let came = self.generators.work(Work::Closed { under_way }, time);
             let used = self.used().since(&used);
-            let rate = came.ok as f64 / time.as_secs_f64();
+            let [rate, puts] = [came.ok(), came.puts].map(|n| n as f64 / time.as_secs_f64());
             let p99 = came.percentile(99.0);
-            let told =
-                format!("peak: {rate:.0} a second with {under_way} under way, p99 {p99:?}\n    {used}");
+            let told = format!(
+                "peak: {rate:.0} a second ({puts:.0} puts) with {under_way} under way, p99 {p99:?}\n    {used}"
+            );
             if best.as_ref().is_none_or(|(other, _)| rate > *other) {
                 best = Some((rate, told));
             }
@@ -148,7 +150,7 @@ impl Bench {
         loop {
             let came = self.generators.work(Work::Closed { under_way: CALM }, Duration::from_millis(500));
             let (now, waited) = (came.percentile(99.0), over.elapsed().as_secs_f64());
-            if came.ok > 0 && now <= usual * 2 {
+            if came.ok() > 0 && now <= usual * 2 {
                 return format!("p99 usual again ({now:?}) after {waited:.1} s");
             }
             if waited > 60.0 {

@@ -2,9 +2,9 @@
 //!
 //! Whoever asks for more than can be done would otherwise wait inside his own process, in a line without an end, until
 //! nothing ends in time any more. The bound is what the client was told, or less (AIMD, as of a congestion window):
-//! it falls when a machine turns something away, having measured how long requests wait there, and when operations take a
-//! good part of their time: then to as many as would take less, by Little's law; it rises with each that ends while they
-//! do not. What is measured while few are under way says nothing of how many may be.
+//! it falls by one for each that a machine turns away, having measured how long requests wait there: nothing takes its
+//! place. When operations take a good part of their time, it falls to as many as would take less, by Little's law. It rises
+//! with each that ends while they do not. What is measured while few are under way says nothing of how many may be.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -13,11 +13,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 
 /// How many more may be under way after as many as may be have ended in time.
-const RISE: f64 = 16.0;
-/// What is left of the bound when a machine has turned something away, and how long that stands before another such word
-/// counts: as long as whatever was turned away has waited in a line, and not as long as what is served takes.
-const FALL: f64 = 0.8;
-const STANDS: Duration = Duration::from_millis(100);
+const RISE: f64 = 8.0;
 /// Operations that take longer, on average, than their timeout divided by this take too long: some take a few times as long.
 const IN_TIME: u32 = 4;
 /// How much one operation counts in such an average: a few that are slow for reasons of their own do not.
@@ -93,7 +89,7 @@ impl Limit {
     /// A machine has turned something away.
     pub(super) fn turned(&self) {
         if self.is_crowded() {
-            self.note(|pace| pace.turned(Instant::now()));
+            self.note(Pace::turned);
         }
     }
 
@@ -141,8 +137,6 @@ struct Pace {
     took: f64,
     /// The same of those begun while many were under way, and how many those were.
     crowd: Option<(f64, f64)>,
-    /// When a machine's word lowered the bound last.
-    fell: Option<Instant>,
 }
 
 impl Pace {
@@ -150,7 +144,7 @@ impl Pace {
         let most = most.max(1) as f64;
         let bounds = ((least.max(1) as f64).min(most), most);
         let in_time = (timeout / IN_TIME).as_secs_f64();
-        Self { most, bounds, in_time, took: 0.0, crowd: None, fell: None }
+        Self { most, bounds, in_time, took: 0.0, crowd: None }
     }
 
     fn most(&self) -> usize {
@@ -180,11 +174,8 @@ impl Pace {
         }
     }
 
-    fn turned(&mut self, now: Instant) {
-        if self.fell.is_none_or(|fell| fell + STANDS <= now) {
-            self.fell = Some(now);
-            self.most = (self.most * FALL).max(self.bounds.0);
-        }
+    fn turned(&mut self) {
+        self.most = (self.most - 1.0).max(self.bounds.0);
     }
 }
 
@@ -223,19 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn machines_that_turn_away_lower_the_bound_once_for_all_they_say_at_a_time_and_it_rises_again() {
-        let (mut pace, start) = (Pace::new(16, 1_000, Duration::from_secs(2)), Instant::now());
+    fn the_bound_falls_by_what_machines_turn_away_and_rises_with_what_they_do() {
+        let mut pace = Pace::new(16, 1_000, Duration::from_secs(2));
         (0..1_000).for_each(|_| pace.ended(MS, None));
-        for _ in 0..500 {
-            pace.turned(start + 10 * MS);
-        }
-        assert_eq!(pace.most(), 800);
-        // What is turned away later says more of it.
-        (12..3_000).step_by(2).for_each(|ms| pace.turned(start + ms * MS));
+        (0..300).for_each(|_| pace.turned());
+        assert_eq!(pace.most(), 700);
+        (0..3_000).for_each(|_| pace.turned());
         assert_eq!(pace.most(), 16);
-        // Sixteen more for each round of them.
+        // Eight more for each round of them.
         (0..16).for_each(|_| pace.ended(MS, Some(16)));
-        assert!((30..=32).contains(&pace.most()), "{}", pace.most());
+        assert!((22..=24).contains(&pace.most()), "{}", pace.most());
         (0..100_000).for_each(|_| pace.ended(MS, Some(500)));
         assert_eq!(pace.most(), 1_000, "and never above what it was told");
     }
@@ -266,8 +254,8 @@ mod tests {
         assert!((20..=60).contains(&pace.most()), "{}", pace.most());
         assert!(longest < 700, "{longest} ms");
         assert!(pace.come_back() > 300 * MS, "{:?}", pace.come_back());
-        // It does a hundred times as much again: within a second, so many are let in again.
-        run(&mut pace, &mut under_way, 3_000, 3_100, 100);
+        // It does a hundred times as much again: within two seconds, so many are let in again.
+        run(&mut pace, &mut under_way, 3_000, 3_200, 100);
         assert!(pace.most() > 500, "{}", pace.most());
     }
 
@@ -292,7 +280,7 @@ mod tests {
         assert_eq!(limit.read(), (49, 100));
         let more = limit.admit().expect("room");
         limit.turned();
-        assert_eq!(limit.read(), (50, 80));
+        assert_eq!(limit.read(), (50, 99));
         drop((few, more));
     }
 }
