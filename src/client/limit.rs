@@ -28,6 +28,7 @@ pub(super) struct Limit {
     /// What `pace` has come to, for those who only look.
     most: AtomicUsize,
     come_back_us: AtomicU64,
+    usual_us: AtomicU64,
     pace: Mutex<Pace>,
 }
 
@@ -49,6 +50,7 @@ impl Limit {
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(pace.most()),
             come_back_us: AtomicU64::new(micros(pace.come_back())),
+            usual_us: AtomicU64::new(0),
             pace: Mutex::new(pace),
         }
     }
@@ -81,6 +83,11 @@ impl Limit {
         is_crowded(self.now.load(Relaxed), self.most.load(Relaxed))
     }
 
+    /// What an operation takes at present, on average; an hour at most.
+    pub(super) fn usual(&self) -> Duration {
+        Duration::from_micros(self.usual_us.load(Relaxed))
+    }
+
     /// How many are under way, and how many may be.
     pub(super) fn read(&self) -> (usize, usize) {
         (self.now.load(Relaxed), self.most.load(Relaxed))
@@ -99,6 +106,7 @@ impl Limit {
         note(&mut pace);
         self.most.store(pace.most(), Relaxed);
         self.come_back_us.store(micros(pace.come_back()), Relaxed);
+        self.usual_us.store((pace.took * 1e6) as u64, Relaxed);
     }
 }
 
@@ -200,8 +208,11 @@ mod tests {
         assert!(limit.look().is_ok());
         all.push(limit.admit().expect("room"));
         assert!(limit.admit().is_err());
+        assert_eq!(limit.usual(), Duration::ZERO);
+        std::thread::sleep(MS);
         all.into_iter().for_each(Permit::ended);
         assert_eq!(limit.read(), (0, 3));
+        assert!(limit.usual() > Duration::ZERO);
     }
 
     #[test]

@@ -492,11 +492,12 @@ impl Link {
         });
     }
 
-    /// After how long a read asks the rest: four deviations above the usual.
+    /// After how long a read asks the rest: four deviations above the usual. Not soon while much is under way: all are
+    /// slow then, and would be slower for that.
     pub(super) fn hedge_after(&self) -> Duration {
         let (mean, deviation) = self.state().read_us;
-        Duration::from_micros((mean + 4.0 * deviation) as u64)
-            .clamp(Duration::from_millis(1), Duration::from_millis(100))
+        let most = Duration::from_millis(if self.limit.is_crowded() { 1_000 } else { 100 });
+        Duration::from_micros((mean + 4.0 * deviation) as u64).clamp(Duration::from_millis(1), most)
     }
 
     pub(super) fn read_took(&self, took: Duration) {

@@ -12,8 +12,10 @@ use ennead_ring::{Key, quorum_of};
 use super::link::{Link, Replies, Reply};
 use super::{Error, Written};
 
-/// How long a coordinator that lives may take before the next one is tried beside it.
+/// How long a coordinator that lives may take before the next one is tried beside it; longer while operations take long,
+/// as many times what they take: where much is asked, two coordinators at one key are more work for the same.
 const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENT: u32 = 8;
 /// How long after the deadline coordinators are listened to: they know better than we what came of it.
 const LAST_WORDS: Duration = Duration::from_millis(60);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,7 +124,7 @@ pub(super) async fn through_coordinators(
         lost: false,
     };
     let mut backoff = FIRST_BACKOFF;
-    let mut patience = PATIENCE + travel(op);
+    let mut patience = PATIENCE.max(link.limit.usual() * PATIENT) + travel(op);
     loop {
         let known = link.view(deadline).await?;
         let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
