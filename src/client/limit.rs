@@ -170,7 +170,8 @@ impl Pace {
         let took = took.as_secs_f64().min(3_600.0);
         self.took += (took - self.took) * WEIGHT;
         let Some(beside) = beside.map(|n| n as f64) else { return };
-        let (usual, many) = self.crowd.get_or_insert((took, beside));
+        // From nothing: one that is slow by chance is no average.
+        let (usual, many) = self.crowd.get_or_insert((0.0, beside));
         *usual += (took - *usual) * WEIGHT;
         *many += (beside - *many) * WEIGHT;
         if *usual > self.in_time {
