@@ -3,6 +3,7 @@
 mod edit;
 mod error;
 mod health;
+mod limit;
 mod link;
 mod listing;
 mod lock;
@@ -58,6 +59,19 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// Longest value sent or taken, in bytes. Default 8 MiB.
     pub max_value: usize,
+    /// Reads and writes that may be under way at once, of the client and its clones together. Default 1,024; 0 counts
+    /// as 1.
+    ///
+    /// Those beyond are refused at once with [`Error::Overloaded`] and when to come back, before their keys and values are
+    /// copied. Fewer are let in while machines turn requests away, or operations take longer than a quarter of `timeout`.
+    /// [`Client::under_way`] tells how many are, and may be.
+    ///
+    /// Each takes some 8 KiB of memory besides its value. More than 4,096 gains nothing: no more frames wait for one
+    /// machine.
+    pub max_under_way: usize,
+    /// So many are let in however little of it ends in time. Default 16; at least 1, and no more than `max_under_way`
+    /// counts: as much as that, and nothing that is measured changes the bound.
+    pub min_under_way: usize,
 }
 
 impl ClientOptions {
@@ -69,6 +83,8 @@ impl ClientOptions {
             identity: None,
             timeout: Duration::from_secs(2),
             max_value: 8 << 20,
+            max_under_way: 1_024,
+            min_under_way: 16,
         }
     }
 }
@@ -145,8 +161,8 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>
 #[derive(Debug)]
 pub struct Put<'a> {
     client: &'a Client,
-    key: Result<Key, Error>,
-    value: Arc<[u8]>,
+    /// Not copied where there is no room for it under way.
+    what: Result<(Key, Arc<[u8]>), Error>,
     condition: Condition,
     ttl: Option<Duration>,
 }
@@ -175,15 +191,13 @@ impl<'a> Put<'a> {
     /// # Errors
     /// See [`Error`]; [`Error::Unknown`] is the only one after which the value may have changed.
     pub async fn receipt(self) -> Result<Written, Error> {
-        let Self { client, key, value, condition, ttl } = self;
-        let link = &client.link;
-        if value.len() > link.options.max_value {
-            let (bytes, most) = (value.len(), link.options.max_value);
-            return Err(Error::Invalid(format!("the value has {bytes} bytes; a value has at most {most}")));
-        }
-        let ttl = ttl.map(millis);
-        let write = write::new_write(link, condition, Change::Put { value, ttl });
-        match write::write(link, &key?, write, client.deadline()).await? {
+        let Self { client, what, condition, ttl } = self;
+        let (key, value) = match what {
+            Ok(what) => what,
+            Err(error) => return Err(link::refused(error).await),
+        };
+        let change = Change::Put { value, ttl: ttl.map(millis) };
+        match client.link.bounded(|| client.write(key, condition, change)).await? {
             Wrote::Done(written) => Ok(written),
             other => Err(Error::Refused(format!("a put was answered with {other:?}"))),
         }
@@ -222,14 +236,21 @@ impl<'a> IntoFuture for Delete<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, condition } = self;
-            let write = write::new_write(&client.link, condition, Change::Delete);
-            match write::write(&client.link, &key?, write, client.deadline()).await? {
-                Wrote::Done(written) => Ok(Some(written.version)),
-                Wrote::Absent => Ok(None),
-                Wrote::Counted(..) => Err(Error::Refused("a delete was answered like an incr".to_owned())),
-            }
+            let client = self.client;
+            client.link.bounded(|| self.unbounded()).await
         })
+    }
+}
+
+impl Delete<'_> {
+    /// The same, however many operations are under way: for what others wait for, and is little.
+    async fn unbounded(self) -> Result<Option<u64>, Error> {
+        let Self { client, key, condition } = self;
+        match client.write(key?, condition, Change::Delete).await? {
+            Wrote::Done(written) => Ok(Some(written.version)),
+            Wrote::Absent => Ok(None),
+            Wrote::Counted(..) => Err(Error::Refused("a delete was answered like an incr".to_owned())),
+        }
     }
 }
 
@@ -265,6 +286,18 @@ impl Client {
         Ok(Self { link: Link::open(options, identity)? })
     }
 
+    /// How many reads and writes are under way, of this client and its clones, and how many may be at present: see
+    /// [`ClientOptions::max_under_way`].
+    pub fn under_way(&self) -> (usize, usize) {
+        self.link.limit.read()
+    }
+
+    /// A write whose time begins now, however many are under way.
+    async fn write(&self, key: Key, condition: Condition, change: Change) -> Result<Wrote, Error> {
+        let write = write::new_write(&self.link, condition, change);
+        write::write(&self.link, &key, write, self.deadline()).await
+    }
+
     fn deadline(&self) -> Instant {
         // Nobody waits longer, and no sum of times overflows.
         const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -274,13 +307,17 @@ impl Client {
     /// Stores a value. Two round trips and one fsync for a key that its coordinator does not lead yet, one round
     /// trip less for one that it does.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Put<'_> {
-        Put {
-            client: self,
-            key: user_key(key),
-            value: value.as_ref().into(),
-            condition: Condition::Any,
-            ttl: None,
-        }
+        let what = || {
+            self.link.limit.look()?;
+            let (bytes, most) = (value.as_ref().len(), self.link.options.max_value);
+            if bytes > most {
+                return Err(Error::Invalid(format!(
+                    "the value has {bytes} bytes; a value has at most {most}"
+                )));
+            }
+            Ok((user_key(key)?, value.as_ref().into()))
+        };
+        Put { client: self, what: what(), condition: Condition::Any, ttl: None }
     }
 
     /// The settled value, from five copies asked in parallel (D1 to D4). One round trip where they agree.
@@ -288,7 +325,8 @@ impl Client {
     /// # Errors
     /// [`Error::NoQuorum`] if fewer than five slots answer in time.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Record>, Error> {
-        read::quorum(&self.link, &user_key(key)?, self.deadline()).await
+        let read = || async { read::quorum(&self.link, &user_key(key)?, self.deadline()).await };
+        self.link.bounded(read).await
     }
 
     /// What one copy holds: a dirty read, which may be stale. Tells who answered.
@@ -296,7 +334,8 @@ impl Client {
     /// # Errors
     /// [`Error::NoQuorum`] if no owner answers in time.
     pub async fn get_one(&self, key: impl AsRef<[u8]>) -> Result<(Name, Option<Record>), Error> {
-        read::one(&self.link, &user_key(key)?, self.deadline()).await
+        let read = || async { read::one(&self.link, &user_key(key)?, self.deadline()).await };
+        self.link.bounded(read).await
     }
 
     /// The settled value, and every copy's own answer.
@@ -307,7 +346,8 @@ impl Client {
         &self,
         key: impl AsRef<[u8]>,
     ) -> Result<(Option<Record>, Vec<CopyReport>), Error> {
-        read::copies(&self.link, &user_key(key)?, self.deadline()).await
+        let read = || async { read::copies(&self.link, &user_key(key)?, self.deadline()).await };
+        self.link.bounded(read).await
     }
 
     /// Removes the value.

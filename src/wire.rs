@@ -4,12 +4,14 @@
 //! version is the ALPN of the connection: what changes a byte here takes a new [`ALPN`], so that two versions
 //! part at the handshake and never guess at each other's bytes.
 
+use std::time::Duration;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes, BytesMut};
-use ennead_ring::message::Envelope;
+use ennead_ring::message::{Envelope, Message};
 use ennead_ring::view::{ClusterId, Machine, Name};
 
 use crate::status::{CheckStatus, MachineStatus};
@@ -116,6 +118,21 @@ impl Frame {
             Self::WhyAsk { .. } => "why_ask",
             Self::WhyTold { .. } => "why_told",
         }
+    }
+
+    /// It has waited for so long to be written, which is part of the time for its answer. False if nobody waits for that
+    /// any more: then it need not be written at all.
+    pub(crate) fn waited(&mut self, waited: Duration) -> bool {
+        if let Self::Ring(envelope) = self
+            && let Message::Request { within, .. } = &mut envelope.message
+        {
+            let waited = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+            if waited > 0 && waited >= *within {
+                return false;
+            }
+            *within -= waited;
+        }
+        true
     }
 
     /// Bytes of values it carries: those are not copied until it is written, and they decide its stream.

@@ -1,10 +1,11 @@
-//! More is asked than can be done: on real processes, by counts. Figures are `benches/overload.rs`'s.
+//! More is asked than can be done: on real processes, by counts. Figures are those of `benches/overload/`.
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
 #[allow(dead_code, reason = "another test uses the rest")]
 mod real;
 
+use std::future::IntoFuture;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 use ennead::certs::{self, Who};
 use ennead::client::{ClientOptions, Effect, Error};
 use ennead::{Client, Name};
-use real::{START_WITHIN, real};
+use futures_util::FutureExt;
+use real::{Real, START_WITHIN, real};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -54,6 +56,7 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
         runtime.block_on(async move {
             let mut options = ClientOptions::new(names, folder);
             (options.identity, options.timeout) = (Some("local".to_owned()), Duration::from_secs(5));
+            (options.min_under_way, options.max_under_way) = (10_000, 10_000);
             let flooding = Client::with_options(options).await.expect("a client");
             let mut flood = JoinSet::new();
             for i in 0..10_000 {
@@ -91,11 +94,19 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
     flood.join().expect("no panic");
 }
 
+/// A client that has so many under way, whatever it measures.
+async fn reckless(real: &Real, timeout: Duration, under_way: usize) -> Client {
+    let mut options = ClientOptions::new(real.cluster.names(), real.cluster.certs());
+    (options.identity, options.timeout) = (Some("local".to_owned()), timeout);
+    (options.min_under_way, options.max_under_way) = (under_way, under_way);
+    Client::with_options(options).await.expect("a client")
+}
+
 #[tokio::test]
 async fn what_was_refused_or_expired_is_never_written() {
     let one = real(134, 51, 1, &["--request-memory", "1MiB"]).await;
     one.ask_for(0, "slow-disk", "200");
-    let impatient = one.cluster.client(Duration::from_millis(700)).await.expect("a client");
+    let impatient = reckless(&one, Duration::from_millis(700), 2_000).await;
     let mut puts = JoinSet::new();
     for i in 0..2_000 {
         let impatient = impatient.clone();
@@ -114,6 +125,66 @@ async fn what_was_refused_or_expired_is_never_written() {
     }
 }
 
+/// A key or a value that counts how often it is looked at.
+struct Counted<'a>(&'a AtomicU64);
+
+impl AsRef<[u8]> for Counted<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.fetch_add(1, Relaxed);
+        b"counted"
+    }
+}
+
+fn is_overloaded<T>(came: Option<Result<T, Error>>) -> bool {
+    // `None`: it was not refused at once.
+    matches!(came, Some(Err(Error::Overloaded { retry_after })) if retry_after > Duration::ZERO)
+}
+
+#[tokio::test]
+async fn a_client_with_as_many_under_way_as_it_may_refuses_the_next_at_once_and_what_is_dropped_makes_room() {
+    let one = real(134, 81, 1, &[]).await;
+    let mut options = ClientOptions::new(one.cluster.names(), one.cluster.certs());
+    (options.timeout, options.max_under_way) = (Duration::from_secs(30), 8);
+    let client = Client::with_options(options).await.expect("a client");
+    let lock = client.lock("held").await.expect("a lock");
+    // Each is begun, and goes on when it is looked at again.
+    let mut puts: Vec<_> = (0..8).map(|i| client.put(format!("k{i}"), "v").into_future()).collect();
+    assert!(puts.iter_mut().all(|put| put.now_or_never().is_none()));
+    assert_eq!(client.under_way(), (8, 8));
+
+    let looked = AtomicU64::new(0);
+    let (key, value) = (|| Counted(&looked), || Counted(&looked));
+    assert!(is_overloaded(client.clone().put(key(), value()).into_future().now_or_never()));
+    assert!(is_overloaded(client.get(key()).now_or_never()));
+    assert!(is_overloaded(client.get_one(key()).now_or_never()));
+    assert!(is_overloaded(client.get_copies(key()).now_or_never()));
+    assert!(is_overloaded(client.incr(key(), 1).now_or_never()));
+    assert_eq!(looked.load(Relaxed), 0, "what is refused was not copied");
+    assert!(is_overloaded(client.delete("k").into_future().now_or_never()));
+    assert!(is_overloaded(client.touch("k").into_future().now_or_never()));
+    // Others rely on these.
+    lock.release().await.expect("a lock is given back however much is under way");
+    client.status().await.expect("an operator gets an answer however much is under way");
+
+    // Three are dropped, so three are let in.
+    let rest = puts.split_off(3);
+    drop(puts);
+    assert_eq!(client.under_way(), (5, 8));
+    let mut gets: Vec<_> = (0..3).map(|_| Box::pin(client.get("k7"))).collect();
+    assert!(gets.iter_mut().all(|get| get.now_or_never().is_none()));
+    assert!(is_overloaded(client.get("k7").now_or_never()));
+    // Those under way end as if nothing had been refused.
+    for put in rest {
+        put.await.expect("a put that was under way");
+    }
+    for get in gets {
+        get.await.expect("a get that was under way");
+    }
+    assert_eq!(client.under_way().0, 0);
+    assert!(client.get("counted").await.expect("a get").is_none(), "what was refused was not done");
+    assert!(client.get("k7").await.expect("a get").is_some());
+}
+
 /// Memory of a process that is not shared or swapped, in MiB, where the system tells.
 fn memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -129,7 +200,7 @@ async fn memory_stays_bounded_while_a_disk_hangs_and_everybody_writes() {
         return;
     };
     one.ask_for(0, "slow-disk", "3000");
-    let client = one.cluster.client(Duration::from_millis(500)).await.expect("a client");
+    let client = reckless(&one, Duration::from_millis(500), 200).await;
     let tally = Arc::new(Tally::default());
     let mut crowd = JoinSet::new();
     for i in 0..200 {

@@ -21,7 +21,7 @@ use crate::args::{Bench, Global};
 use crate::failure::Failure;
 use crate::measure::{HEAD, Measured};
 use crate::output::{Colour, Output, table};
-use crate::{Verdict, connect};
+use crate::{Verdict, connect_for};
 
 /// Keys written before the clock starts, at most: gets choose among them, so that each finds a value.
 const PRELOAD: u64 = 10_000;
@@ -38,7 +38,8 @@ pub(crate) async fn run(args: Bench, global: &Global, output: &mut Output) -> Re
     if args.keys == 0 {
         return Err(Failure::Usage("--keys: at least 1".to_string()));
     }
-    let client = connect(global).await?;
+    // Each of these clients waits for its answer: none is refused for what the others have under way.
+    let client = connect_for(global, args.clients as usize).await?;
     let view = client.view().await?;
     let (copies, quorum) = (view.slots(), quorum_of(view.slots()));
     let load = Arc::new(Load {

@@ -161,6 +161,11 @@ async fn run(global: &Global, command: Command, output: &mut Output) -> Result<V
 
 /// A client, as the global flags say.
 async fn connect(global: &Global) -> Result<Client, Failure> {
+    connect_for(global, 0).await
+}
+
+/// The same, for so many operations under way at once, if that is more than usual.
+async fn connect_for(global: &Global, under_way: usize) -> Result<Client, Failure> {
     let Some(certs) = global.certs.clone() else {
         return Err(Failure::Usage(
             "which certificates? Say --certs DIR or set KVCTL_CERTS; 'ennead dev' prints the line for its own, \
@@ -171,6 +176,8 @@ async fn connect(global: &Global) -> Result<Client, Failure> {
     let mut options = ClientOptions::new(global.peers.clone(), certs);
     options.identity = global.identity.clone();
     options.timeout = global.timeout();
+    options.max_under_way = options.max_under_way.max(under_way);
+    options.min_under_way = options.min_under_way.max(under_way);
     Ok(Client::with_options(options).await?)
 }
 

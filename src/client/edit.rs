@@ -6,7 +6,7 @@ use std::time::Duration;
 use ennead_ring::Key;
 use ennead_ring::message::{Change, Condition};
 
-use super::write::{self, Wrote};
+use super::write::Wrote;
 use super::{Answer, Client, Error, millis, user_key};
 
 /// A touch in the making. Awaited: the value's version, which stays what it was, or `None` if there is no value.
@@ -39,15 +39,21 @@ impl<'a> IntoFuture for Touch<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, condition, ttl } = self;
-            let change = Change::Touch { ttl: ttl.map(millis) };
-            let write = write::new_write(&client.link, condition, change);
-            match write::write(&client.link, &key?, write, client.deadline()).await? {
-                Wrote::Done(written) => Ok(Some(written.version)),
-                Wrote::Absent => Ok(None),
-                Wrote::Counted(..) => Err(Error::Refused("a touch was answered like an incr".to_owned())),
-            }
+            let client = self.client;
+            client.link.bounded(|| self.unbounded()).await
         })
+    }
+}
+
+impl Touch<'_> {
+    /// The same, however many operations are under way: for what others rely on, and is little.
+    pub(super) async fn unbounded(self) -> Result<Option<u64>, Error> {
+        let Self { client, key, condition, ttl } = self;
+        match client.write(key?, condition, Change::Touch { ttl: ttl.map(millis) }).await? {
+            Wrote::Done(written) => Ok(Some(written.version)),
+            Wrote::Absent => Ok(None),
+            Wrote::Counted(..) => Err(Error::Refused("a touch was answered like an incr".to_owned())),
+        }
     }
 }
 
@@ -76,8 +82,8 @@ impl Client {
     /// [`Error::Uncountable`] if the value is no such number, or the sum is outside an `i64`: the key is as it was. After
     /// [`Error::Unknown`], and no other, it may have been counted or may yet be.
     pub async fn incr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<Counter, Error> {
-        let write = write::new_write(&self.link, Condition::Any, Change::Incr { by });
-        match write::write(&self.link, &user_key(key)?, write, self.deadline()).await? {
+        let incr = || async { self.write(user_key(key)?, Condition::Any, Change::Incr { by }).await };
+        match self.link.bounded(incr).await? {
             Wrote::Counted(value, written) => {
                 Ok(Counter { value, version: written.version, votes: written.votes })
             }

@@ -61,9 +61,10 @@ pub enum Error {
         /// Whom was tried, and why each failed.
         tried: Vec<(Name, String)>,
     },
-    /// The cluster is too busy. The key is as it was.
+    /// More is asked than can be done: of the cluster, or of this client, which has as many operations under way as it may
+    /// ([`max_under_way`](super::ClientOptions::max_under_way)). The key is as it was.
     Overloaded {
-        /// When to try again.
+        /// When to try again; better a random time later, so that not all come back together.
         retry_after: Duration,
     },
     /// The disks of so many of the key's owners have no room for a value that the others are not a quorum. The key is as
@@ -190,7 +191,7 @@ impl fmt::Display for Error {
                 Ok(())
             }
             Self::Overloaded { retry_after } => {
-                write!(f, "the cluster is overloaded; nothing was changed, try again in {retry_after:?}")
+                write!(f, "more is asked than can be done; nothing was changed, try again in {retry_after:?}")
             }
             Self::DiskFull { machines } => write!(
                 f,

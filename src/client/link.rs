@@ -13,6 +13,7 @@ use rand::seq::IteratorRandom;
 use tokio::sync::mpsc;
 
 use super::health::{Health, Standing};
+use super::limit::Limit;
 use super::{ClientOptions, Error};
 use crate::certs::Identity;
 use crate::clock::unix_ns;
@@ -125,6 +126,7 @@ const BUDGET: f64 = 500.0;
 pub(super) struct Link {
     pub(super) transport: Transport,
     pub(super) options: ClientOptions,
+    pub(super) limit: Limit,
     state: Mutex<State>,
     next_ask: AtomicU64,
     /// Rung when a connection comes or goes.
@@ -147,6 +149,7 @@ impl Link {
         let state = State { budget: BUDGET, read_us: (1_000.0, 500.0), ..State::default() };
         let link = Arc::new(Self {
             transport,
+            limit: Limit::new(options.min_under_way, options.max_under_way, options.timeout),
             options,
             state: Mutex::new(state),
             next_ask: AtomicU64::new(1),
@@ -162,6 +165,23 @@ impl Link {
     }
 
     // -- asking --------------------------------------------------------------------------------------
+
+    /// Carries out a read or a write, if there is room for it among those under way. What is refused has cost nothing: an
+    /// operation is large, and is only made once it is let in.
+    pub(super) async fn bounded<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        operation: impl FnOnce() -> F,
+    ) -> Result<T, Error> {
+        let permit = match self.limit.admit() {
+            Ok(permit) => permit,
+            Err(error) => return Err(refused(error).await),
+        };
+        let came = Box::pin(operation()).await;
+        if !matches!(came, Err(Error::Overloaded { .. })) {
+            permit.ended();
+        }
+        came
+    }
 
     pub(super) fn question(self: &Arc<Self>) -> Replies {
         let (tx, rx) = mpsc::unbounded_channel();
@@ -340,6 +360,10 @@ impl Link {
             Some(later) => throttle.turned(Instant::now(), later),
             None => throttle.taken(Instant::now()),
         }
+        drop(state);
+        if turned.is_some() {
+            self.limit.turned();
+        }
     }
 
     /// One of these that nobody has asked for some time, if there is any.
@@ -468,11 +492,12 @@ impl Link {
         });
     }
 
-    /// After how long a read asks the rest: four deviations above the usual.
+    /// After how long a read asks the rest: four deviations above the usual. Not soon while much is under way: all are
+    /// slow then, and would be slower for that.
     pub(super) fn hedge_after(&self) -> Duration {
         let (mean, deviation) = self.state().read_us;
-        Duration::from_micros((mean + 4.0 * deviation) as u64)
-            .clamp(Duration::from_millis(1), Duration::from_millis(100))
+        let most = Duration::from_millis(if self.limit.is_crowded() { 1_000 } else { 100 });
+        Duration::from_micros((mean + 4.0 * deviation) as u64).clamp(Duration::from_millis(1), most)
     }
 
     pub(super) fn read_took(&self, took: Duration) {
@@ -499,6 +524,12 @@ impl Link {
         let mut state = self.state();
         state.budget = (state.budget + 0.1).min(BUDGET);
     }
+}
+
+/// What is refused at once never waits: whoever asks again and again in a loop gives others their turn here.
+pub(super) async fn refused(error: Error) -> Error {
+    tokio::task::coop::consume_budget().await;
+    error
 }
 
 /// F2: two forced recoveries went apart: one client does not use both.

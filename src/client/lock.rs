@@ -247,7 +247,7 @@ impl Drop for Lock {
 }
 
 async fn give_back(client: &Client, key: &str, token: u64) -> Result<(), Error> {
-    match client.delete(key).if_version(token).await {
+    match client.delete(key).if_version(token).unbounded().await {
         Ok(_) | Err(Error::VersionMismatch { .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -263,7 +263,8 @@ async fn renew(client: Client, key: String, token: u64, told: watch::Sender<Leas
         let taken = loop {
             let sent = Instant::now();
             let touch = client.touch(&key).ttl(lease.ttl).if_version(token);
-            match tokio::time::timeout_at(lease.lost_at().into(), touch.into_future()).await {
+            // Never refused for what else this client has under way: somebody relies on it.
+            match tokio::time::timeout_at(lease.lost_at().into(), touch.unbounded()).await {
                 Ok(Ok(Some(_))) => break Ok(sent),
                 Ok(Ok(None) | Err(Error::VersionMismatch { .. })) => {
                     break Err("it expired, or somebody deleted it".to_owned());

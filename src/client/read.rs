@@ -89,7 +89,8 @@ impl Asking {
     }
 }
 
-/// The settled value. Machines that are too busy are asked again when they said, within the budget and the deadline.
+/// The settled value. Machines that are too busy are asked again when they said, within the budget and the deadline; and
+/// not while many operations are under way: whoever waits to ask again keeps out another.
 pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Result<Option<Record>, Error> {
     loop {
         let later = match once(link, key, deadline).await {
@@ -97,7 +98,7 @@ pub(super) async fn quorum(link: &Arc<Link>, key: &Key, deadline: Instant) -> Re
             other => return other,
         };
         let pause = later.mul_f64(rand::random_range(1.0..1.5));
-        if Instant::now() + pause >= deadline || !link.may_retry() {
+        if Instant::now() + pause >= deadline || link.limit.is_crowded() || !link.may_retry() {
             return Err(Error::Overloaded { retry_after: later });
         }
         tokio::time::sleep(pause).await;

@@ -12,8 +12,10 @@ use ennead_ring::{Key, quorum_of};
 use super::link::{Link, Replies, Reply};
 use super::{Error, Written};
 
-/// How long a coordinator that lives may take before the next one is tried beside it.
+/// How long a coordinator that lives may take before the next one is tried beside it; longer while operations take long,
+/// as many times what they take: where much is asked, two coordinators at one key are more work for the same.
 const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENT: u32 = 8;
 /// How long after the deadline coordinators are listened to: they know better than we what came of it.
 const LAST_WORDS: Duration = Duration::from_millis(60);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,11 +124,15 @@ pub(super) async fn through_coordinators(
         lost: false,
     };
     let mut backoff = FIRST_BACKOFF;
-    let mut patience = PATIENCE + travel(op);
+    let mut patience = PATIENCE.max(link.limit.usual() * PATIENT) + travel(op);
     loop {
         let known = link.view(deadline).await?;
         let mut untried: Vec<Name> = known.owners(key).machines().map(|m| known.name(m)).collect();
         while !untried.is_empty() {
+            // While much is under way, others are not asked for what one has turned away: they have as much to do.
+            if tries.overloaded.is_some() && link.limit.is_crowded() {
+                break;
+            }
             // The owner of the lowest slot that is believed to be well; beliefs change while we wait.
             let name = untried.remove(link.best(&untried));
             let retry = !tries.all.is_empty();
@@ -162,12 +168,13 @@ pub(super) async fn through_coordinators(
             return Err(reason);
         }
         // Everyone was tried. A random part of the pause, so that clients do not come back together; whoever was told when
-        // to come back does not come sooner.
+        // to come back does not come sooner, and not at all while he would wait in the place of another.
         let pause = match tries.overloaded {
             Some(later) => later.mul_f64(rand::random_range(1.0..1.5)),
             None => backoff.mul_f64(rand::random_range(0.5..1.0)),
         };
-        if tries.overloaded.is_some() && Instant::now() + pause >= deadline {
+        let in_time = Instant::now() + pause < deadline && !link.limit.is_crowded();
+        if tries.overloaded.is_some() && !in_time {
             return tries.last_words(quorum_of(known.view.slots())).await;
         }
         if let Some(outcome) = tries.wait((Instant::now() + pause).min(deadline)).await {

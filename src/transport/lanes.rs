@@ -97,7 +97,8 @@ impl Lanes {
     }
 
     /// Takes up to `most` frames out of a lane for the writer of connection `owner`, waiting until the lane is
-    /// that connection's and has any. False once nothing more is to come.
+    /// that connection's and has any. Requests for whose answers nobody waits any more are left out. False once nothing
+    /// more is to come.
     pub(super) async fn take(&self, lane: Lane, owner: u64, most: usize, out: &mut Vec<Frame>) -> bool {
         let queue = &self.queues[lane as usize];
         loop {
@@ -107,10 +108,10 @@ impl Lanes {
                 let mut waiting = queue.lock();
                 let n = if waiting.owner == owner { waiting.frames.len().min(most) } else { 0 };
                 if n > 0 {
-                    let mut bytes = 0;
-                    out.extend(waiting.frames.drain(..n).map(|(_, frame)| {
+                    let (now, mut bytes) = (Instant::now(), 0);
+                    out.extend(waiting.frames.drain(..n).filter_map(|(came, mut frame)| {
                         bytes += frame.value_bytes();
-                        frame
+                        frame.waited(now.saturating_duration_since(came)).then_some(frame)
                     }));
                     waiting.bytes -= bytes;
                     if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ennead_ring::SlotSet;
 use ennead_ring::gossip::Gossip;
-use ennead_ring::message::{Answer, Ask, Copied, Found, Message, Outcome};
+use ennead_ring::message::{Answer, Ask, Copied, Found, Message, Op, Outcome};
 use ennead_ring::stamp::{Applied, Came, Hlc, Record, RequestId, Stamp, State};
 use ennead_ring::view::{Epoch, Incarnation, Name};
 use proptest::collection::vec;
@@ -408,4 +408,22 @@ fn a_frame_that_nobody_would_take_is_not_encoded() {
     assert_eq!(encode_within(&ping, 1, &mut out), Err(WireError::TooLarge { len: 2, limit: 1 }));
     assert_eq!(&out[..], b"before");
     assert_eq!(encode_within(&ping, 2, &mut out), Ok(()));
+}
+
+#[test]
+fn what_waits_to_be_written_waits_on_the_time_for_its_answer_and_is_not_written_when_that_is_over() {
+    let request = |within| {
+        let key = ennead_ring::Key::new("k").unwrap();
+        let message = Message::Request { ask: Ask(1), key, op: Op::Read, within, handed: false };
+        Frame::Ring(Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message }))
+    };
+    let ms = Duration::from_millis;
+    let mut frame = request(100);
+    assert!(frame.waited(ms(40)) && frame == request(60));
+    assert!(frame.waited(Duration::from_micros(900)) && frame == request(60));
+    assert!(!frame.waited(ms(60)));
+    assert!(!request(100).waited(Duration::MAX));
+    // The shortest time there is, and it did not wait.
+    assert!(request(0).waited(Duration::ZERO));
+    assert!(Frame::Ping(7).waited(Duration::MAX));
 }
