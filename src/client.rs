@@ -69,7 +69,8 @@ pub struct ClientOptions {
     /// Each takes some 8 KiB of memory besides its value. More than 4,096 gains nothing: no more frames wait for one
     /// machine.
     pub max_under_way: usize,
-    /// So many are let in however little of it ends in time. Default 16; at least 1, and no more than `max_under_way`
+    /// So many are let in however little of it ends in time. Default 64, as many as one batch has under way
+    /// ([`Client::put_many`]): a slow cluster refuses none of it. At least 1, and no more than `max_under_way`
     /// counts: as much as that, and nothing that is measured changes the bound.
     pub min_under_way: usize,
 }
@@ -84,7 +85,7 @@ impl ClientOptions {
             timeout: Duration::from_secs(2),
             max_value: 8 << 20,
             max_under_way: 1_024,
-            min_under_way: 16,
+            min_under_way: many::AT_ONCE,
         }
     }
 }

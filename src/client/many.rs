@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt, stream};
 use super::{Client, Error, Record};
 
 /// Operations under way at once, of one call.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 impl Client {
     /// The settled value of each of these keys, in their order: [`get`](Self::get), some of them at a time. The values
