@@ -3,6 +3,8 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 
+use std::println;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -43,6 +45,10 @@ fn stores() -> impl Strategy<Value = (BTreeMap<u16, Copy>, BTreeMap<u16, Copy>)>
     })
 }
 
+fn cuts() -> impl Strategy<Value = Cut> {
+    (1..40usize, 0..40usize, prop::bool::weighted(0.2)).prop_map(|(keys, apart, lists)| Cut { keys, apart, lists })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 600, ..ProptestConfig::default() })]
 
@@ -51,7 +57,7 @@ proptest! {
     #[test]
     fn what_is_unfolded_is_what_the_teller_holds(
         (asker, teller) in stores(),
-        width in 1..=WIDTH.0,
+        cut in cuts(),
         after in prop::option::of(0..500u16),
         upto in prop::option::of(0..500u16),
         breaks in prop::option::of(0..500u16),
@@ -63,9 +69,9 @@ proptest! {
             beyond(n) && upto.is_none_or(|upto| **n <= upto) && !unreadable
         });
         let believed = believed.map(|(n, (time, votes, _))| entry(*n, (*time, votes & 3, false)));
-        let beliefs = Beliefs::new(7, width, believed, upto.map(key));
         let rules = Rules::default();
-        let mut checking = Checking::new(7, beliefs.claims(false, rules), rules);
+        let beliefs = Beliefs::new(7, cut, believed, upto.map(key), rules);
+        let mut checking = Checking::new(7, beliefs.claims(false), rules);
         let mut listed = Vec::new();
         let mut passed = None;
         for (n, copy) in teller.iter().filter(|(n, _)| beyond(n)) {
@@ -80,15 +86,33 @@ proptest! {
             checking.add(entry(*n, *copy), covered, &mut listed);
         }
         let broken_off = breaks.is_some() && !checking.is_over();
-        let end = if broken_off { passed.clone().or(after.map(key)) } else { None };
-        let over = checking.is_over();
-        let told_to = if over { checking.upto().cloned() } else { end.clone() };
         if broken_off && passed.is_none() && after.is_none() {
             return Ok(());
         }
-        checking.break_off(if over { checking.upto().cloned() } else { end }.as_ref(), &mut listed);
-        let full = listed.len();
-        let (told, _) = beliefs.unfold(checking.agreed, listed, told_to.as_ref()).expect("an answer that makes sense");
+        let end = passed.clone().or(after.map(key)).filter(|_| broken_off);
+        let told_to = if checking.is_over() {
+            checking.upto().cloned()
+        } else {
+            let begins = checking.break_off(end.as_ref(), &mut listed);
+            if checking.is_over() && broken_off || checking.answered.beyond.is_some() {
+                checking.upto().cloned()
+            } else {
+                begins.or(end)
+            }
+        };
+        let (full, too_much) = (listed.len(), checking.answered.beyond);
+        let unfolded = beliefs.unfold(checking.answered, listed, told_to.as_ref()).expect("an answer that makes sense");
+        prop_assert!(too_much.is_none() || unfolded.upto != ToldTo::AsSaid);
+        // Not even the first range, or as far as that one goes.
+        let told = unfolded.entries;
+        let told_to = match unfolded.upto {
+            ToldTo::AsSaid => told_to,
+            ToldTo::Range(Some(upto)) => Some(upto),
+            ToldTo::Range(None) => {
+                prop_assert!(told.is_empty());
+                return Ok(());
+            }
+        };
         let held: Vec<(Key, Entry)> = teller.iter().filter(|(n, _)| beyond(n)).map(|(n, c)| (key(*n), entry(*n, *c))).collect();
         let expected: Vec<&Entry> = held
             .iter()
@@ -121,15 +145,20 @@ proptest! {
     #[test]
     fn any_answer_is_refused_or_understood(
         (asker, other) in stores(),
+        cut in cuts(),
         agreed in any::<u64>(),
+        differs in prop::collection::vec((0..6u8, any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..300)), 0..4),
+        beyond in prop::option::of(0..6u8),
         upto in prop::option::of(0..500u16),
     ) {
         let believed = asker.iter().map(|(n, copy)| entry(*n, *copy));
-        let beliefs = Beliefs::new(7, 10, believed, None);
+        let beliefs = Beliefs::new(7, cut, believed, None, Rules::default());
         let listed: Vec<Entry> = other.iter().map(|(n, copy)| entry(*n, *copy)).collect();
         let most = listed.len() + asker.len();
-        if let Some((told, _)) = beliefs.unfold(agreed, listed, upto.map(key).as_ref()) {
-            prop_assert!(told.len() <= most);
+        let differ = |(claim, digest, gone)| Differs { claim, digest: Digest(digest), gone };
+        let answered = Answered { agreed, differs: differs.into_iter().map(differ).collect(), beyond };
+        if let Some(told) = beliefs.unfold(answered, listed, upto.map(key).as_ref()) {
+            prop_assert!(told.entries.len() <= most);
         }
     }
 }
@@ -143,5 +172,81 @@ fn a_question_without_claims_is_told_everything() {
         checking.add(entry(n, (1, 1, false)), SlotSet::EMPTY, &mut listed);
     }
     checking.break_off(None, &mut listed);
-    assert_eq!((listed.len(), checking.agreed), (100, 0));
+    assert_eq!((listed.len(), checking.answered.agreed), (100, 0));
+}
+
+/// Asks until all of a store is told; the bytes of the claims and of what was answered to them, and the entries listed.
+fn exchange(asker: &BTreeMap<u16, Copy>, teller: &BTreeMap<u16, Copy>, salt: u64) -> (usize, usize) {
+    let (rules, mut cut, mut after) = (Rules::default(), Cut::new(true), None);
+    let (mut bytes, mut all) = (0, 0);
+    for round in 0..100 {
+        let beyond = |n: &u16| after.as_ref().is_none_or(|after| key(*n) > *after);
+        let believed = asker.iter().filter(|(n, _)| beyond(n)).map(|(n, copy)| entry(*n, *copy));
+        let salt = salt + round;
+        let beliefs = Beliefs::new(salt, cut, believed, None, rules);
+        let claims = beliefs.claims(false);
+        bytes += claims.iter().map(|claim| 22 + claim.sketch.len()).sum::<usize>();
+        let (mut checking, mut listed) = (Checking::new(salt, claims, rules), Vec::new());
+        for (n, copy) in teller.iter().filter(|(n, _)| beyond(n)) {
+            checking.come_to(&key(*n), &mut listed);
+            if checking.is_over() {
+                break;
+            }
+            checking.add(entry(*n, *copy), ALL, &mut listed);
+        }
+        checking.break_off(None, &mut listed);
+        bytes += checking.answered.differs.iter().map(|differ| 20 + differ.gone.len()).sum::<usize>();
+        all += listed.len();
+        let upto = checking.answered.beyond.and_then(|_| checking.upto().cloned());
+        let told = beliefs.unfold(checking.answered, listed, upto.as_ref()).expect("it makes sense");
+        cut = told.cut;
+        match told.upto {
+            ToldTo::AsSaid => return (bytes, all),
+            ToldTo::Range(upto) => after = upto.or(after),
+        }
+    }
+    panic!("it comes to no end");
+}
+
+#[test]
+fn what_differs_is_listed_and_little_else() {
+    let store: BTreeMap<u16, Copy> = (0..4000).map(|n| (n, (1, 7, false))).collect();
+    for (every, most) in [(4000, 90_000), (100, 90_000), (14, 90_500), (2, 95_000), (1, 190_000)] {
+        let mut other = store.clone();
+        other.extend((0..4000).step_by(every).map(|n| (n, (2, 7, false))));
+        let (bytes, listed) = exchange(&store, &other, 7);
+        assert_eq!(listed, 4000usize.div_ceil(every), "each that differs, once");
+        println!("one of {every} differs: {bytes} bytes"); assert!(bytes <= most);
+    }
+    // Most of what there is, the asker has never seen; and the other way round.
+    let few: BTreeMap<u16, Copy> = store.iter().step_by(50).map(|(n, copy)| (*n, *copy)).collect();
+    assert!(exchange(&few, &store, 7).1 >= 3920);
+    assert_eq!(exchange(&store, &few, 7).1, 0, "what is gone is not listed");
+}
+
+/// Two elements that are the same number fall out of a sketch; the second digest shows that something is missing.
+#[test]
+fn a_collision_costs_a_question_and_no_write() {
+    let (old, new) = ((1, 7, false), (2, 7, false));
+    let same = |salt: &u64| {
+        let number = |copy| element(*salt, &entry(5, copy), ALL, Rules::default());
+        number(old) == number(new)
+    };
+    let salt = (0..10_000_000).find(same).expect("one in 65,535");
+    let asker: BTreeMap<u16, Copy> = (0..20).map(|n| (n, old)).collect();
+    let mut teller = asker.clone();
+    teller.insert(5, new);
+    teller.insert(7, new);
+    let ask = |salt, rules| {
+        let beliefs = Beliefs::new(salt, Cut::new(false), asker.iter().map(|(n, c)| entry(*n, *c)), None, rules);
+        let (mut checking, mut listed) = (Checking::new(salt, beliefs.claims(false), rules), Vec::new());
+        teller.iter().for_each(|(n, copy)| checking.add(entry(*n, *copy), ALL, &mut listed));
+        checking.break_off(None, &mut listed);
+        beliefs.unfold(checking.answered, listed, None).expect("it makes sense")
+    };
+    let told = ask(salt, Rules::default());
+    assert_eq!((told.upto, told.entries.len()), (ToldTo::Range(None), 0), "nothing is told");
+    let told = ask(salt + 1, Rules::default());
+    assert_eq!((told.upto, told.entries.len()), (ToldTo::AsSaid, 20));
+    assert!(told.entries.iter().eq(&teller.iter().map(|(n, copy)| entry(*n, *copy)).collect::<Vec<_>>()));
 }
