@@ -172,21 +172,35 @@ struct Range {
 /// What an answer says, with what was believed.
 #[derive(Debug)]
 pub(crate) struct Unfolded {
-    /// All that is told.
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) upto: ToldTo,
+    /// What is told, in order. Between two parts, what was told is not what was digested: it is asked for again.
+    pub(crate) parts: Vec<Part>,
     /// All that was claimed was right.
     pub(crate) right: bool,
     /// How to cut the next question.
     pub(crate) cut: Cut,
 }
 
-/// How far an answer goes.
+/// A run of keys of which all is told.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// `None`: from where the question begins.
+    pub(crate) after: Option<Key>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) upto: ToldTo,
+}
+
+impl Part {
+    const fn after(after: Option<Key>) -> Self {
+        Self { after, entries: Vec::new(), upto: ToldTo::AsSaid }
+    }
+}
+
+/// How far a part goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToldTo {
-    /// As far as it says.
+    /// As far as the answer says.
     AsSaid,
-    /// To the end of a range, or, with `None`, not even the first one: beyond, something is left open.
+    /// To the end of a range, or, with `None`, not even the first one.
     Range(Option<Key>),
 }
 
@@ -247,16 +261,18 @@ impl Beliefs {
         }
         let mut listed = listed.into_iter().peekable();
         let mut differs = differs.into_iter().peekable();
-        let mut cut = self.cut;
-        let (mut entries, mut right, mut seen, mut apart) = (Vec::new(), true, 0, 0);
+        let (mut parts, mut part) = (Vec::new(), Part::after(None));
+        let (mut right, mut seen, mut apart) = (true, 0, 0);
         let mut before = None;
         for (i, range) in self.ranges.iter().enumerate() {
             let ends = ends_by(range);
             let differ = differs.next_if(|differ| usize::from(differ.claim) == i);
             if beyond.is_some_and(|at| usize::from(at) == i) {
-                cut.saw(seen, apart);
+                let mut cut = self.cut;
                 cut.saw_too_much();
-                return Some(Unfolded { entries, upto: ToldTo::Range(before), right: false, cut });
+                part.upto = ToldTo::Range(before);
+                parts.push(part);
+                return Some(Unfolded { parts, right: false, cut });
             }
             let mut here = Vec::new();
             while let Some(entry) = listed.next_if(|entry| within(&entry.key, range)) {
@@ -267,7 +283,7 @@ impl Beliefs {
                     return None;
                 }
                 seen += range.entries.len();
-                entries.extend(range.entries.iter().cloned());
+                part.entries.extend(range.entries.iter().cloned());
             } else if let Some(differ) = differ {
                 if !ends {
                     return None;
@@ -275,24 +291,32 @@ impl Beliefs {
                 right = false;
                 seen += range.entries.len();
                 apart += here.len() + differ.gone.len() / 2;
-                let Some(told) = self.mend(range, here, &differ) else {
+                if let Some(told) = self.mend(range, here, &differ) {
+                    part.entries.extend(told);
+                } else {
                     // Two elements that are the same number, or a lie.
-                    cut.saw(seen, apart);
-                    return Some(Unfolded { entries, upto: ToldTo::Range(before), right, cut });
-                };
-                entries.extend(told);
+                    part.upto = ToldTo::Range(before);
+                    parts.push(mem::replace(&mut part, Part::after(range.upto.clone())));
+                    if range.upto.is_none() {
+                        break;
+                    }
+                }
             } else {
                 right &= !ends;
-                entries.extend(here);
+                part.entries.extend(here);
             }
-            before.clone_from(&range.upto);
+            before = range.upto.clone();
         }
         if differs.next().is_some() || beyond.is_some() {
             return None;
         }
-        entries.extend(listed);
+        if parts.is_empty() || part.after.is_some() {
+            part.entries.extend(listed);
+            parts.push(part);
+        }
+        let mut cut = self.cut;
         cut.saw(seen, apart);
-        Some(Unfolded { entries, upto: ToldTo::AsSaid, right, cut })
+        Some(Unfolded { parts, right, cut })
     }
 
     /// What the teller holds in this range: of what was believed, all but what it says is gone and what it lists otherwise. `None`

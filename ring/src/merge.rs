@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::digest::{Answered, Beliefs, Cut, ToldTo, Unfolded};
+use crate::digest::{Answered, Beliefs, Cut, Part, ToldTo, Unfolded};
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
 use crate::history::Track;
 use crate::key::Key;
@@ -150,6 +150,15 @@ struct Source<T> {
     buffer: VecDeque<T>,
     /// Told up to here, the buffer included.
     upto: Upto,
+    /// Told from a later key on.
+    later: VecDeque<Later<T>>,
+}
+
+#[derive(Debug)]
+struct Later<T> {
+    after: Key,
+    entries: Vec<T>,
+    upto: Upto,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -160,7 +169,7 @@ enum Upto {
 
 impl<T> Source<T> {
     fn from(at: Option<Key>) -> Self {
-        Self { buffer: VecDeque::new(), upto: Upto::Key(at) }
+        Self { buffer: VecDeque::new(), upto: Upto::Key(at), later: VecDeque::new() }
     }
 
     /// True if it has said all that it says of this key and those before.
@@ -174,6 +183,26 @@ impl<T> Source<T> {
 
     fn is_over(&self) -> bool {
         self.buffer.is_empty() && self.upto == Upto::End
+    }
+
+    /// Told on from where it was told to.
+    fn extend(&mut self, entries: Vec<T>, upto: Upto) {
+        self.buffer.extend(entries);
+        self.upto = upto;
+        while let Some(next) = self.later.pop_front() {
+            match &self.upto {
+                Upto::Key(Some(told)) if *told == next.after => {
+                    self.buffer.extend(next.entries);
+                    self.upto = next.upto;
+                }
+                Upto::Key(told) if told.as_ref() < Some(&next.after) => {
+                    self.later.push_front(next);
+                    break;
+                }
+                // More was told than was asked for.
+                _ => {}
+            }
+        }
     }
 }
 
@@ -382,27 +411,33 @@ impl Merge {
         let bytes: usize = page.entries.iter().map(Entry::bytes).sum();
         let answered = Answered { agreed: page.agreed, differs: page.differs, beyond: page.beyond };
         let told = asked.beliefs.unfold(answered, page.entries, page.upto.as_ref());
-        let Some(Unfolded { entries, upto, right, cut }) = told else { return false };
-        let upto = match upto {
-            ToldTo::AsSaid => page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto))),
-            ToldTo::Range(None) => Upto::Key(asked.request.after.clone()),
-            ToldTo::Range(upto) => Upto::Key(upto),
-        };
+        let Some(Unfolded { parts, right, cut }) = told else { return false };
+        met(if right { Rare::S3ClaimsRight } else { Rare::S3ClaimWrong });
         // In order, and beyond what was told before.
         let last = match (&teller.source.upto, teller.source.buffer.back()) {
             (_, Some(entry)) => Some(entry.key.clone()),
             (Upto::Key(key), None) => key.clone(),
             (Upto::End, None) => None,
         };
-        let keys = || entries.iter().map(|e| Some(&e.key));
-        let ordered = core::iter::once(last.as_ref()).chain(keys()).is_sorted_by(|a, b| a < b);
-        let within = match &upto {
-            Upto::End => true,
-            Upto::Key(upto) => keys().next_back().is_none_or(|last| last <= upto.as_ref()),
-        };
-        met(if right { Rare::S3ClaimsRight } else { Rare::S3ClaimWrong });
-        if !ordered || !within {
-            return false;
+        let said = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
+        let mut told = Vec::with_capacity(parts.len());
+        for Part { after, entries, upto } in parts {
+            let upto = match upto {
+                ToldTo::AsSaid => said.clone(),
+                ToldTo::Range(None) => Upto::Key(asked.request.after.clone()),
+                ToldTo::Range(upto) => Upto::Key(upto),
+            };
+            let before = after.as_ref().or(last.as_ref());
+            let keys = || entries.iter().map(|e| Some(&e.key));
+            let ordered = core::iter::once(before).chain(keys()).is_sorted_by(|a, b| a < b);
+            let within = match &upto {
+                Upto::End => true,
+                Upto::Key(upto) => keys().next_back().is_none_or(|last| last <= upto.as_ref()),
+            };
+            if !ordered || !within {
+                return false;
+            }
+            told.push((after, entries, upto));
         }
         teller.cut = cut;
         teller.asked = None;
@@ -439,8 +474,12 @@ impl Merge {
             self.without.retain(|m| *m != from);
             teller.source = Source::from(self.at.clone());
         } else {
-            teller.source.upto = upto;
-            teller.source.buffer.extend(entries);
+            for (after, entries, upto) in told.into_iter().rev() {
+                match after {
+                    Some(after) => teller.source.later.push_front(Later { after, entries, upto }),
+                    None => teller.source.extend(entries, upto),
+                }
+            }
         }
         // It need not be asked again, and there are others to wait for.
         self.stirred |= was_out || self.unheard == 0 || teller.source.upto != Upto::End;

@@ -77,13 +77,16 @@ impl Merge {
     fn question(&self, local: &mut Local, now: Now, teller: &Teller) -> Asked {
         let (ask, salt) = (local.number(), local.random());
         let Upto::Key(after) = teller.source.upto.clone() else { unreachable!("it has told to the end") };
-        let upto = match &self.own.upto {
-            Upto::Key(seen) => seen.clone(),
-            Upto::End => None,
+        // Or to where it has told what comes then.
+        let upto = match (teller.source.later.front(), &self.own.upto) {
+            (Some(later), _) => Some(later.after.clone()),
+            (None, Upto::Key(seen)) => seen.clone(),
+            (None, Upto::End) => None,
         };
         let (history, concern) = (local.history(), self.concern(local));
         let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
-        let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
+        let to = |own: &&Owned| upto.as_ref().is_none_or(|upto| own.key <= *upto);
+        let believed = self.own.buffer.range(from..).take_while(to).filter_map(|Owned { key, place, record, .. }| {
             let (stamp, _, tombstone) = (*record)?;
             let Place { owners, next } = place;
             let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
@@ -91,7 +94,7 @@ impl Merge {
             let held = Held::Record { stamp, votes, tombstone, state: None };
             told.then(|| Entry { key: key.clone(), held })
         });
-        let beliefs = Beliefs::new(salt, teller.cut, believed, upto, local.rules);
+        let beliefs = Beliefs::new(salt, teller.cut, believed, upto.clone(), local.rules);
         let request = TellRequest {
             purpose: self.purpose,
             after,
