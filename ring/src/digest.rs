@@ -8,7 +8,7 @@
 //! it holds itself those entries whose elements the asker has not, and of the asker's elements those that it has not. What is
 //! left should be the same on both sides; a second digest, of what the teller did not list, shows the asker that it is. So a
 //! sketch is a guess, and only digests count: two elements that are the same number by chance cost a further question.
-//! Where more differs than the sketch has room for, the page ends.
+//! Where more differs than the sketch has room for, nothing is told of the range, and it is asked for again.
 //!
 //! What a claim rests on does not matter, since only equal digests count. And they prove what they cover, no more: the
 //! keys, their stamps, and of each record that it votes for the slots for which the teller was to speak.
@@ -25,17 +25,20 @@ use crate::message::{Claim, Differs, Entry, Held};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::{MAX_SLOTS, SlotSet};
 use crate::sketch::{self, Roots, Sketch};
+use crate::telling::record_bytes;
 
 /// Claims of one question: one bit each in the answer.
 pub(crate) const CLAIMS: usize = 64;
 /// Keys of a range, at most and at least: a range costs some 40 bytes, and its sketch two for each element.
-const WIDTH: (usize, usize) = (128, 4);
+const WIDTH: (usize, usize) = (512, 4);
 /// Elements of a range that differ, at most, for which it is cut: what a sketch costs to make grows with them.
 const APART: usize = 32;
 /// Room in a sketch, at least: a changed key is two elements, and one more is needed to know that these are all.
 const ROOM: usize = 5;
-/// Keys of a range that a teller holds before it lists them: more than anybody claims.
-const FOUND: usize = 4 * WIDTH.0;
+/// Keys of a range that a teller holds before it lists them: more than anybody claims. Their states, so many bytes at most:
+/// further ones are fetched.
+const FOUND: usize = 2 * WIDTH.0;
+const STATES: usize = 1 << 20;
 
 const ALL: SlotSet = SlotSet::all(MAX_SLOTS as u8);
 
@@ -145,7 +148,7 @@ impl Cut {
         }
     }
 
-    /// More differed than there was room for.
+    /// More differed than there was room for, everywhere.
     fn saw_too_much(&mut self) {
         let (width, room) = (self.width(), self.room());
         (self.keys, self.apart) = (width, 2 * room);
@@ -248,7 +251,12 @@ impl Beliefs {
     }
 
     /// All that was told: what was listed, and what was believed where that was right. `None` if the answer makes no sense.
-    pub(crate) fn unfold(&self, answer: Answered, listed: Vec<Entry>, upto: Option<&Key>) -> Option<Unfolded> {
+    pub(crate) fn unfold(
+        &self,
+        answer: Answered,
+        listed: Vec<Entry>,
+        upto: Option<&Key>,
+    ) -> Option<Unfolded> {
         let Answered { agreed, differs, beyond } = answer;
         let ends_by = |range: &Range| match (&range.upto, upto) {
             (_, None) => true,
@@ -267,34 +275,31 @@ impl Beliefs {
         for (i, range) in self.ranges.iter().enumerate() {
             let ends = ends_by(range);
             let differ = differs.next_if(|differ| usize::from(differ.claim) == i);
-            if beyond.is_some_and(|at| usize::from(at) == i) {
-                let mut cut = self.cut;
-                cut.saw_too_much();
-                part.upto = ToldTo::Range(before);
-                parts.push(part);
-                return Some(Unfolded { parts, right: false, cut });
-            }
             let mut here = Vec::new();
             while let Some(entry) = listed.next_if(|entry| within(&entry.key, range)) {
                 here.push(entry);
             }
+            let is_beyond = beyond >> i & 1 == 1;
+            if (is_beyond || differ.is_some()) && !ends {
+                return None;
+            }
             if agreed >> i & 1 == 1 {
-                if !ends || !here.is_empty() || differ.is_some() {
+                if !ends || !here.is_empty() || differ.is_some() || is_beyond {
                     return None;
                 }
                 seen += range.entries.len();
                 part.entries.extend(range.entries.iter().cloned());
-            } else if let Some(differ) = differ {
-                if !ends {
-                    return None;
-                }
+            } else if is_beyond || differ.is_some() {
                 right = false;
                 seen += range.entries.len();
-                apart += here.len() + differ.gone.len() / 2;
-                if let Some(told) = self.mend(range, here, &differ) {
+                apart += match &differ {
+                    Some(differ) => here.len() + differ.gone.len() / 2,
+                    None => 2 * self.cut.room(),
+                };
+                if let Some(told) = differ.and_then(|differ| self.mend(range, here, &differ)) {
                     part.entries.extend(told);
                 } else {
-                    // Two elements that are the same number, or a lie.
+                    // Too much, or two elements that are the same number, or a lie.
                     part.upto = ToldTo::Range(before);
                     parts.push(mem::replace(&mut part, Part::after(range.upto.clone())));
                     if range.upto.is_none() {
@@ -307,15 +312,27 @@ impl Beliefs {
             }
             before = range.upto.clone();
         }
-        if differs.next().is_some() || beyond.is_some() {
+        if differs.next().is_some() {
             return None;
         }
         if parts.is_empty() || part.after.is_some() {
             part.entries.extend(listed);
             parts.push(part);
         }
+        let is_told = |part: &Part| match &part.upto {
+            ToldTo::AsSaid => part.after.is_none() || part.after.as_ref() != upto,
+            ToldTo::Range(ends) => *ends != part.after,
+        };
+        // Ranges that are left open one after the other are one.
+        let mut first = true;
+        let nothing = !parts.iter().any(is_told);
+        parts.retain(|part| mem::take(&mut first) || is_told(part));
         let mut cut = self.cut;
-        cut.saw(seen, apart);
+        if nothing {
+            cut.saw_too_much()
+        } else {
+            cut.saw(seen, apart)
+        }
         Some(Unfolded { parts, right, cut })
     }
 
@@ -347,8 +364,8 @@ pub(crate) struct Answered {
     pub(crate) agreed: u64,
     /// Those of which only what is not as claimed is listed.
     pub(crate) differs: Vec<Differs>,
-    /// The one that differs in more than its sketch has room for.
-    pub(crate) beyond: Option<u8>,
+    /// Those that differ in more than their sketches have room for.
+    pub(crate) beyond: u64,
 }
 
 /// A teller's way through the claims of one question, key by key.
@@ -363,6 +380,10 @@ pub(crate) struct Checking {
     found: Vec<(Entry, SlotSet)>,
     /// The open range has more than anybody claims, and is listed as it comes.
     lists: bool,
+    /// Bytes of the states in that range.
+    states: usize,
+    /// The page ends with this claim: too many sketches were too small.
+    last: Option<usize>,
     pub(crate) answered: Answered,
     rules: Rules,
 }
@@ -374,18 +395,34 @@ impl Checking {
         }
         claims.truncate(CLAIMS);
         let digester = Digester::new(salt, rules);
-        Self { claims, salt, at: 0, digester, found: Vec::new(), lists: false, answered: Answered::default(), rules }
+        Self {
+            claims,
+            salt,
+            at: 0,
+            digester,
+            found: Vec::new(),
+            lists: false,
+            states: 0,
+            last: None,
+            answered: Answered::default(),
+            rules,
+        }
     }
 
     /// True if there is nothing more to tell.
     pub(crate) fn is_over(&self) -> bool {
-        self.at >= self.claims.len() || self.answered.beyond.is_some()
+        self.at >= self.claims.len() || self.last.is_some()
+    }
+
+    /// True if it is over before the last claim.
+    pub(crate) fn breaks_off(&self) -> bool {
+        self.last.is_some_and(|last| last + 1 < self.claims.len())
     }
 
     /// Told up to here, if it is over; `None`: to the end.
     pub(crate) fn upto(&self) -> Option<&Key> {
-        let last = self.claims.get(self.at).or(self.claims.last());
-        last.and_then(|claim| claim.upto.as_ref())
+        let last = self.last.unwrap_or(self.claims.len() - 1);
+        self.claims[last].upto.as_ref()
     }
 
     /// True if states are wanted in this range.
@@ -399,10 +436,16 @@ impl Checking {
     }
 
     /// In the open range, this is told. Of its votes, a digest covers those for `covered`.
-    pub(crate) fn add(&mut self, entry: Entry, covered: SlotSet, list: &mut Vec<Entry>) {
+    pub(crate) fn add(&mut self, mut entry: Entry, covered: SlotSet, list: &mut Vec<Entry>) {
         if self.is_whole() {
             list.push(entry);
             return;
+        }
+        if let Held::Record { state: Some(bytes), .. } = &entry.held {
+            self.states += record_bytes(bytes);
+        }
+        if let Held::Record { state, .. } = &mut entry.held {
+            state.take_if(|_| self.states > STATES);
         }
         self.digester.add(&entry.key, &entry.held, covered);
         self.found.push((entry, covered));
@@ -454,13 +497,15 @@ impl Checking {
                 Some(roots) => self.list_differing(roots, list),
                 None => {
                     self.found.clear();
-                    self.answered.beyond = Some(self.at as u8);
-                    return;
+                    self.answered.beyond |= 1 << self.at;
+                    if self.answered.beyond.count_ones() as usize > 1 + self.at / 8 {
+                        self.last = Some(self.at);
+                    }
                 }
             }
         }
         self.list_found(list);
-        self.lists = false;
+        (self.lists, self.states) = (false, 0);
         self.at += 1;
     }
 

@@ -545,7 +545,11 @@ impl Merge {
                 .iter()
                 .any(|track| !now.slots_of(me).minus(history.votes(track, &place.owners)).is_empty()),
             Purpose::Check => now.machines().next() == Some(me),
-            Purpose::Ahead | Purpose::Copy => true,
+            Purpose::Ahead => place.next.is_some_and(|next| next.is_owner(me)) && !now.is_owner(me),
+            Purpose::Copy => {
+                let votes = history.votes(&self.track, &place.owners);
+                now.is_owner(me) && votes.intersection(now.slots_of(me)).is_empty()
+            }
         }
     }
 

@@ -258,8 +258,8 @@ pub struct Page {
     pub agreed: u64,
     /// The claims of which only what is not as claimed is listed, in order.
     pub differs: Vec<Differs>,
-    /// The claim that is wrong in more than its sketch has room for: of its keys, and those after them, nothing is told.
-    pub beyond: Option<u8>,
+    /// The claims that are wrong in more than their sketches have room for, one bit each: of their keys nothing is told.
+    pub beyond: u64,
     /// Keys, in order. For every other key up to `upto` it tells "none".
     pub entries: Vec<Entry>,
     /// Told up to here; `None`: to the end.

@@ -280,7 +280,7 @@ impl Making {
         let end = last.end && !self.checking.is_over();
         let begins = self.checking.break_off(self.upto.as_ref().filter(|_| !end), &mut self.entries);
         // After the last key, what is open may turn out to be too much.
-        let end = end && self.checking.answered.beyond.is_none();
+        let end = end && !self.checking.breaks_off();
         let upto = if self.checking.is_over() { self.checking.upto().cloned() } else { begins.or(self.upto) };
         let Answered { agreed, differs, beyond } = self.checking.answered;
         let mut account = local.account.clone();

@@ -214,7 +214,7 @@ fn page(entries: &[&str], upto: Option<&str>) -> Page {
         bound: Default::default(),
         agreed: 0,
         differs: Vec::new(),
-        beyond: None,
+        beyond: 0,
         entries: entries.iter().map(entry).collect(),
         upto: upto.map(key),
         looked: 1,

@@ -4,8 +4,6 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec;
 
-use std::println;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -47,7 +45,11 @@ fn stores() -> impl Strategy<Value = (BTreeMap<u16, Copy>, BTreeMap<u16, Copy>)>
 }
 
 fn cuts() -> impl Strategy<Value = Cut> {
-    (1..40usize, 0..40usize, prop::bool::weighted(0.2)).prop_map(|(keys, apart, lists)| Cut { keys, apart, lists })
+    (1..40usize, 0..40usize, prop::bool::weighted(0.2)).prop_map(|(keys, apart, lists)| Cut {
+        keys,
+        apart,
+        lists,
+    })
 }
 
 proptest! {
@@ -95,7 +97,7 @@ proptest! {
             checking.upto().cloned()
         } else {
             let begins = checking.break_off(end.as_ref(), &mut listed);
-            if checking.is_over() && broken_off || checking.answered.beyond.is_some() {
+            if checking.is_over() && broken_off || checking.breaks_off() {
                 checking.upto().cloned()
             } else {
                 begins.or(end)
@@ -103,8 +105,7 @@ proptest! {
         };
         let (full, too_much) = (listed.len(), checking.answered.beyond);
         let unfolded = beliefs.unfold(checking.answered, listed, told_to.as_ref()).expect("an answer that makes sense");
-        let last = unfolded.parts.last().map(|part| &part.upto);
-        prop_assert!(too_much.is_none() || last != Some(&ToldTo::AsSaid));
+        prop_assert!(too_much == 0 || unfolded.parts.len() > 1 || unfolded.parts[0].upto != ToldTo::AsSaid);
         // Not even the first range, or as far as that one goes.
         let Some(Part { entries: told, upto, .. }) = unfolded.parts.into_iter().next() else { unreachable!() };
         let told_to = match upto {
@@ -150,7 +151,7 @@ proptest! {
         cut in cuts(),
         agreed in any::<u64>(),
         differs in prop::collection::vec((0..6u8, any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..300)), 0..4),
-        beyond in prop::option::of(0..6u8),
+        beyond in any::<u64>(),
         upto in prop::option::of(0..500u16),
     ) {
         let believed = asker.iter().map(|(n, copy)| entry(*n, *copy));
@@ -184,7 +185,8 @@ fn exchange(
     (salt, cut, rules): (u64, Cut, Rules),
 ) -> (Unfolded, Option<Key>, usize, usize) {
     let asked = |n: &u16| {
-        after.as_ref().is_none_or(|after| key(*n) > *after) && upto.as_ref().is_none_or(|upto| key(*n) <= *upto)
+        after.as_ref().is_none_or(|after| key(*n) > *after)
+            && upto.as_ref().is_none_or(|upto| key(*n) <= *upto)
     };
     let believed = asker.iter().filter(|(n, _)| asked(n)).map(|(n, copy)| entry(*n, *copy));
     let beliefs = Beliefs::new(salt, cut, believed, upto.clone(), rules);
@@ -198,10 +200,11 @@ fn exchange(
         }
         checking.add(entry(*n, *copy), ALL, &mut listed);
     }
+    let over = checking.is_over();
     checking.break_off(None, &mut listed);
     bytes += checking.answered.differs.iter().map(|differ| 20 + differ.gone.len()).sum::<usize>();
     let entries = listed.len();
-    let upto = if checking.is_over() { checking.upto().cloned() } else { None };
+    let upto = if over || checking.breaks_off() { checking.upto().cloned() } else { upto };
     let told = beliefs.unfold(checking.answered, listed, upto.as_ref()).expect("it makes sense");
     (told, upto, bytes, entries)
 }
@@ -238,19 +241,19 @@ fn exchange_all(asker: &BTreeMap<u16, Copy>, teller: &BTreeMap<u16, Copy>, salt:
 #[test]
 fn what_differs_is_listed_and_little_else() {
     let store: BTreeMap<u16, Copy> = (0..4000).map(|n| (n, (1, 7, false))).collect();
-    for (every, most) in [(4000, 90_000), (100, 90_000), (14, 90_500), (2, 95_000), (1, 190_000)] {
+    for (every, most) in [(4000, 2_200), (100, 3_000), (14, 4_000), (2, 45_000), (1, 80_000)] {
         let mut other = store.clone();
         other.extend((0..4000).step_by(every).map(|n| (n, (2, 7, false))));
         let (bytes, listed) = exchange_all(&store, &other, 7);
         // Now and then one that has the same number as one of these.
         let differ = 4000usize.div_ceil(every);
         assert!((differ..=differ + 4 + differ / 10).contains(&listed), "{listed} of {differ}");
-        println!("one of {every} differs: {bytes} bytes"); assert!(bytes <= most);
+        assert!(bytes <= most, "one of {every} differs: {bytes} bytes");
     }
     // Most of what there is, the asker has never seen; and the other way round.
     let few: BTreeMap<u16, Copy> = store.iter().step_by(50).map(|(n, copy)| (*n, *copy)).collect();
     assert!(exchange_all(&few, &store, 7).1 >= 3920);
-    assert_eq!(exchange_all(&store, &few, 7).1, 0, "what is gone is not listed");
+    assert!(exchange_all(&store, &few, 7).1 < 5, "what is gone is not listed");
 }
 
 /// Two elements that are the same number fall out of a sketch; the second digest shows that something is missing.
@@ -269,7 +272,11 @@ fn a_collision_costs_a_question_and_no_write() {
     let ask = |salt, rules| exchange((&asker, &teller), (None, None), (salt, Cut::new(false), rules)).0;
     let told = ask(salt, Rules::default());
     assert_eq!(told.parts.len(), 1);
-    assert_eq!((&told.parts[0].upto, told.parts[0].entries.len()), (&ToldTo::Range(None), 0), "nothing is told");
+    assert_eq!(
+        (&told.parts[0].upto, told.parts[0].entries.len()),
+        (&ToldTo::Range(None), 0),
+        "nothing is told"
+    );
     let told = ask(salt + 1, Rules::default());
     assert_eq!((told.parts.len(), &told.parts[0].upto), (1, &ToldTo::AsSaid));
     let held: Vec<Entry> = teller.iter().map(|(n, copy)| entry(*n, *copy)).collect();

@@ -86,14 +86,17 @@ impl Merge {
         let (history, concern) = (local.history(), self.concern(local));
         let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
         let to = |own: &&Owned| upto.as_ref().is_none_or(|upto| own.key <= *upto);
-        let believed = self.own.buffer.range(from..).take_while(to).filter_map(|Owned { key, place, record, .. }| {
-            let (stamp, _, tombstone) = (*record)?;
-            let Place { owners, next } = place;
-            let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
-            let votes = history.digested(self.purpose, owners, &teller.track);
-            let held = Held::Record { stamp, votes, tombstone, state: None };
-            told.then(|| Entry { key: key.clone(), held })
-        });
+        let believed = self.own.buffer.range(from..).take_while(to).filter_map(
+            |Owned { key, place, record, .. }| {
+                let (stamp, _, tombstone) = (*record)?;
+                let Place { owners, next } = place;
+                let told =
+                    history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
+                let votes = history.digested(self.purpose, owners, &teller.track);
+                let held = Held::Record { stamp, votes, tombstone, state: None };
+                told.then(|| Entry { key: key.clone(), held })
+            },
+        );
         let beliefs = Beliefs::new(salt, teller.cut, believed, upto.clone(), local.rules);
         let request = TellRequest {
             purpose: self.purpose,

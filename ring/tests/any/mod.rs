@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Differs, Entry, Envelope, Found, Held,
-    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
-    Write,
+    Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Differs, Entry, Envelope, Found,
+    Held, ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest,
+    Wish, Write,
 };
 use ennead_ring::roll::{Note, Roll};
 use ennead_ring::stamp::{Applied, Came, Uncountable};
@@ -278,7 +278,7 @@ fn page() -> impl Strategy<Value = Page> {
     let entry = (key(), held).prop_map(|(key, held)| Entry { key, held });
     let differs = (0..4u8, any::<[u8; 16]>(), vec(any::<u8>(), 0..20))
         .prop_map(|(claim, digest, gone)| Differs { claim, digest: Digest(digest), gone });
-    let claims = (any::<u64>(), vec(differs, 0..3), option::of(0..4u8));
+    let claims = (any::<u64>(), vec(differs, 0..3), any::<u64>());
     (account(), ballot(), bound(), vec(entry, 0..6), option::of(key()), claims, any::<(u32, u64)>()).prop_map(
         |(account, promised, bound, entries, upto, (agreed, differs, beyond), (looked, total))| Page {
             account,
