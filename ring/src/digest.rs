@@ -24,6 +24,7 @@ use crate::key::Key;
 use crate::message::{Claim, Differs, Entry, Held};
 use crate::mutant::{Mutant, Rules};
 use crate::quorum::{MAX_SLOTS, SlotSet};
+use crate::rare::{Rare, met, met_if};
 use crate::sketch::{self, Roots, Sketch};
 use crate::telling::record_bytes;
 
@@ -297,8 +298,10 @@ impl Beliefs {
                     None => 2 * self.cut.room(),
                 };
                 if let Some(told) = differ.and_then(|differ| self.mend(range, here, &differ)) {
+                    met(Rare::S3SketchTells);
                     part.entries.extend(told);
                 } else {
+                    met_if(is_beyond, Rare::S3SketchTooSmall);
                     // Too much, or two elements that are the same number, or a lie.
                     part.upto = ToldTo::Range(before);
                     parts.push(mem::replace(&mut part, Part::after(range.upto.clone())));
