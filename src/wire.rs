@@ -18,7 +18,7 @@ use crate::status::{CheckStatus, MachineStatus};
 use crate::verdict::Testimony;
 
 /// The version of the wire, as the handshake of a connection names it.
-pub const ALPN: &[u8] = b"ennead/6";
+pub const ALPN: &[u8] = b"ennead/7";
 /// Longest frame that any endpoint takes, in bytes: a value of 64 MiB and what goes around it.
 pub const MAX_FRAME: usize = 64 * 1024 * 1024 + AROUND;
 /// Room for what goes around a value in a frame, in bytes: the longest key, the requests remembered, the ids.

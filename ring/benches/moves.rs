@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ennead_ring::effect::{Account, Change, Decree, Effect, Input, Limits, Mono, Now};
-use ennead_ring::message::{Addr, Envelope, Message};
+use ennead_ring::message::{Addr, Ask, Envelope, Message, Purpose};
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use ennead_ring::{
@@ -78,7 +78,9 @@ struct World {
     now: u64,
     number: u64,
     /// Bytes of frames by what they carry.
-    wire: BTreeMap<&'static str, (u64, u64)>,
+    wire: BTreeMap<String, (u64, u64)>,
+    /// For what a machine asked to be told, by the number of its question.
+    asked: BTreeMap<(usize, Ask), Purpose>,
     cpu: Duration,
 }
 
@@ -175,15 +177,27 @@ impl World {
         // Who offers itself knows names only.
         let Some(to) = self.disks.keys().copied().find(|n| machine(*n).name == to.name) else { return };
         if from != to {
+            let of = |purpose: Option<&Purpose>| match purpose {
+                Some(Purpose::Ahead) => ", ahead",
+                Some(Purpose::Copy) => ", copied first",
+                Some(Purpose::Sync) => ", sync",
+                Some(Purpose::Check) => ", comparison",
+                None => "",
+            };
             let what = match &envelope.message {
-                Message::Tell { .. } => "questions and claims",
-                Message::Told { .. } => "told",
-                Message::Fetch { .. } | Message::Fetched { .. } => "values fetched",
+                Message::Tell { ask, request } => {
+                    self.asked.insert((from, *ask), request.purpose);
+                    format!("asked{}", of(Some(&request.purpose)))
+                }
+                Message::Told { ask, .. } => {
+                    format!("told{}", of(self.asked.get(&(to, *ask))))
+                }
+                Message::Fetch { .. } | Message::Fetched { .. } => "values fetched".into(),
                 Message::Prepare { .. }
                 | Message::Accept { .. }
                 | Message::Request { .. }
-                | Message::Answer { .. } => "rounds (settling)",
-                _ => "",
+                | Message::Answer { .. } => "rounds (settling)".into(),
+                _ => String::new(),
             };
             if !what.is_empty() {
                 let config = bincode::config::standard();

@@ -19,6 +19,7 @@
 //! | `history` | the views since the last settled one: who voted for what, what is covered; pure |
 //! | `listing`, [`gathering`] | what a machine tells a client that lists keys, and how the client counts it |
 //! | [`digest`] | what another is believed to hold, and told only where that is wrong |
+//! | `sketch` | sketches of sets: in what two of them differ; pure |
 //! | `merge`, `sync`, `telling`, `fetching` | what a machine takes in when the ring changes, and what it tells others |
 //! | `decree`, `membership`, `warden` | how the next view is decided, which it should be, who proposes |
 //! | [`counts`], `tombstones` | what a machine counts of its work, and of its tombstones, for whoever looks from outside |
@@ -72,6 +73,7 @@ mod register;
 pub mod roll;
 mod setup;
 pub mod shares;
+mod sketch;
 pub mod stamp;
 mod sync;
 mod telling;

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::digest::{Beliefs, WIDTH};
+use crate::digest::{Answered, Beliefs, Cut, Part, ToldTo, Unfolded};
 use crate::effect::{Account, Effect, Loaded, Mono, Now, Scan};
 use crate::history::Track;
 use crate::key::Key;
@@ -38,6 +38,10 @@ const TRY_AGAIN: u64 = 500 * MS;
 const FEW: usize = 128;
 /// Keys of one scan of the machine's own, and its bytes.
 const SCAN: (usize, usize) = (1024, 1 << 20);
+/// So many scans together, or keys that matter, and then tellers are asked: each question costs a hundred bytes, whatever
+/// it asks for. A sync leaves out most keys; what waits for anything else grows old.
+const SCANS: (u32, u32) = (32, 8);
+const OWN: usize = 8192;
 /// Records on their way into their cells at once.
 const TAKING: usize = 256;
 /// More keys than any machine has.
@@ -108,6 +112,8 @@ pub(crate) struct Merge {
     at: Option<Key>,
     own: Source<Owned>,
     own_scan: Option<Scan>,
+    /// Scans yet to be made before anybody is asked.
+    scans: u32,
     /// In their order.
     tellers: Vec<Teller>,
     without: Vec<Machine>,
@@ -144,6 +150,15 @@ struct Source<T> {
     buffer: VecDeque<T>,
     /// Told up to here, the buffer included.
     upto: Upto,
+    /// Told from a later key on.
+    later: VecDeque<Later<T>>,
+}
+
+#[derive(Debug)]
+struct Later<T> {
+    after: Key,
+    entries: Vec<T>,
+    upto: Upto,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -154,7 +169,7 @@ enum Upto {
 
 impl<T> Source<T> {
     fn from(at: Option<Key>) -> Self {
-        Self { buffer: VecDeque::new(), upto: Upto::Key(at) }
+        Self { buffer: VecDeque::new(), upto: Upto::Key(at), later: VecDeque::new() }
     }
 
     /// True if it has said all that it says of this key and those before.
@@ -168,6 +183,26 @@ impl<T> Source<T> {
 
     fn is_over(&self) -> bool {
         self.buffer.is_empty() && self.upto == Upto::End
+    }
+
+    /// Told on from where it was told to.
+    fn extend(&mut self, entries: Vec<T>, upto: Upto) {
+        self.buffer.extend(entries);
+        self.upto = upto;
+        while let Some(next) = self.later.pop_front() {
+            match &self.upto {
+                Upto::Key(Some(told)) if *told == next.after => {
+                    self.buffer.extend(next.entries);
+                    self.upto = next.upto;
+                }
+                Upto::Key(told) if told.as_ref() < Some(&next.after) => {
+                    self.later.push_front(next);
+                    break;
+                }
+                // More was told than was asked for.
+                _ => {}
+            }
+        }
     }
 }
 
@@ -207,8 +242,8 @@ struct Teller {
     account: Option<Account>,
     /// Its places in the views since the last settled one, and what the account says of them, once there is one.
     track: Track,
-    /// Keys of a range: the fewer, the more often its claims were wrong.
-    width: usize,
+    /// How its questions are cut: the more of its claims were wrong, the finer.
+    cut: Cut,
     asked: Option<Asked>,
     /// It tells nothing at present.
     out: bool,
@@ -217,14 +252,14 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(local: &Local, machine: Machine) -> Self {
+    fn new(local: &Local, purpose: Purpose, machine: Machine) -> Self {
         Self {
             machine,
             member: local.present().index_of(machine),
             source: Source::from(None),
             account: None,
             track: local.places_of(machine),
-            width: WIDTH.0,
+            cut: Cut::new(matches!(purpose, Purpose::Ahead | Purpose::Copy)),
             asked: None,
             out: false,
             looked: 0,
@@ -283,7 +318,8 @@ impl Merge {
             at: None,
             own: Source::from(None),
             own_scan: None,
-            tellers: tellers.into_iter().map(|machine| Teller::new(local, machine)).collect(),
+            scans: 0,
+            tellers: tellers.into_iter().map(|machine| Teller::new(local, purpose, machine)).collect(),
             asking,
             rolled,
             noted: Epoch::ZERO,
@@ -373,23 +409,37 @@ impl Merge {
         let Some(asked) = teller.asked.as_ref().filter(|asked| asked.ask == ask) else { return false };
         // A peer may say anything.
         let bytes: usize = page.entries.iter().map(Entry::bytes).sum();
-        let told = asked.beliefs.unfold(page.agreed, page.entries, page.upto.as_ref());
-        let Some((entries, right)) = told else { return false };
+        let answered = Answered { agreed: page.agreed, differs: page.differs, beyond: page.beyond };
+        let told = asked.beliefs.unfold(answered, page.entries, page.upto.as_ref());
+        let Some(Unfolded { parts, right, cut }) = told else { return false };
+        met(if right { Rare::S3ClaimsRight } else { Rare::S3ClaimWrong });
         // In order, and beyond what was told before.
         let last = match (&teller.source.upto, teller.source.buffer.back()) {
             (_, Some(entry)) => Some(entry.key.clone()),
             (Upto::Key(key), None) => key.clone(),
             (Upto::End, None) => None,
         };
-        let keys = || entries.iter().map(|e| Some(&e.key));
-        let ordered = core::iter::once(last.as_ref()).chain(keys()).is_sorted_by(|a, b| a < b);
-        let within =
-            page.upto.as_ref().is_none_or(|upto| keys().next_back().flatten().is_none_or(|k| k <= upto));
-        met(if right { Rare::S3ClaimsRight } else { Rare::S3ClaimWrong });
-        if !ordered || !within {
-            return false;
+        let said = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
+        let mut told = Vec::with_capacity(parts.len());
+        for Part { after, entries, upto } in parts {
+            let upto = match upto {
+                ToldTo::AsSaid => said.clone(),
+                ToldTo::Range(None) => Upto::Key(asked.request.after.clone()),
+                ToldTo::Range(upto) => Upto::Key(upto),
+            };
+            let before = after.as_ref().or(last.as_ref());
+            let keys = || entries.iter().map(|e| Some(&e.key));
+            let ordered = core::iter::once(before).chain(keys()).is_sorted_by(|a, b| a < b);
+            let within = match &upto {
+                Upto::End => true,
+                Upto::Key(upto) => keys().next_back().is_none_or(|last| last <= upto.as_ref()),
+            };
+            if !ordered || !within {
+                return false;
+            }
+            told.push((after, entries, upto));
         }
-        teller.width = if right { teller.width * 2 } else { teller.width / 2 }.clamp(WIDTH.1, WIDTH.0);
+        teller.cut = cut;
         teller.asked = None;
         let was_out = mem::replace(&mut teller.out, false);
         self.bytes += bytes as u64;
@@ -424,8 +474,12 @@ impl Merge {
             self.without.retain(|m| *m != from);
             teller.source = Source::from(self.at.clone());
         } else {
-            teller.source.upto = page.upto.map_or(Upto::End, |upto| Upto::Key(Some(upto)));
-            teller.source.buffer.extend(entries);
+            for (after, entries, upto) in told.into_iter().rev() {
+                match after {
+                    Some(after) => teller.source.later.push_front(Later { after, entries, upto }),
+                    None => teller.source.extend(entries, upto),
+                }
+            }
         }
         // It need not be asked again, and there are others to wait for.
         self.stirred |= was_out || self.unheard == 0 || teller.source.upto != Upto::End;
@@ -453,8 +507,9 @@ impl Merge {
         if let Some((key, _)) = found.last() {
             self.own.upto = Upto::Key(Some(key.clone()));
         }
+        self.scans = self.scans.saturating_sub(1);
         if end {
-            self.own.upto = Upto::End;
+            (self.own.upto, self.scans) = (Upto::End, 0);
         }
         let owned: Vec<Owned> = mem::take(found)
             .into_iter()
@@ -467,14 +522,35 @@ impl Merge {
                         (Some((stamp, votes, tombstone)), state.expires.filter(|_| !tombstone))
                     }
                 };
-                Some(Owned { place: Place::of(local, &key), key, record, expires })
+                let place = Place::of(local, &key);
+                self.matters(local, &place).then_some(Owned { place, key, record, expires })
             })
             .collect();
         if self.purpose == Purpose::Check && !self.rolled.is_empty() {
             self.ask_owners(local, &owned);
         }
         self.own.buffer.extend(owned);
+        if self.own.buffer.len() >= OWN {
+            self.scans = 0;
+        }
         true
+    }
+
+    /// False if nothing is decided about such a key, whatever is held and told.
+    fn matters(&self, local: &Local, place: &Place) -> bool {
+        let (history, Some(me)) = (local.history(), local.present().me) else { return true };
+        let Some(now) = place.owners.last() else { return true };
+        match self.purpose {
+            Purpose::Sync => [&self.track, &self.mine]
+                .iter()
+                .any(|track| !now.slots_of(me).minus(history.votes(track, &place.owners)).is_empty()),
+            Purpose::Check => now.machines().next() == Some(me),
+            Purpose::Ahead => place.next.is_some_and(|next| next.is_owner(me)) && !now.is_owner(me),
+            Purpose::Copy => {
+                let votes = history.votes(&self.track, &place.owners);
+                now.is_owner(me) && votes.intersection(now.slots_of(me)).is_empty()
+            }
+        }
     }
 
     /// Values that were asked for. False if not by this pass.
@@ -533,9 +609,12 @@ impl Merge {
         }
         self.track = local.tracks_of(local.me, self.since);
         self.mine = history.track(local.me, &local.account);
-        for owned in &mut self.own.buffer {
-            owned.place = Place::of(local, &owned.key);
-        }
+        // What mattered may not be what matters.
+        self.look_again();
+    }
+
+    fn look_again(&mut self) {
+        (self.own, self.own_scan, self.scans) = (Source::from(self.at.clone()), None, 0);
     }
 
     /// One record has reached its cell.
@@ -547,8 +626,7 @@ impl Merge {
     /// Everybody tells again, from a key on; true.
     fn restart(&mut self, at: Option<Key>) -> bool {
         self.at = at;
-        self.own = Source::from(self.at.clone());
-        self.own_scan = None;
+        self.look_again();
         for teller in &mut self.tellers {
             teller.source = Source::from(self.at.clone());
             teller.asked = None;

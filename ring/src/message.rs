@@ -217,6 +217,19 @@ pub struct Claim {
     pub upto: Option<Key>,
     /// Of all that the machine is to tell of these keys. `None`: the asker holds nothing of them, and wants states too.
     pub digest: Option<Digest>,
+    /// A sketch of the same: sums of 16 bits, little-endian. Empty: where the digest is wrong, all is to be listed.
+    pub sketch: Vec<u8>,
+}
+
+/// A claim that is wrong, in what is listed and in what is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Differs {
+    /// Which of the claims, from 0.
+    pub claim: u8,
+    /// Of what the machine is to tell of these keys and does not list, since it is as claimed.
+    pub digest: Digest,
+    /// The polynomial whose roots are the elements that the asker's sketch has and the machine's has not.
+    pub gone: Vec<u8>,
 }
 
 /// For what a machine wants to be told.
@@ -243,6 +256,10 @@ pub struct Page {
     pub bound: Bound,
     /// The claims that are right, one bit each from the lowest: what they claim is told.
     pub agreed: u64,
+    /// The claims of which only what is not as claimed is listed, in order.
+    pub differs: Vec<Differs>,
+    /// The claims that are wrong in more than their sketches have room for, one bit each: of their keys nothing is told.
+    pub beyond: u64,
     /// Keys, in order. For every other key up to `upto` it tells "none".
     pub entries: Vec<Entry>,
     /// Told up to here; `None`: to the end.
@@ -262,7 +279,7 @@ pub struct Entry {
 /// What it holds.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum Held {
-    /// This record; the state where it was asked for, or is no longer than saying that it is not here.
+    /// This record; the state where it was asked for.
     Record { stamp: Stamp, votes: SlotSet, tombstone: bool, state: Option<Arc<State>> },
     /// R3: it cannot say.
     Unreadable,

@@ -199,7 +199,7 @@ const ELSEWHERE: &[(&str, &[Mutant])] = &[
     ),
     (
         "what is told is told here, record by record: digests are another model's",
-        &[Mutant::S3AnyClaim, Mutant::S3ClaimVotes],
+        &[Mutant::S3AnyClaim, Mutant::S3ClaimVotes, Mutant::S3AnyRest],
     ),
     (
         "who was named is no member (V5), is not asked (S2), and comes into no view again (V3): with this rule alone broken \

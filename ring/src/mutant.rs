@@ -114,6 +114,8 @@ pub enum Mutant {
     S3AnyClaim,
     /// S3: a digest says nothing of votes.
     S3ClaimVotes,
+    /// S3: what is not listed of a range that differs is taken to be right.
+    S3AnyRest,
     /// S5: an owner holds what is proposed before it has been told of the key.
     S5HoldsAll,
     /// S6: every record taken is a vote.
@@ -204,6 +206,7 @@ impl Mutant {
         Self::S3RollUnsynced,
         Self::S3AnyClaim,
         Self::S3ClaimVotes,
+        Self::S3AnyRest,
         Self::S5HoldsAll,
         Self::S6CopyIsVote,
         Self::S7Early,

@@ -399,6 +399,10 @@ turns! {
         S3ChunkIsShared,
         /// S3: all that is believed of a teller is right.
         S3ClaimsRight,
+        /// S3: of a range that differs only what differs is told.
+        S3SketchTells,
+        /// S3: nothing is told of a range, for more differs than its sketch has room for.
+        S3SketchTooSmall,
         /// S3: telling is asked, or told, in another view.
         S3OfAnotherView,
         /// S3: a page is asked for again while it is being made.

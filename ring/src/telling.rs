@@ -9,7 +9,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::digest::Checking;
+use crate::digest::{Answered, Checking};
 use crate::effect::{Effect, Loaded, Mono, Now, Scan};
 use crate::history::Concern;
 use crate::key::Key;
@@ -26,8 +26,9 @@ const PAGE: usize = 128 << 10;
 /// Keys of a chunk, and its bytes.
 const CHUNK: (usize, usize) = (512, 512 << 10);
 /// Chunks looked at for one page: then it goes out however few of the keys concern the asker, so that he sees that we
-/// live.
-const LOOKED: u32 = 16;
+/// live. The first number once they took so long, the second in any case.
+const LOOKED: (u32, u32) = (16, 128);
+const LOOKED_FOR: u64 = 50_000_000;
 /// Chunks kept: so many, of so many bytes together, and for how long. Everybody who asks after a change of the view
 /// should find them, however far apart they are: to compute the owners again costs more than all else.
 const KEPT: (usize, usize) = (256, 16 << 20);
@@ -116,6 +117,7 @@ struct Making {
     upto: Option<Key>,
     /// No chunk made before this will do.
     since: Mono,
+    began: Mono,
 }
 
 impl Tellings {
@@ -156,8 +158,9 @@ impl Tellings {
             synced: true,
             upto,
             since,
+            began: now.mono,
         });
-        self.go_on(local, effects);
+        self.go_on(local, now, effects);
     }
 
     /// Storage has looked. False if the scan was not for a page.
@@ -187,12 +190,12 @@ impl Tellings {
         };
         let kept = self.chunks.iter().take(KEPT.0).take_while(fits).count();
         self.chunks.truncate(kept.max(1));
-        self.go_on(local, effects);
+        self.go_on(local, now, effects);
         true
     }
 
     /// Makes what can be made of the chunks there are; asks for those that are missing.
-    fn go_on(&mut self, local: &mut Local, effects: &mut Vec<Effect>) {
+    fn go_on(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) {
         let mut at = 0;
         while let Some(making) = self.makings.get_mut(at) {
             let fits = |c: &&Rc<Chunk>| c.made >= making.since && c.goes_on_from(making.upto.as_ref());
@@ -209,7 +212,8 @@ impl Tellings {
                 continue;
             };
             making.add(local, &chunk);
-            let full = making.bytes >= PAGE || making.chunks >= LOOKED;
+            let long = making.chunks >= LOOKED.0 && making.began.plus(LOOKED_FOR) <= now.mono;
+            let full = making.bytes >= PAGE || making.chunks >= LOOKED.1 || long;
             if chunk.end || full || making.checking.is_over() {
                 let making = self.makings.swap_remove(at);
                 making.send(local, &chunk, effects);
@@ -245,6 +249,8 @@ impl Making {
         let history = local.history();
         let places = local.places_of(local.me);
         let listed = self.entries.len();
+        // What the asker is to hold, and does not hold so, it wants with its state.
+        let states = matches!(request.purpose, Purpose::Ahead | Purpose::Copy);
         let from = chunk.keys.partition_point(|told| Some(&told.key) <= self.upto.as_ref());
         for Told { key, owners, next, loaded } in &chunk.keys[from..] {
             self.checking.come_to(key, &mut self.entries);
@@ -253,7 +259,7 @@ impl Making {
             }
             self.looked += 1;
             if history.is_told(&concern, (owners, next.as_ref()), (local.me, &places))
-                && let Some(held) = held(loaded, self.checking.is_whole())
+                && let Some(held) = held(loaded, states || self.checking.is_whole())
             {
                 let covered = history.digested(request.purpose, owners, &places);
                 let entry = Entry { key: key.clone(), held };
@@ -272,7 +278,11 @@ impl Making {
 
     fn send(mut self, local: &mut Local, last: &Chunk, effects: &mut Vec<Effect>) {
         let end = last.end && !self.checking.is_over();
-        self.checking.break_off(self.upto.as_ref().filter(|_| !end), &mut self.entries);
+        let begins = self.checking.break_off(self.upto.as_ref().filter(|_| !end), &mut self.entries);
+        // After the last key, what is open may turn out to be too much.
+        let end = end && !self.checking.breaks_off();
+        let upto = if self.checking.is_over() { self.checking.upto().cloned() } else { begins.or(self.upto) };
+        let Answered { agreed, differs, beyond } = self.checking.answered;
         let mut account = local.account.clone();
         if !self.synced && !local.rules.broken(Mutant::S3Late) {
             met_if(local.is_synced(), Rare::S3ReadBeforeItWasSynced);
@@ -283,9 +293,11 @@ impl Making {
             account,
             promised: local.highest_promised(),
             bound: local.limits.bound,
-            agreed: self.checking.agreed,
+            agreed,
+            differs,
+            beyond,
             entries: self.entries,
-            upto: self.upto.filter(|_| !end),
+            upto: upto.filter(|_| !end),
             looked: self.looked,
             total: last.total,
         };

@@ -213,6 +213,8 @@ fn page(entries: &[&str], upto: Option<&str>) -> Page {
         promised: Ballot::ZERO,
         bound: Default::default(),
         agreed: 0,
+        differs: Vec::new(),
+        beyond: 0,
         entries: entries.iter().map(entry).collect(),
         upto: upto.map(key),
         looked: 1,

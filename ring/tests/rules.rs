@@ -56,6 +56,7 @@ const NOTICED: &[(Mutant, &[Test])] = &[
     ),
     (Mutant::S3AnyClaim, tests![sync::s3_what_is_believed_and_wrong_is_told_as_it_is]),
     (Mutant::S3ClaimVotes, tests![sync::s3_what_is_believed_and_wrong_is_told_as_it_is]),
+    (Mutant::S3AnyRest, tests![sync::s3_what_is_not_listed_is_proven]),
     (Mutant::S4NoCover, tests![sync::s4_waits_while_five_are_missing]),
     (Mutant::S5Lowest, tests![sync::s5_takes_the_highest_stamped_record_of_those_who_voted]),
     (Mutant::S5NoFloor, tests![sync::s5_the_floor_rises_to_the_highest_ballot_promised]),

@@ -48,6 +48,7 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S5HoldsAll
             | M::S3AnyClaim
             | M::S3ClaimVotes
+            | M::S3AnyRest
             | M::S6CopyIsVote
             | M::S7Early
             | M::G2Five

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Asked, FEW, Fetch, Merge, Owned, Place, RESEND, SCAN, TRY_AGAIN, Teller, Upto, WANTED};
+use super::{Asked, FEW, Fetch, Merge, Owned, Place, RESEND, SCAN, SCANS, TRY_AGAIN, Teller, Upto, WANTED};
 use crate::digest::Beliefs;
 use crate::effect::{Effect, Now, Scan};
 use crate::key::Key;
@@ -23,7 +23,10 @@ impl Merge {
             self.ask_everybody(local);
         }
         let may_go_on = self.may_go_on(local);
-        if self.own.buffer.len() < FEW
+        if self.scans == 0 && self.own.buffer.len() < FEW && self.own.upto != Upto::End {
+            self.scans = if self.purpose == Purpose::Sync { SCANS.0 } else { SCANS.1 };
+        }
+        if self.scans > 0
             && self.own_scan.is_none()
             && let Upto::Key(after) = self.own.upto.clone()
         {
@@ -60,9 +63,9 @@ impl Merge {
     }
 
     /// True if it should be asked for its next page: there is little left of the last one, and the machine has seen what
-    /// it holds itself where that begins.
+    /// it holds itself where that begins, and on from there.
     pub(super) fn is_next(&self, teller: &Teller) -> bool {
-        let few = teller.source.buffer.len() < FEW;
+        let few = self.scans == 0 && teller.source.buffer.len() < FEW;
         match (&teller.source.upto, &self.own.upto) {
             (Upto::End, _) => false,
             (Upto::Key(_), Upto::End) => few,
@@ -74,26 +77,32 @@ impl Merge {
     fn question(&self, local: &mut Local, now: Now, teller: &Teller) -> Asked {
         let (ask, salt) = (local.number(), local.random());
         let Upto::Key(after) = teller.source.upto.clone() else { unreachable!("it has told to the end") };
-        let upto = match &self.own.upto {
-            Upto::Key(seen) => seen.clone(),
-            Upto::End => None,
+        // Or to where it has told what comes then.
+        let upto = match (teller.source.later.front(), &self.own.upto) {
+            (Some(later), _) => Some(later.after.clone()),
+            (None, Upto::Key(seen)) => seen.clone(),
+            (None, Upto::End) => None,
         };
         let (history, concern) = (local.history(), self.concern(local));
         let from = self.own.buffer.partition_point(|own| Some(&own.key) <= after.as_ref());
-        let believed = self.own.buffer.range(from..).filter_map(|Owned { key, place, record, .. }| {
-            let (stamp, _, tombstone) = (*record)?;
-            let Place { owners, next } = place;
-            let told = history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
-            let votes = history.digested(self.purpose, owners, &teller.track);
-            let held = Held::Record { stamp, votes, tombstone, state: None };
-            told.then(|| Entry { key: key.clone(), held })
-        });
-        let beliefs = Beliefs::new(salt, teller.width, believed, upto);
+        let to = |own: &&Owned| upto.as_ref().is_none_or(|upto| own.key <= *upto);
+        let believed = self.own.buffer.range(from..).take_while(to).filter_map(
+            |Owned { key, place, record, .. }| {
+                let (stamp, _, tombstone) = (*record)?;
+                let Place { owners, next } = place;
+                let told =
+                    history.is_told(&concern, (owners, next.as_ref()), (teller.machine, &teller.track));
+                let votes = history.digested(self.purpose, owners, &teller.track);
+                let held = Held::Record { stamp, votes, tombstone, state: None };
+                told.then(|| Entry { key: key.clone(), held })
+            },
+        );
+        let beliefs = Beliefs::new(salt, teller.cut, believed, upto.clone(), local.rules);
         let request = TellRequest {
             purpose: self.purpose,
             after,
             // Elsewhere many tell of a key: its state is fetched from one.
-            claims: beliefs.claims(matches!(self.purpose, Purpose::Ahead | Purpose::Copy), local.rules),
+            claims: beliefs.claims(matches!(self.purpose, Purpose::Ahead | Purpose::Copy)),
             salt,
             since: self.since,
             handoff: self.handoff,

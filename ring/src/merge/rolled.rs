@@ -31,7 +31,7 @@ impl Merge {
             });
         (self.rolled, self.noted) = (rolled, roll.settled);
         for machine in others {
-            let mut teller = Teller::new(local, machine);
+            let mut teller = Teller::new(local, self.purpose, machine);
             if teller.member.is_none() && roll.silent.contains(&machine) {
                 met(Rare::S3RollHasOneSilent);
                 teller.out = true;
@@ -52,7 +52,7 @@ impl Merge {
     /// No roll: all who may have something to tell are asked.
     pub(super) fn ask_everybody(&mut self, local: &Local) {
         let rolled = mem::take(&mut self.rolled);
-        self.tellers.extend(rolled.into_iter().map(|machine| Teller::new(local, machine)));
+        self.tellers.extend(rolled.into_iter().map(|machine| Teller::new(local, self.purpose, machine)));
         self.tellers.sort_by_key(|teller| teller.machine);
     }
 
@@ -66,7 +66,7 @@ impl Merge {
             for machine in owners.machines().map(|member| present.machine(member)) {
                 if let Ok(at) = self.rolled.binary_search(&machine) {
                     self.rolled.remove(at);
-                    let mut teller = Teller::new(local, machine);
+                    let mut teller = Teller::new(local, self.purpose, machine);
                     teller.source = Source::from(self.at.clone());
                     let at = self.tellers.partition_point(|teller| teller.machine < machine);
                     self.tellers.insert(at, teller);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ennead_ring::digest::Digest;
 use ennead_ring::gossip::{Gossip, Health, News, Said};
 use ennead_ring::message::{
-    Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Entry, Envelope, Found, Held,
-    ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest, Wish,
-    Write,
+    Answer, Ask, Bound, Change, Claim, Condition, Copied, DecreeAnswer, Differs, Entry, Envelope, Found,
+    Held, ListPage, ListRecord, ListRequest, ListValue, Message, Op, Outcome, Page, Purpose, TellRequest,
+    Wish, Write,
 };
 use ennead_ring::roll::{Note, Roll};
 use ennead_ring::stamp::{Applied, Came, Uncountable};
@@ -249,8 +249,8 @@ pub(crate) fn purpose() -> impl Strategy<Value = Purpose> {
 }
 
 fn tell() -> impl Strategy<Value = TellRequest> {
-    let claim = (option::of(key()), any::<Option<[u8; 16]>>())
-        .prop_map(|(upto, digest)| Claim { upto, digest: digest.map(Digest) });
+    let claim = (option::of(key()), any::<Option<[u8; 16]>>(), vec(any::<u8>(), 0..20))
+        .prop_map(|(upto, digest, sketch)| Claim { upto, digest: digest.map(Digest), sketch });
     let flags = (purpose(), vec(claim, 0..5), any::<u64>(), any::<bool>());
     (flags, option::of(key()), option::of(epoch()), machines()).prop_map(
         |((purpose, claims, salt, handoff), after, since, without)| TellRequest {
@@ -276,12 +276,17 @@ fn page() -> impl Strategy<Value = Page> {
     );
     let held = prop_oneof![9 => held, 1 => Just(Held::Unreadable)];
     let entry = (key(), held).prop_map(|(key, held)| Entry { key, held });
-    (account(), ballot(), bound(), vec(entry, 0..6), option::of(key()), any::<(u64, u32, u64)>()).prop_map(
-        |(account, promised, bound, entries, upto, (agreed, looked, total))| Page {
+    let differs = (0..4u8, any::<[u8; 16]>(), vec(any::<u8>(), 0..20))
+        .prop_map(|(claim, digest, gone)| Differs { claim, digest: Digest(digest), gone });
+    let claims = (any::<u64>(), vec(differs, 0..3), any::<u64>());
+    (account(), ballot(), bound(), vec(entry, 0..6), option::of(key()), claims, any::<(u32, u64)>()).prop_map(
+        |(account, promised, bound, entries, upto, (agreed, differs, beyond), (looked, total))| Page {
             account,
             promised,
             bound,
             agreed,
+            differs,
+            beyond,
             entries,
             upto,
             looked,

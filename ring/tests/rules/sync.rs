@@ -239,11 +239,21 @@ pub(crate) fn s3_what_is_believed_and_right_is_told_by_its_digest_alone() {
 
 #[test]
 pub(crate) fn s3_what_is_believed_and_wrong_is_told_as_it_is() {
+    believed_and_wrong(40);
+}
+
+#[test]
+pub(crate) fn s3_what_is_not_listed_is_proven() {
+    believed_and_wrong(3);
+}
+
+/// Of one key in so many.
+fn believed_and_wrong(every: usize) {
     let (keys, second) = (some_keys(), view(2, "1 2 3 4"));
     let mut stage = copied_ahead(&keys);
     let first = view(1, "1 2 3");
     let gained = |k: &&Key| !slots_of(&second, k, 4).is_empty();
-    let changed: Vec<&Key> = keys.iter().filter(gained).step_by(40).collect();
+    let changed: Vec<&Key> = keys.iter().filter(gained).step_by(every).collect();
     for (i, k) in changed.iter().enumerate() {
         for n in 1..=3 {
             let votes = slots_of(&first, k, n);

@@ -179,6 +179,8 @@ pub(crate) fn a_page_is_worth_the_account_it_was_read_under(rules: Rules) -> Opt
                             promised: Ballot::ZERO,
                             bound: Default::default(),
                             agreed: 0,
+                            differs: Vec::new(),
+                            beyond: 0,
                             entries: Vec::new(),
                             upto: None,
                             looked: 0,
@@ -241,6 +243,8 @@ pub(crate) fn a_copy_is_no_vote(rules: Rules) -> Option<String> {
         promised: stamp.ballot,
         bound: Default::default(),
         agreed: 0,
+        differs: Vec::new(),
+        beyond: 0,
         entries: if teller == 2 {
             let votes = SlotSet::EMPTY.with(voter);
             let state = whole.then(|| state.clone());
