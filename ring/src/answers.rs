@@ -171,11 +171,6 @@ impl Answers {
         of[Kind::Held as usize].usual(now).is_some() && of.iter().all(quick)
     }
 
-    /// Members that were asked something in this view.
-    pub(crate) fn known(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().map(|(member, _)| *member)
-    }
-
     fn members(&self) -> impl Iterator<Item = (u32, &[Timed; KINDS.len()])> {
         self.0.iter().map(|(member, of)| (*member, of))
     }

@@ -19,7 +19,7 @@ use crate::view::Name;
 pub(super) struct Lateness {
     /// How long they take to come here, in milliseconds, and when that was last looked at and told; `None`: they come.
     here: Option<Here>,
-    /// They are seen to come here as they should.
+    /// They are seen to come here as they should. Looked at where others say otherwise.
     prompt: bool,
     /// Others, who said what of them.
     others: Vec<Waits>,
@@ -51,7 +51,12 @@ impl Lateness {
 
     /// True if nothing is kept.
     pub(super) fn is_empty(&self) -> bool {
-        self.here.is_none() && !self.prompt && self.others.is_empty()
+        self.here.is_none() && self.others.is_empty()
+    }
+
+    fn look(&mut self, local: &Local, now: Now, member: u32) {
+        // What a machine sees of its own answers is no proof that they arrive.
+        self.prompt = Some(member) != local.present().me && local.answers.is_prompt(now.mono, member);
     }
 
     /// A word that is not said again runs out. True if there was one.
@@ -89,22 +94,24 @@ impl Detector {
 
     /// Looks whose answers are late here, and tells it.
     pub(super) fn judge_answers(&mut self, local: &mut Local, now: Now) {
-        let (late, me) = (local.answers.late(now.mono, self.slowness), local.present().me);
-        // Of all others nothing is known, and nothing was.
-        for member in local.answers.known() {
-            self.note(member);
+        let late = local.answers.late(now.mono, self.slowness);
+        // Of all others there is nothing to tell, and was not.
+        for (member, _) in &late {
+            self.note(*member);
         }
         for member in mem::take(&mut self.noted) {
             let ms = late.iter().find(|(m, _)| *m == member).map(|(_, ms)| *ms);
-            let of = &mut self.peers[member as usize].notes().lateness;
-            // What a machine sees of its own answers is no proof that they arrive.
-            of.prompt = Some(member) != me && local.answers.is_prompt(now.mono, member);
+            let notes = self.peers[member as usize].notes();
+            // Of who answers no probes either, worse is known already.
+            let lives = notes.doubt.is_none();
+            let of = &mut notes.lateness;
+            of.look(local, now, member);
             let waiting = of.waiting();
             let (was, said) = (of.here.is_some(), of.here.as_ref().and_then(|here| here.said));
             // A few are enough to say so; all would fill every message with it.
             let due = match said {
-                Some(at) => ms.is_none() || at.plus(UNWELL_AGAIN) <= now.mono,
-                None => ms.is_some() && waiting < ENOUGH_WITNESSES,
+                Some(at) => ms.is_none() || lives && at.plus(UNWELL_AGAIN) <= now.mono,
+                None => ms.is_some() && lives && waiting < ENOUGH_WITNESSES,
             };
             of.here = ms.map(|ms| Here { ms, said: if due { Some(now.mono) } else { said } });
             if due {
@@ -141,7 +148,11 @@ impl Detector {
         }
         let was = self.is_late(member);
         let machine = self.machine(member);
-        let others = &mut self.peers[member as usize].notes().lateness.others;
+        let of = &mut self.peers[member as usize].notes().lateness;
+        if of.others.is_empty() {
+            of.look(local, now, member);
+        }
+        let others = &mut of.others;
         match others.iter_mut().find(|wait| wait.by == by) {
             Some(wait) => (wait.number, wait.ms, wait.heard) = (number, ms, now.mono),
             None => {
