@@ -108,10 +108,11 @@ impl Detector {
             of.look(local, now, member);
             let waiting = of.waiting();
             let (was, said) = (of.here.is_some(), of.here.as_ref().and_then(|here| here.said));
-            // A few are enough to say so; all would fill every message with it.
+            // Nobody else hears of a hiccup that is over at the next look; and a few are enough to say so: all would fill
+            // every message with it.
             let due = match said {
                 Some(at) => ms.is_none() || lives && at.plus(UNWELL_AGAIN) <= now.mono,
-                None => ms.is_some() && lives && waiting < ENOUGH_WITNESSES,
+                None => was && ms.is_some() && lives && waiting < ENOUGH_WITNESSES,
             };
             of.here = ms.map(|ms| Here { ms, said: if due { Some(now.mono) } else { said } });
             if due {
