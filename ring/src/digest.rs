@@ -4,7 +4,7 @@
 //! it holds itself: one digest. The teller computes the same of what it has. If the two are equal, it has told all of
 //! the range in a few bytes, "none" for any other key in it included.
 //!
-//! Else it lists what is not as claimed, which it finds with a [sketch](crate::sketch) that comes with the claim: of what
+//! Else it lists what is not as claimed, which it finds with a sketch that comes with the claim: of what
 //! it holds itself those entries whose elements the asker has not, and of the asker's elements those that it has not. What is
 //! left should be the same on both sides; a second digest, of what the teller did not list, shows the asker that it is. So a
 //! sketch is a guess, and only digests count: two elements that are the same number by chance cost a further question.
