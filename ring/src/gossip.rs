@@ -1,7 +1,8 @@
 //! What machines tell each other of each other: news in small numbers, each told a few times.
 //!
 //! News rides on probes and answers. With m machines every piece is told by each of them about 3 log2 m times, least told
-//! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small.
+//! first, which is enough for all to hear it (the argument of SWIM) and keeps every message small; a word on health half as
+//! often.
 
 mod last;
 mod pile;
