@@ -173,6 +173,7 @@ const ELSEWHERE: &[(&str, &[Mutant])] = &[
             Mutant::A1Evicted,
             Mutant::F1TellFirst,
             Mutant::B1BallotTwice,
+            Mutant::G2Unsynced,
         ],
     ),
     (

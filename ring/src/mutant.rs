@@ -126,6 +126,8 @@ pub enum Mutant {
     G2Five,
     /// G2: holders count, whether they voted or not.
     G2Hearsay,
+    /// G2: of whoever collects it counts what is not on disk yet.
+    G2Unsynced,
     /// G3: a tombstone is dropped and leaves no bound.
     G3NoBound,
     /// C1: the record of a machine that votes for nothing is a base.
@@ -212,6 +214,7 @@ impl Mutant {
         Self::S7Early,
         Self::G2Five,
         Self::G2Hearsay,
+        Self::G2Unsynced,
         Self::G3NoBound,
         Self::C1Stranger,
         Self::F2Late,

@@ -22,6 +22,7 @@ use crate::listing::Listings;
 use crate::local::Local;
 use crate::merge::{Act, Move, Take};
 use crate::message::{Addr, Change, Message, Op};
+use crate::mutant::Mutant;
 use crate::quorum::SlotSet;
 use crate::roll::Rolls;
 pub use crate::setup::{Birth, PROBE_EVERY, Setup, Tuning};
@@ -378,9 +379,12 @@ impl Node {
                 Want::Pass(Act::Collect(key, stamp)) => {
                     let owners = self.local.owners_of(&key);
                     let epoch = self.local.epoch();
+                    // G2, "durably": the others told what is on their disks, and of its own it read what was only written.
+                    let durable = !self.local.rules.broken(Mutant::G2Unsynced);
+                    let after = self.local.last_ticket().filter(|_| durable);
                     for member in owners.machines() {
                         let message = Message::Collect { key: key.clone(), stamp, epoch };
-                        self.local.send_to(member, message, None, effects);
+                        self.local.send_to(member, message, after, effects);
                     }
                 }
                 Want::Pass(Act::Settled(epoch)) => self.settle(now, epoch, effects),

@@ -73,6 +73,7 @@ const NOTICED: &[(Mutant, &[Test])] = &[
     (Mutant::S7Early, tests![sync::s7_votes_only_once_record_floor_and_the_mark_are_durable]),
     (Mutant::G2Five, tests![deletion::g2_not_before_all_nine_slots_vote]),
     (Mutant::G2Hearsay, tests![deletion::g2_not_before_all_nine_slots_vote]),
+    (Mutant::G2Unsynced, tests![deletion::g2_not_before_the_collectors_own_vote_is_durable]),
     (
         Mutant::G3NoBound,
         tests![

@@ -52,6 +52,7 @@ fn is_of_views(mutant: Mutant) -> bool {
             | M::S6CopyIsVote
             | M::S7Early
             | M::G2Five
+            | M::G2Unsynced
             | M::G2Hearsay
             | M::G3NoBound
             | M::C1Stranger
@@ -166,7 +167,7 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.clients, p.calls) = (1, 20);
         }
         // Keys that are collected, and machines that bring back what they held before.
-        Mutant::C1Stranger | Mutant::S5OwnVoid | Mutant::G2Five => {
+        Mutant::C1Stranger | Mutant::S5OwnVoid | Mutant::G2Five | Mutant::G2Unsynced => {
             (p.founders, p.machines, p.slots, p.keys, p.fewest) = (3, 6, 9, 1, 3);
             (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (SEC, 1_500 * MS, SEC, 0);
             (p.restore, p.rot, p.drop) = (1.0, 0.0, 0.1);

@@ -49,6 +49,33 @@ pub(crate) fn g2_not_before_all_nine_slots_vote() {
     }
 }
 
+/// The first owner compares copies, and so collects. Its own it reads as written, durable or not.
+#[test]
+pub(crate) fn g2_not_before_the_collectors_own_vote_is_durable() {
+    let k = key("k");
+    let first =
+        (1..=3).find(|n| slots_of(&view(1, "1 2 3"), &k, *n).iter().any(|slot| slot == 1)).expect("an owner");
+    let others: Vec<u64> = (1..=3).filter(|n| *n != first).collect();
+    let (mut stage, k) = buried(&others, &[]);
+    stage.start_all();
+    stage.hold_disk(first);
+    // A reader brings it, say (D3).
+    let (ask, state) = (stage.ask(), record(stamp(100, 1), None, SlotSet::EMPTY).state);
+    let brought = Message::Accept { ask, key: k.clone(), stamp: stamp(100, 1), state };
+    assert_eq!(stage.answer_to(others[0], 1, first, brought), None, "held, and not on disk");
+    stage.check_all();
+    stage.wait(5 * SEC);
+    let voted =
+        |change: &&Change| matches!(change, Change::Record { record, .. } if !record.votes.is_empty());
+    assert!(stage.unsynced(first).iter().any(voted), "its vote is written");
+    assert!(stage.said(first, 0, "collect").is_empty());
+    assert!(others.iter().all(|n| stage.holds(*n, &k).is_some()));
+    stage.sync_disk(first);
+    stage.check_all();
+    stage.wait(5 * SEC);
+    assert!((1..=3).all(|n| stage.holds(n, &k).is_none()));
+}
+
 #[test]
 pub(crate) fn g2_not_before_the_view_is_settled() {
     let (mut stage, k) = buried(&[1, 2, 3], &[]);
