@@ -241,13 +241,13 @@ fn exchange_all(asker: &BTreeMap<u16, Copy>, teller: &BTreeMap<u16, Copy>, salt:
 #[test]
 fn what_differs_is_listed_and_little_else() {
     let store: BTreeMap<u16, Copy> = (0..4000).map(|n| (n, (1, 7, false))).collect();
-    for (every, most) in [(4000, 2_200), (100, 3_000), (14, 4_600), (2, 45_000), (1, 80_000)] {
+    for (every, most) in [(4000, 2_200), (100, 3_000), (14, 4_000), (2, 45_000), (1, 80_000)] {
         let mut other = store.clone();
         other.extend((0..4000).step_by(every).map(|n| (n, (2, 7, false))));
         let (bytes, listed) = exchange_all(&store, &other, 7);
-        // Now and then one that has the same number as one of these.
+        // Now and then one that has the same number as one of these; and some twice, where all differ.
         let differ = 4000usize.div_ceil(every);
-        assert!((differ..=differ + 4 + differ / 10).contains(&listed), "{listed} of {differ}");
+        assert!((differ..=differ + 4 + differ / 8).contains(&listed), "{listed} of {differ}");
         assert!(bytes <= most, "one of {every} differs: {bytes} bytes");
     }
     // Most of what there is, the asker has never seen; and the other way round.
