@@ -97,18 +97,22 @@ fn digested(key: &Key, held: &Held, covered: SlotSet, rules: Rules) -> Option<[u
     Some(fixed)
 }
 
-/// An entry as an element of a sketch: a multiplicative hash under the salt of the question, of which nothing is asked but that
-/// it seldom gives two entries the same number.
+/// An entry as an element of a sketch: a hash under the salt of the question, of which nothing is asked but that it seldom
+/// gives two entries the same number, however alike their keys and stamps are. Products are folded, high half onto low: in
+/// the low half alone, what keys differ in is mostly lost.
 fn element(salt: u64, entry: &Entry, covered: SlotSet, rules: Rules) -> Option<u16> {
     let fixed = digested(&entry.key, &entry.held, covered, rules)?;
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * 0x9E37_79B9_7F4A_7C15;
+        product as u64 ^ (product >> 64) as u64
+    };
     let mut hash = salt;
     for word in fixed.chunks(8).chain(entry.key.as_bytes().chunks(8)) {
         let mut bytes = [0; 8];
         bytes[..word.len()].copy_from_slice(word);
-        hash = (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        hash ^= hash >> 32;
+        hash = fold(hash, u64::from_le_bytes(bytes));
     }
-    Some((hash % 65_535) as u16 + 1)
+    Some((fold(hash, salt) % 65_535) as u16 + 1)
 }
 
 /// How questions are cut, by how much was not as claimed of late: keys looked at, and elements that differed.

@@ -245,9 +245,9 @@ fn what_differs_is_listed_and_little_else() {
         let mut other = store.clone();
         other.extend((0..4000).step_by(every).map(|n| (n, (2, 7, false))));
         let (bytes, listed) = exchange_all(&store, &other, 7);
-        // Now and then one that has the same number as one of these; and some twice, where all differ.
+        // Now and then one that has the same number as one of these.
         let differ = 4000usize.div_ceil(every);
-        assert!((differ..=differ + 4 + differ / 8).contains(&listed), "{listed} of {differ}");
+        assert!((differ..=differ + 4 + differ / 10).contains(&listed), "{listed} of {differ}");
         assert!(bytes <= most, "one of {every} differs: {bytes} bytes");
     }
     // Most of what there is, the asker has never seen; and the other way round.
@@ -283,4 +283,19 @@ fn a_collision_costs_a_question_and_no_write() {
     assert_eq!(told.parts[0].entries, held);
     let told = ask(salt, Rules::without(Some(Mutant::S3AnyRest)));
     assert_ne!(told.parts[0].entries, held, "without the second digest, a write is lost");
+}
+
+/// Keys that are counted up, and stamps that follow one another, are told apart as well as chance would: of 40 entries, before
+/// and after a change of each, one time in twenty two are one number. (In the low half of a product alone: one in four.)
+#[test]
+fn entries_that_are_much_alike_are_different_elements() {
+    let element = |salt, n, time| element(salt, &entry(n, (time, 7, false)), ALL, Rules::default());
+    let twice = |salt: &u64| {
+        let from = (salt % 97) as u16 * 40;
+        let both = (from..from + 40).flat_map(|n| [element(*salt, n, 1), element(*salt, n, 2)]);
+        both.collect::<BTreeSet<_>>().len() < 80
+    };
+    let salts = (0..2_000u64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n);
+    let twice = salts.filter(twice).count();
+    assert!(twice < 150, "{twice} of 2,000");
 }
