@@ -1,8 +1,12 @@
-//! Who is connected: which of several connections is used, who is dialled and when, and who may come in.
+//! Who is connected, and which of several connections is used. `peers/dialling.rs` makes them, `peers/taking.rs` takes those
+//! that come in.
 //!
 //! The rule for several connections with one machine, by which both ends decide alike: a newer run of its process,
 //! once it is proven to be the one at the machine's address (`proof.rs`), ends the older one's connections; of those left, one that is not silent, then one dialled by the lower name,
 //! then the newest. The others are read until they have been idle for a moment, then closed.
+
+mod dialling;
+mod taking;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -12,30 +16,29 @@ use std::time::Duration;
 
 use ennead_ring::message::Addr;
 use ennead_ring::view::{ClusterId, Machine};
-use quinn::{ClientConfig, Connection, Endpoint, Incoming};
+use quinn::{ClientConfig, Connection, Endpoint};
 use rand::RngExt;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::close::{CloseCode, End, Ended, cut, end_of, no_answer};
+use super::close::{CloseCode, End, Ended, cut, end_of};
 use super::counters::Counters;
 use super::lanes::Lanes;
-use super::link::{Link, MainStream, NoHello, hear_hello, say_hello};
+use super::link::{Link, MainStream};
 use super::renewal::InUse;
-use super::{Config, Event, Name, Part, To, TransportError, TransportStats, proof, settings, versions};
+use super::{Config, Event, Name, Part, To, TransportError, TransportStats, proof, settings};
 use crate::certs::{self, Identity, Who};
 use crate::program;
-use crate::supervisor::{self, Restarts};
+use crate::supervisor::Restarts;
 use crate::wire::{Frame, Hello, Role};
 
 /// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
 /// to a half, so that those who lost one machine together do not come back together.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Frames that still make sense when a wait between dials ends: younger than this, and the newest so many.
-const FRESH: Duration = Duration::from_millis(200);
+/// Frames that still make sense when a wait between dials ends: the newest so many.
 const KEPT_WHILE_DOWN: usize = 256;
 /// A connection that ended before it was this old counts as a failed dial: redialling at once would spin.
 const PROVEN: Duration = Duration::from_secs(1);
@@ -160,41 +163,6 @@ impl Peer {
     }
 }
 
-/// Counts a connection that came in for as long as it lives.
-struct Place {
-    shared: Arc<Shared>,
-    ip: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut table = self.shared.lock();
-        table.incoming_in_all -= 1;
-        if let Some(n) = table.incoming.get_mut(&self.ip) {
-            *n -= 1;
-            if *n == 0 {
-                table.incoming.remove(&self.ip);
-            }
-        }
-    }
-}
-
-/// Counts a handshake for as long as it takes.
-struct Handshake(Arc<Shared>);
-
-impl Handshake {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.handshakes.fetch_add(1, Relaxed);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Relaxed);
-    }
-}
-
 /// A connection that was not made, and why.
 struct Refused {
     code: Option<CloseCode>,
@@ -311,7 +279,7 @@ impl Shared {
         }
     }
 
-    // ---- Sending and dialling
+    // ---- Sending
 
     pub(super) fn send(self: &Arc<Self>, to: To, frame: Frame) {
         let mut table = self.lock();
@@ -335,101 +303,6 @@ impl Shared {
         if !sent {
             Counters::add(&self.counters.dropped, 1);
         }
-    }
-
-    fn dial_soon(self: &Arc<Self>, name: Name, peer: &mut Peer) {
-        if !peer.dialling && !self.closing.load(Relaxed) {
-            peer.dialling = true;
-            let (this, again) = (self.clone(), self.clone());
-            self.runtime.spawn(async move {
-                let ended = supervisor::keep(&this.dialler_restarts, || again.clone().dialler(name)).await;
-                this.part_ended(ended).await;
-            });
-        }
-    }
-
-    /// Dials a machine until there is a connection, or nothing left to send.
-    async fn dialler(self: Arc<Self>, name: Name) {
-        loop {
-            assert!(!self.broken_dialler.swap(false, Relaxed), "asked to panic by a test");
-            let not_before = self.lock().peers.get(&name).and_then(|p| p.not_before);
-            let waits = not_before.filter(|t| *t > Instant::now());
-            if let Some(then) = waits {
-                sleep_until(then).await;
-            }
-            {
-                let mut table = self.lock();
-                let Some(peer) = table.peers.get_mut(&name) else { return };
-                if waits.is_some() {
-                    Counters::add(&self.counters.dropped, peer.lanes.drop_older_than(FRESH));
-                }
-                let needed = !peer.lanes.is_empty() || !peer.links.is_empty();
-                if peer.well() || !needed || self.closing.load(Relaxed) {
-                    peer.dialling = false;
-                    return;
-                }
-            }
-            Counters::add(&self.counters.dials, 1);
-            let dialled = match timeout(self.config.dial_timeout, self.dial(name)).await {
-                Ok(dialled) => dialled,
-                Err(_) => Err(Refused { code: None, reason: no_answer(name), how: Ended::Silence }),
-            };
-            match dialled {
-                Ok((connection, machine, hello, main)) => {
-                    if let Err(why) = proof::outlives(&self, machine, hello.run).await {
-                        // The earlier run keeps its connections: they are heard.
-                        connection.close(CloseCode::Twin.number(), cut(&why).as_bytes());
-                        self.counters.refused(CloseCode::Twin);
-                        self.tell_impostor(name, &why);
-                        if let Some(peer) = self.lock().peers.get_mut(&name) {
-                            peer.lost(peer.failures.saturating_add(1));
-                        }
-                        continue;
-                    }
-                    self.runtime.spawn(self.clone().serve_machine(connection, machine, hello, true, main));
-                    return;
-                }
-                Err(refused) => self.dial_failed(name, refused).await,
-            }
-        }
-    }
-
-    async fn dial_failed(self: &Arc<Self>, name: Name, refused: Refused) {
-        Counters::add(&self.counters.dials_failed, 1);
-        if let Some(code) = refused.code {
-            self.counters.refused(code);
-        }
-        tracing::debug!(%name, reason = refused.reason, "dial failed");
-        let silent = {
-            let mut table = self.lock();
-            let Some(peer) = table.peers.get_mut(&name) else { return };
-            if peer.well() {
-                return; // It dialled us meanwhile.
-            }
-            peer.lost(peer.failures.saturating_add(1));
-            if peer.links.is_empty() {
-                peer.note(Event::Down { name, reason: refused.reason, how: refused.how });
-            }
-            peer.links.clone()
-        };
-        // Silent, and not to be dialled either: it is down, and its end is told when the connection's is.
-        for link in silent {
-            link.close(CloseCode::Silent, &format!("nothing heard from {name}"));
-        }
-        self.tell(name).await;
-    }
-
-    async fn dial(&self, name: Name) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
-        self.dial_as(name, self.hello()).await
-    }
-
-    /// Who answers at a machine's address: as a client asks, so that it is answered whoever we are to it.
-    pub(super) async fn who_is_at(&self, name: Name) -> Result<(Machine, u64), String> {
-        let hello = Hello { role: Role::Client, ..self.hello() };
-        let (connection, machine, hello, _) =
-            self.dial_as(name, hello).await.map_err(|refused| refused.reason)?;
-        connection.close(CloseCode::Replaced.number(), b"asked who is there");
-        Ok((machine, hello.run))
     }
 
     /// Which runs of a machine are connected: this one, others.
@@ -466,74 +339,7 @@ impl Shared {
         }
     }
 
-    async fn dial_as(
-        &self,
-        name: Name,
-        own: Hello,
-    ) -> Result<(Connection, Machine, Hello, MainStream), Refused> {
-        let text = name.ip().to_string();
-        let how = self.dialling.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let connecting = self.endpoint.connect_with(how, name.address(), &text).map_err(|e| {
-            let reason = format!("cannot be dialled from here: {e}");
-            Refused { code: None, reason, how: Ended::Other }
-        })?;
-        let ended = |error: &quinn::ConnectionError| {
-            let end = end_of(&name.to_string(), error);
-            // What the other end counted and refused is not ours to count.
-            let code = end.code.filter(|_| matches!(error, quinn::ConnectionError::TransportError(_)));
-            Refused { code, reason: end.text, how: end.how }
-        };
-        let connection = connecting.await.map_err(|e| ended(&e))?;
-        if versions::differ(&connection) {
-            return Err(ended(&versions::say(&connection, &self.config.wire).await));
-        }
-        let refuse = |code: CloseCode, reason: String| {
-            connection.close(code.number(), cut(&reason).as_bytes());
-            Refused::by_us(code, reason)
-        };
-        let lost = |error: NoHello| match error {
-            NoHello::Bad(code, why) => refuse(code, why),
-            NoHello::Ended => match connection.close_reason() {
-                Some(error) => ended(&error),
-                None => refuse(CloseCode::BadFrame, "the stream was stopped before a hello".to_string()),
-            },
-        };
-        match certificate_names(&connection) {
-            Ok(Who::Peer(found)) if found == name => {}
-            Ok(found) => {
-                return Err(refuse(
-                    CloseCode::WrongName,
-                    format!("certificate: I dialled {name}, and it names {found}"),
-                ));
-            }
-            Err(why) => return Err(refuse(CloseCode::WrongName, format!("certificate: {why}"))),
-        }
-        let (mut send, mut recv) = connection.open_bi().await.map_err(|error| ended(&error))?;
-        say_hello(&mut send, own).await.map_err(lost)?;
-        let (hello, mut inbox) = hear_hello(&mut recv).await.map_err(lost)?;
-        let machine = match hello.role {
-            Role::Machine(machine) if machine.name == name => machine,
-            _ => {
-                return Err(refuse(
-                    CloseCode::WrongName,
-                    format!("I dialled {name}, and you say you are another"),
-                ));
-            }
-        };
-        if let Some(why) = self.other_cluster(hello.cluster) {
-            return Err(refuse(CloseCode::AnotherCluster, why));
-        }
-        inbox.set_limit(self.config.max_frame());
-        Ok((connection, machine, hello, MainStream { send, recv, inbox }))
-    }
-
-    // ---- Taking connections
-
-    /// Takes connections until the endpoint closes, whatever a single one does to us.
-    pub(super) async fn listen(self: Arc<Self>) {
-        let ended = supervisor::keep(&self.listener_restarts, || self.clone().accept()).await;
-        self.part_ended(ended).await;
-    }
+    // ---- Its parts
 
     async fn part_ended(&self, ended: Result<(), String>) {
         if let Err(reason) = ended {
@@ -547,132 +353,6 @@ impl Shared {
             Part::Listener => self.broken_listener.store(true, Relaxed),
             Part::Dialler => self.broken_dialler.store(true, Relaxed),
         }
-    }
-
-    async fn accept(self: Arc<Self>) {
-        while let Some(incoming) = self.endpoint.accept().await {
-            assert!(!self.broken_listener.swap(false, Relaxed), "asked to panic by a test");
-            let validated = incoming.remote_address_validated();
-            if !validated && self.handshakes.load(Relaxed) >= self.config.retry_above {
-                // Whoever forges addresses never sees the token, and costs us one packet.
-                let _ = incoming.retry();
-                continue;
-            }
-            match self.place(incoming.remote_address().ip()) {
-                Some(place) => {
-                    let handshake = Handshake::new(&self);
-                    self.runtime.spawn(self.clone().welcome(incoming, place, handshake));
-                }
-                None => {
-                    self.counters.refused(CloseCode::Crowded);
-                    incoming.refuse();
-                }
-            }
-        }
-    }
-
-    fn place(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let mut table = self.lock();
-        let here = table.incoming.get(&ip).copied().unwrap_or(0);
-        if self.closing.load(Relaxed)
-            || table.incoming_in_all >= self.config.max_incoming
-            || here >= self.config.max_per_address
-        {
-            return None;
-        }
-        table.incoming_in_all += 1;
-        table.incoming.insert(ip, here + 1);
-        Some(Place { shared: self.clone(), ip })
-    }
-
-    async fn welcome(self: Arc<Self>, incoming: Incoming, place: Place, handshake: Handshake) {
-        let from = incoming.remote_address();
-        let met = timeout(self.config.dial_timeout, self.meet(incoming)).await;
-        drop(handshake);
-        match met {
-            Ok(Ok((connection, hello, main))) => {
-                match hello.role {
-                    Role::Machine(machine) => {
-                        self.serve_machine(connection, machine, hello, false, main).await;
-                    }
-                    Role::Client => self.serve_client(connection, hello, main).await,
-                }
-                drop(place);
-            }
-            Ok(Err(refused)) => {
-                self.counters.refused(refused.code.unwrap_or(CloseCode::Handshake));
-                tracing::warn!(%from, reason = refused.reason, "connection not taken");
-            }
-            Err(_) => {
-                self.counters.refused(CloseCode::Idle);
-                tracing::warn!(%from, "connection not taken: no hello in time");
-            }
-        }
-    }
-
-    async fn meet(&self, incoming: Incoming) -> Result<(Connection, Hello, MainStream), Refused> {
-        let from = incoming.remote_address().to_string();
-        let ended = |error: &quinn::ConnectionError| {
-            let end = end_of(&from, error);
-            Refused { code: end.code, reason: end.text, how: end.how }
-        };
-        let connection = incoming.accept().map_err(|e| ended(&e))?.await.map_err(|e| ended(&e))?;
-        // A caller that never says hello is cut off by the timeout around this: it is told so here.
-        let cut_off = CutOff(Some(&connection));
-        let refuse = |code: CloseCode, reason: String| {
-            connection.close(code.number(), cut(&reason).as_bytes());
-            Refused::by_us(code, reason)
-        };
-        if versions::differ(&connection) {
-            let why = versions::hear(&connection, &self.config.wire).await;
-            return Err(refuse(CloseCode::WrongVersion, why));
-        }
-        let lost = |error: NoHello| match error {
-            NoHello::Bad(code, why) => refuse(code, why),
-            NoHello::Ended => match connection.close_reason() {
-                Some(error) => ended(&error),
-                None => refuse(CloseCode::BadFrame, "the stream was stopped before a hello".to_string()),
-            },
-        };
-        let who = match certificate_names(&connection) {
-            Ok(who) => who,
-            Err(why) => return Err(refuse(CloseCode::NotAllowed, format!("certificate: {why}"))),
-        };
-        let (mut send, mut recv) = connection.accept_bi().await.map_err(|e| ended(&e))?;
-        let (hello, mut inbox) = hear_hello(&mut recv).await.map_err(lost)?;
-        if let Role::Machine(machine) = hello.role {
-            let name = machine.name;
-            match who {
-                Who::Peer(found) if found == name && Some(name) != self.me() => {}
-                Who::Peer(found) if found == name => {
-                    let why = format!("{name} is my own name: two live machines must not share one");
-                    self.tell_impostor(name, &why);
-                    return Err(refuse(CloseCode::NotAllowed, why));
-                }
-                Who::Peer(found) => {
-                    let why = format!("certificate: you say you are {name}, and it names {found}");
-                    return Err(refuse(CloseCode::WrongName, why));
-                }
-                Who::Client(found) => {
-                    let why = format!("certificate: client {found} cannot speak for machine {name}");
-                    return Err(refuse(CloseCode::NotAllowed, why));
-                }
-            }
-        }
-        if let Some(why) = self.other_cluster(hello.cluster) {
-            return Err(refuse(CloseCode::AnotherCluster, why));
-        }
-        if let Role::Machine(machine) = hello.role
-            && let Err((code, why)) =
-                proof::prove(self, connection.remote_address(), machine, hello.run).await
-        {
-            self.tell_impostor(machine.name, &why);
-            return Err(refuse(code, why));
-        }
-        say_hello(&mut send, self.hello()).await.map_err(lost)?;
-        inbox.set_limit(self.config.max_frame());
-        cut_off.keep();
-        Ok((connection, hello, MainStream { send, recv, inbox }))
     }
 
     /// Where nobody has room for it, it is told at the next try: whoever is refused tries again.
@@ -875,24 +555,6 @@ impl Shared {
         let _ = timeout(FLUSH, written).await;
         self.shut(why);
         let _ = timeout(FLUSH, self.endpoint.wait_idle()).await;
-    }
-}
-
-/// Closes a connection whose hello did not come, when the wait for it is given up.
-struct CutOff<'a>(Option<&'a Connection>);
-
-impl CutOff<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOff<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0 {
-            // After another close, this one says nothing.
-            connection.close(CloseCode::Idle.number(), b"no hello came in time");
-        }
     }
 }
 
