@@ -4,8 +4,8 @@
 //! machine one question of each kind is timed at a time, like a round trip, whether anybody still waits for the answer
 //! or not: five others are enough for a request, and the sixth to the ninth are measured all the same.
 //!
-//! Late is who takes many times longer than the others do. A machine that is slow itself finds all others slow, and so none
-//! late.
+//! Late is who takes many times longer than the others do, for two answers or two questions: one lost message or one slow
+//! fsync says nothing. A machine that is slow itself finds all others slow, and so none late.
 
 use alloc::vec::Vec;
 
@@ -44,10 +44,19 @@ pub(crate) struct Answers(Vec<(u32, [Timed; KINDS.len()])>);
 /// The questions of one kind to one machine.
 #[derive(Clone, Debug, Default)]
 struct Timed {
-    /// The one that is being timed, and when it left.
-    owed: Option<(Ask, Mono)>,
+    /// The one that is being timed, when it left, and when another was asked while its answer was owed.
+    owed: Option<Owed>,
     /// When the last few answers came, and how long they took; the newest first.
     took: [Option<(Mono, u64)>; SAMPLES],
+}
+
+/// An answer that has not come.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    ask: Ask,
+    sent: Mono,
+    /// When a second question left, which is not answered either.
+    again: Option<Mono>,
 }
 
 impl Timed {
@@ -56,8 +65,8 @@ impl Timed {
         self.took[0] = Some((now, took));
     }
 
-    /// What an answer takes lately, as far as is known.
-    fn usual(&self, now: Mono) -> Option<u64> {
+    /// What an answer takes lately, as far as is known; true if it is the word of two.
+    fn usual(&self, now: Mono) -> Option<(u64, bool)> {
         let recent = self.took.iter().flatten().filter(|(at, _)| at.plus(RECENT) > now);
         let (mut first, mut second) = (None, None);
         for &(_, took) in recent {
@@ -67,15 +76,23 @@ impl Timed {
                 second = Some(took);
             }
         }
-        second.or(first)
+        Some((second.or(first)?, second.is_some()))
     }
 
-    /// The same, or how long the present one is owed already. Nothing of who has never answered in this view: it may not
-    /// be synced, and then it is silent by rule (S5).
+    /// What two answers took at least, or how long two are owed already. Nothing of who has never answered in this view: it
+    /// may not be synced, and then it is silent by rule (S5).
     fn takes(&self, now: Mono) -> Option<u64> {
         self.took[0]?;
-        let owed = self.owed.map(|(_, sent)| now.0.saturating_sub(sent.0));
-        self.usual(now).max(owed)
+        let usual = self.usual(now).filter(|(_, of_two)| *of_two).map(|(took, _)| took);
+        let owed = self.owed.and_then(|owed| owed.again).map(|again| now.0.saturating_sub(again.0));
+        usual.max(owed)
+    }
+
+    /// Nothing shows that its answers do not come.
+    fn is_quick(&self, now: Mono) -> bool {
+        let usual = self.usual(now).map(|(took, _)| took);
+        let owed = self.owed.map(|owed| now.0.saturating_sub(owed.sent.0));
+        usual.max(owed).is_none_or(|took| took < LEAST)
     }
 }
 
@@ -107,21 +124,24 @@ impl Answers {
             _ => return,
         };
         let timed = &mut self.of_mut(member)[kind as usize];
-        if let Some((_, sent)) = timed.owed {
-            if sent.plus(RECENT) > now {
+        if let Some(owed) = &mut timed.owed {
+            if owed.sent.plus(RECENT) > now {
+                owed.again.get_or_insert(now);
                 return;
             }
             // It will not come any more.
-            timed.note(now, now.0 - sent.0);
+            let took = now.0 - owed.sent.0;
+            timed.note(now, took);
         }
-        timed.owed = (message.value_bytes().max(bytes) <= LONG).then_some((ask, now));
+        let short = message.value_bytes().max(bytes) <= LONG;
+        timed.owed = short.then_some(Owed { ask, sent: now, again: None });
     }
 
     /// It answers.
     pub(crate) fn answered(&mut self, now: Mono, member: u32, ask: Ask, answer: &Answer) {
         let Ok(at) = self.0.binary_search_by_key(&member, |(m, _)| *m) else { return };
         for (timed, kind) in self.0[at].1.iter_mut().zip(KINDS) {
-            let Some((owed, sent)) = timed.owed else { continue };
+            let Some(Owed { ask: owed, sent, .. }) = timed.owed else { continue };
             let same = match answer {
                 Answer::Held { .. } => kind == Kind::Held,
                 Answer::Promised { .. } | Answer::Copy(_) | Answer::Mute => kind == Kind::Told,
@@ -144,7 +164,7 @@ impl Answers {
         let mut late: Vec<(u32, u32)> = Vec::new();
         for kind in KINDS.map(|kind| kind as usize) {
             let mut usual: Vec<(u64, u32)> =
-                self.members().filter_map(|(m, of)| Some((of[kind].usual(now)?, m))).collect();
+                self.members().filter_map(|(m, of)| Some((of[kind].usual(now)?.0, m))).collect();
             usual.sort_unstable();
             for (member, of) in self.members() {
                 let Some(takes) = of[kind].takes(now).filter(|takes| *takes >= LEAST) else { continue };
@@ -166,9 +186,8 @@ impl Answers {
     /// True if a machine is seen to answer as it should, whatever others say of it.
     pub(crate) fn is_prompt(&self, now: Mono, member: u32) -> bool {
         let Some(of) = self.of(member) else { return false };
-        let quick = |timed: &Timed| timed.takes(now).is_none_or(|takes| takes < LEAST);
         // What it has written lately shows most.
-        of[Kind::Held as usize].usual(now).is_some() && of.iter().all(quick)
+        of[Kind::Held as usize].usual(now).is_some() && of.iter().all(|timed| timed.is_quick(now))
     }
 
     fn members(&self) -> impl Iterator<Item = (u32, &[Timed; KINDS.len()])> {
@@ -219,8 +238,11 @@ mod tests {
     #[test]
     fn who_owes_an_answer_that_others_have_given_is_late_before_it_comes() {
         let (mut answers, mut ms) = eight();
-        let asked = ms;
         ask(&mut answers, &mut ms, 5, but(None, 3));
+        assert_eq!(answers.late(Mono((ms + 900) * MS), 0), [], "one message may be lost");
+        assert!(!answers.is_prompt(Mono((ms + 900) * MS), 7), "nor does that show that it answers");
+        let asked = ms;
+        ask(&mut answers, &mut ms, 6, but(None, 3));
         assert_eq!(answers.late(Mono((asked + 200) * MS), 0), []);
         assert_eq!(answers.late(Mono((asked + 300) * MS), 0), [(7, 300)]);
         // Who is slow himself is slower to say so.
@@ -229,6 +251,18 @@ mod tests {
         let held = Answer::Held { stamp: Stamp::default() };
         answers.answered(Mono((asked + 900) * MS), 7, Ask(5), &held);
         assert_eq!(answers.late(Mono((asked + 901) * MS), 0), [], "one slow answer is a hiccup");
+    }
+
+    #[test]
+    fn one_slow_answer_is_a_hiccup_where_it_is_the_only_one() {
+        let (mut answers, mut ms) = eight();
+        let later = ms + 11_000;
+        ms = later;
+        ask(&mut answers, &mut ms, 5, but(Some(900), 3));
+        assert_eq!(answers.late(Mono((later + 901) * MS), 0), []);
+        assert!(!answers.is_prompt(Mono((later + 901) * MS), 7));
+        ask(&mut answers, &mut ms, 6, but(Some(800), 3));
+        assert_eq!(answers.late(Mono(ms * MS), 0), [(7, 900)], "two are not");
     }
 
     #[test]
