@@ -30,7 +30,7 @@ use core::mem;
 
 use lateness::Lateness;
 use probing::{Probe, WAIT};
-use suspicion::Doubt;
+use suspicion::{Doubt, SAME};
 pub use suspicion::{Standing, Suspect};
 
 use crate::effect::{Effect, Mono, Now};
@@ -112,13 +112,26 @@ struct Notes {
     /// Since when it has no room for values, and when that was last heard.
     full: Option<(Now, Mono)>,
     lateness: Lateness,
+    /// V7: this machine looked once more after the patience, through others too, and nobody reaches it.
+    looked_in_vain: bool,
 }
 
 impl Notes {
     fn is_empty(&self) -> bool {
-        let Self { silent, doubt, word, health: _, unwell, full, lateness } = self;
-        (silent.is_none() && doubt.is_none() && *word == 0)
+        let Self { silent, doubt, word, health: _, unwell, full, lateness, looked_in_vain } = self;
+        (silent.is_none() && doubt.is_none() && !looked_in_vain && *word == 0)
             && (unwell.is_none() && full.is_none() && lateness.is_empty())
+    }
+
+    /// A probe that left then was not answered. Since when it misses them.
+    fn missed(&mut self, sent: Now) -> Now {
+        self.forget_missed_before(sent.mono);
+        *self.silent.get_or_insert(sent)
+    }
+
+    /// What was missed long before is no part of a silence: nobody knows whether it spoke in between.
+    fn forget_missed_before(&mut self, since: Mono) {
+        self.silent.take_if(|silent| silent.mono.plus(SAME) < since);
     }
 }
 
@@ -133,6 +146,14 @@ impl Peer {
 
     fn lateness(&self) -> Option<&Lateness> {
         Some(&self.notes.as_ref()?.lateness)
+    }
+
+    /// V7: a probe that left then is the look after which it may be dropped.
+    fn is_last_look(&self, local: &Local, sent: Mono) -> bool {
+        self.notes.as_ref().is_some_and(|notes| {
+            let over = notes.doubt.as_ref().map(|doubt| doubt.since.mono.plus(local.tuning.patience));
+            !notes.looked_in_vain && over.is_some_and(|over| over <= sent)
+        })
     }
 }
 
@@ -198,8 +219,7 @@ impl Detector {
         met_if(self.probes.len() < probes, Rare::DetectorForgetsAProbe);
         met_if(self.peers.iter().any(|peer| peer.doubt().is_some()), Rare::DetectorDoubtOutlivesView);
         self.order = mem::take(&mut self.order).into_iter().filter_map(place).collect();
-        // Those who are new have their turn first: nobody has heard of them.
-        self.order.extend(new.into_iter().filter(|member| Some(*member) != present.me));
+        new.retain(|member| Some(*member) != present.me);
         // Of a machine that was no member it took nothing in.
         self.last = Last::default();
         self.rumours.keep(|machine| present.index_of(machine).is_some());
@@ -211,7 +231,15 @@ impl Detector {
         if self.next.is_none() {
             self.next = Some(now.mono.plus(local.up_to(local.tuning.probe_every)));
             self.order.clear();
+            return;
         }
+        // Those who are new have a turn among the others, whose order may last for minutes: nobody would look at one that dies
+        // soon after it came. And the first turn: nobody has heard of them.
+        for &member in &new {
+            let at = local.up_to(self.order.len() as u64) as usize;
+            self.order.insert(at, member);
+        }
+        self.order.extend(new);
     }
 
     /// Of the view that it goes by.

@@ -405,11 +405,7 @@ impl Node {
         }
         self.detector.on_time(&mut self.local, now, effects);
         if self.local.newest().is_some() {
-            let patience = self.local.tuning.patience;
-            let dead = |local: &Local| -> Vec<Machine> {
-                let dead = self.detector.dead(local, now, patience);
-                dead.into_iter().map(|(member, _)| local.present().machine(member)).collect()
-            };
+            let dead = |local: &mut Local, effects: &mut Vec<Effect>| self.detector.dead(local, now, effects);
             let standing = self.sync.standing(&self.local);
             self.warden.on_time(&mut self.local, now, standing, dead, effects);
             self.rolls.on_time(&mut self.local, now, effects);

@@ -309,6 +309,8 @@ turns! {
         DetectorHearsRefutation,
         /// V7: a rumour of silence is older than what was heard here.
         DetectorKnowsBetter,
+        /// V7: a machine that is about to be dropped is looked at once more.
+        DetectorLooksOnceMore,
         /// V7: none of those asked to probe it reaches a machine.
         DetectorNobodyReachesIt,
         /// V7: who overslept an answer's time waits for it once more.

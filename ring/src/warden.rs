@@ -249,7 +249,7 @@ impl Warden {
         local: &mut Local,
         now: Now,
         standing: Standing,
-        dead: impl FnOnce(&Local) -> Vec<Machine>,
+        dead: impl FnOnce(&mut Local, &mut Vec<Effect>) -> Vec<Machine>,
         effects: &mut Vec<Effect>,
     ) {
         self.decrees.on_time(local, now, effects);
@@ -265,7 +265,8 @@ impl Warden {
         let alive = seats.machines().filter(|m| *m == me || local.is_alive(*m));
         let Some(rank) = alive.into_iter().position(|m| m == me) else { return };
         let silent = silent(local);
-        let Some(view) = self.wanted(local, now, dead(local), silent.clone()) else {
+        let dead = dead(local, effects);
+        let Some(view) = self.wanted(local, now, dead, silent.clone()) else {
             self.due_since = None;
             return;
         };

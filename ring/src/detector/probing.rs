@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::suspicion::Doubt;
 use super::{Detector, MAX_SLOWNESS, MS};
 use crate::effect::{Effect, Mono, Now};
 use crate::local::Local;
@@ -16,6 +17,8 @@ const FIRST_WAIT: u64 = 200 * MS;
 const TRIES: u8 = 3;
 /// Probes remembered: those under way, and those whose answer would still tell how long answers take.
 const MAX_PROBES: usize = 64;
+/// Of these, so many may be the last looks at machines that are about to be dropped.
+const LOOKS: usize = 16;
 /// How long a late answer is still measured.
 const FORGET_AFTER: u64 = 10_000 * MS;
 
@@ -31,12 +34,21 @@ pub(super) struct Probe {
     /// When the first of these tries left.
     since: Now,
     tries: u8,
+    /// How long the answer may take.
+    wait: u64,
     /// This machine overslept its time once.
     waited_again: bool,
     stage: Stage,
 }
 
 impl Probe {
+    fn new(whom: u32, now: Now, wait: u64, asker: Option<(u32, Ask)>) -> Self {
+        let stage = Stage::Direct { until: now.mono.plus(wait), asker };
+        // Its number comes when it is sent.
+        let ask = Ask(0);
+        Self { ask, whom, sent: now, since: now, tries: 1, wait, waited_again: false, stage }
+    }
+
     /// In a new view everybody's place is another. False if nobody waits any more for what comes of it.
     pub(super) fn move_to(&mut self, place: impl Fn(u32) -> Option<u32>) -> bool {
         let Some(whom) = place(self.whom) else { return false };
@@ -151,7 +163,7 @@ impl Detector {
     }
 
     /// How long `member` may take to answer.
-    fn wait(&self, member: u32) -> u64 {
+    pub(super) fn wait(&self, member: u32) -> u64 {
         let usual = self.peers[member as usize].answer;
         let usual = usual.map(|(mean, deviation)| u64::from(mean) + 4 * u64::from(deviation));
         usual.unwrap_or(FIRST_WAIT).clamp(WAIT.0, WAIT.1) * (1 + self.slowness)
@@ -167,14 +179,23 @@ impl Detector {
         effects: &mut Vec<Effect>,
     ) {
         let wait = asker.map_or(self.wait(whom), |(_, _, within)| within);
-        let asker = asker.map(|(asker, ask, _)| (asker, ask));
-        let stage = Stage::Direct { until: now.mono.plus(wait), asker };
-        self.send_probe(
-            local,
-            now,
-            Probe { ask: Ask(0), whom, sent: now, since: now, tries: 1, waited_again: false, stage },
-            effects,
-        );
+        let probe = Probe::new(whom, now, wait, asker.map(|(asker, ask, _)| (asker, ask)));
+        self.send_probe(local, now, probe, effects);
+    }
+
+    /// V7: looks once more at those who are about to be dropped, a few at a time.
+    pub(super) fn look_once_more(
+        &mut self,
+        local: &mut Local,
+        now: Now,
+        at: Vec<u32>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (under_way, waiting): (Vec<u32>, Vec<u32>) = at.into_iter().partition(|m| self.is_probing(*m));
+        for member in waiting.into_iter().take(LOOKS.saturating_sub(under_way.len())) {
+            met(Rare::DetectorLooksOnceMore);
+            self.probe(local, now, member, None, effects);
+        }
     }
 
     fn send_probe(&mut self, local: &mut Local, now: Now, mut probe: Probe, effects: &mut Vec<Effect>) {
@@ -205,8 +226,9 @@ impl Detector {
         let probe = &mut self.probes[at];
         let whom = probe.whom;
         if from == whom {
-            let took = now.mono.0.saturating_sub(probe.sent.mono.0);
-            let Probe { stage, .. } = self.probes.swap_remove(at);
+            let Probe { stage, sent, wait, .. } = self.probes.swap_remove(at);
+            // Who stood still for seconds is not that far away: if it is, the next answers tell.
+            let took = now.mono.0.saturating_sub(sent.mono.0).min(wait);
             let answer = &mut self.peers[whom as usize].answer;
             let took = u32::try_from(took).unwrap_or(u32::MAX);
             *answer = Some(match *answer {
@@ -235,8 +257,9 @@ impl Detector {
                 *vain += 1;
                 if *vain >= *asked {
                     met(Rare::DetectorNobodyReachesIt);
-                    let since = probe.since;
+                    let (since, sent) = (probe.since, probe.sent);
                     probe.stage = Stage::Over;
+                    self.looked(local, whom, sent.mono);
                     self.judge(local, now, whom, since, effects);
                 }
             }
@@ -256,14 +279,18 @@ impl Detector {
         match stage {
             Stage::Over => {}
             Stage::Direct { asker: Some((to, ask)), .. } => {
-                peer.notes().silent.get_or_insert(sent);
+                peer.notes().missed(sent);
                 self.tell(local, now, to, effects, |gossip| Message::Alive { ask, reached: false, gossip });
             }
             Stage::Direct { asker: None, .. } => {
                 let suspected = peer.doubt().is_some();
-                let first = *peer.notes().silent.get_or_insert(since);
-                let helpers = if suspected { Vec::new() } else { self.some(local, Some(whom)) };
+                let first = peer.notes().missed(since);
+                // Who is doubted by enough is not asked for through others as well, but to drop it.
+                let known = peer.doubt().is_some_and(Doubt::has_enough_witnesses);
+                let known = known && !peer.is_last_look(local, sent.mono);
+                let helpers = if known { Vec::new() } else { self.some(local, Some(whom)) };
                 if helpers.is_empty() {
+                    self.looked(local, whom, sent.mono);
                     self.judge(local, now, whom, if suspected { since } else { first }, effects);
                     return;
                 }
@@ -283,12 +310,17 @@ impl Detector {
                 met(Rare::DetectorDoubtsItself);
                 // Nobody answers: it may be this machine that nobody hears, or that is too slow to listen.
                 self.slowness = (self.slowness + 1).min(MAX_SLOWNESS);
-                let stage = Stage::Direct { until: now.mono.plus(self.wait(whom)), asker: None };
-                let probe =
-                    Probe { ask, whom, sent: now, since, tries: tries + 1, waited_again: false, stage };
-                self.send_probe(local, now, probe, effects);
+                let wait = self.wait(whom);
+                let again = Probe { since, tries: tries + 1, ..Probe::new(whom, now, wait, None) };
+                self.send_probe(local, now, again, effects);
             }
-            Stage::Indirect { .. } => self.judge(local, now, whom, since, effects),
+            Stage::Indirect { vain, .. } => {
+                // To drop somebody, others must have said that they get no answer either.
+                if vain > 0 {
+                    self.looked(local, whom, sent.mono);
+                }
+                self.judge(local, now, whom, since, effects);
+            }
         }
     }
 }

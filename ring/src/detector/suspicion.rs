@@ -2,17 +2,19 @@
 
 use alloc::vec::Vec;
 
-use super::Detector;
-use crate::effect::{Effect, Now};
+use super::{Detector, MS};
+use crate::effect::{Effect, Mono, Now};
 use crate::local::Local;
 use crate::message::{Ask, Message};
 use crate::rare::{Rare, met, met_if};
-use crate::view::Name;
+use crate::view::{Machine, Name};
 
 /// Machines named as not having been answered by a suspect.
 pub(super) const MAX_WITNESSES: usize = 8;
 /// While a suspicion has fewer witnesses than this, who hears of it looks for himself.
 pub(super) const ENOUGH_WITNESSES: usize = 3;
+/// A probe missed so long before a silence is no part of it.
+pub(super) const SAME: u64 = 5_000 * MS;
 
 /// How a member that is not believed alive stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +45,12 @@ pub(super) struct Doubt {
     pub(super) down: bool,
 }
 
+impl Doubt {
+    pub(super) fn has_enough_witnesses(&self) -> bool {
+        self.by.len() >= ENOUGH_WITNESSES
+    }
+}
+
 impl Detector {
     /// Members that are not believed alive.
     pub(crate) fn suspects(&self, local: &Local) -> Vec<Suspect> {
@@ -58,26 +66,44 @@ impl Detector {
         suspect.collect()
     }
 
-    /// V7: members that have counted as down for longer than `patience`, and since when they are silent.
+    /// V7: members that have counted as down for longer than the patience, and that were looked at in vain once more after
+    /// it. Looks at those who were not.
     ///
     /// On the word of three witnesses, or of all who are believed alive where they are fewer: one machine that is cut
     /// off from another drops nobody. Empty for a moment after this machine stood still itself: what it knew
     /// before may have been refuted while it did not listen.
-    pub(crate) fn dead(&self, local: &Local, now: Now, patience: u64) -> Vec<(u32, Now)> {
-        let Some(present) = local.newest() else { return Vec::new() };
+    pub(crate) fn dead(&mut self, local: &mut Local, now: Now, effects: &mut Vec<Effect>) -> Vec<Machine> {
+        let (mut dead, mut look_at) = (Vec::new(), Vec::new());
+        let Some(present) = local.newest() else { return dead };
         if self.epoch() != present.view.epoch() || self.awake.plus(local.tuning.down_after) > now.mono {
             met(Rare::DetectorJustAwake);
-            return Vec::new();
+            return dead;
         }
         let alive = self.peers.iter().filter(|peer| peer.doubt().is_none()).count();
         let enough = alive.min(ENOUGH_WITNESSES);
-        let dead = (0..).zip(&self.peers).filter_map(|(member, peer)| {
-            let Doubt { since, by, down } = peer.doubt()?;
-            let is_dead = *down && by.len() >= enough && since.mono.plus(patience) <= now.mono;
-            met_if(*down && by.len() < enough, Rare::DetectorTooFewWitnesses);
-            is_dead.then_some((member, *since))
-        });
-        dead.collect()
+        for (member, notes) in (0..).zip(&self.peers).filter_map(|(m, peer)| Some((m, peer.notes.as_ref()?)))
+        {
+            let Some(Doubt { since, by, down: true }) = &notes.doubt else { continue };
+            met_if(by.len() < enough, Rare::DetectorTooFewWitnesses);
+            if by.len() < enough || since.mono.plus(local.tuning.patience) > now.mono {
+                continue;
+            }
+            if notes.looked_in_vain {
+                dead.push(present.machine(member));
+            } else {
+                look_at.push(member);
+            }
+        }
+        self.look_once_more(local, now, look_at, effects);
+        dead
+    }
+
+    /// A probe that left then was in vain, through others too.
+    pub(super) fn looked(&mut self, local: &Local, whom: u32, sent: Mono) {
+        let peer = &mut self.peers[whom as usize];
+        if peer.is_last_look(local, sent) {
+            peer.notes().looked_in_vain = true;
+        }
     }
 
     /// This machine has no answer from a member, nor has anybody that it asked to try.
@@ -99,6 +125,7 @@ impl Detector {
         let refuted = self.peers[member as usize].refuted;
         let peer = self.peers[member as usize].notes();
         let own = by == local.me.name && peer.doubt.as_ref().is_some_and(|doubt| doubt.by.contains(&by));
+        peer.forget_missed_before(since.mono);
         let missed = peer.silent.filter(|_| !own).map(|silent| (local.me.name, silent));
         for (by, since) in [Some((by, since)), missed].into_iter().flatten() {
             match &mut peer.doubt {
@@ -146,7 +173,8 @@ impl Detector {
 
     pub(super) fn clear(&mut self, local: &mut Local, member: u32) {
         let machine = local.present().machine(member);
-        self.peers[member as usize].notes().doubt = None;
+        let notes = self.peers[member as usize].notes();
+        (notes.doubt, notes.looked_in_vain) = (None, false);
         self.rumours.clear(machine);
         local.doubted.retain(|name| *name != machine.name);
     }

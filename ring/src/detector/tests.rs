@@ -6,12 +6,10 @@ use alloc::vec;
 use super::*;
 use crate::effect::{Account, Decree, Limits};
 use crate::gossip::{News, Said};
-use crate::message::Ask;
+use crate::message::{Addr, Ask};
 use crate::mutant::Rules;
 use crate::node::{Birth, PROBE_EVERY, Setup, Tuning};
 use crate::view::{ClusterId, Incarnation, Member, View};
-
-const PATIENCE: u64 = 30_000 * MS;
 
 fn machine(i: u8) -> Machine {
     Machine { name: Name::new(([10, 0, 0, i], 9595).into()), incarnation: Incarnation::new(u64::from(i)) }
@@ -59,20 +57,62 @@ fn told(detector: &mut Detector, local: &mut Local, now: Now, from: u8, gossip: 
     effects
 }
 
-/// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard.
-fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) {
+/// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard: who is asked to probe
+/// another gets no answer. What it sent.
+fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) -> Vec<Effect> {
+    let (mut all, mut effects) = (Vec::new(), Vec::new());
     for ms in (from..to).step_by(10) {
         for i in alive {
             let member = local.present().index_of(machine(*i)).unwrap();
             detector.heard(local, at(ms), member);
         }
-        detector.on_time(local, at(ms), &mut Vec::new());
+        for (from, ask) in effects.iter().filter_map(asked_to_probe) {
+            if alive.iter().any(|i| machine(*i) == from) {
+                let from = local.present().index_of(from).unwrap();
+                let no = Message::Alive { ask, reached: false, gossip: Gossip::default() };
+                detector.on_message(local, at(ms), from, no, &mut all);
+            }
+        }
+        all.append(&mut effects);
+        detector.on_time(local, at(ms), &mut effects);
+    }
+    all.append(&mut effects);
+    all
+}
+
+/// Who would be dropped, before anybody is looked at once more.
+fn dead(detector: &mut Detector, local: &mut Local, ms: u64) -> Vec<Name> {
+    let dead = detector.dead(local, at(ms), &mut Vec::new());
+    dead.into_iter().map(|machine| machine.name).collect()
+}
+
+/// The same, a second later.
+fn dead_after_a_look(detector: &mut Detector, local: &mut Local, ms: u64, alive: &[u8]) -> Vec<Name> {
+    dead(detector, local, ms);
+    pass(detector, local, ms, ms + 1_000, alive);
+    dead(detector, local, ms + 1_000)
+}
+
+/// Who is probed, under which number.
+fn probed(effect: &Effect) -> Option<(Machine, Ask)> {
+    match effect {
+        Effect::Send { to: Addr::Machine(to), envelope, .. } => match &envelope.message {
+            Message::Probe { ask, .. } => Some((*to, *ask)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
-fn dead(detector: &Detector, local: &Local, ms: u64) -> Vec<Name> {
-    let dead = detector.dead(local, at(ms), PATIENCE);
-    dead.into_iter().map(|(member, _)| local.present().machine(member).name).collect()
+/// Who is asked to probe another, under which number.
+fn asked_to_probe(effect: &Effect) -> Option<(Machine, Ask)> {
+    match effect {
+        Effect::Send { to: Addr::Machine(to), envelope, .. } => match &envelope.message {
+            Message::ProbeFor { ask, .. } => Some((*to, *ask)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 #[test]
@@ -87,7 +127,7 @@ fn a_view_change_carries_over_what_is_known_of_who_stays() {
     // Everybody's place changes, one leaves, two come.
     local.adopt(view(2, &[1, 2, 4, 5, 7, 9]), Epoch::ZERO, &mut Vec::new());
     assert_eq!(detector.suspects(&local), before, "before its first turn in it, too");
-    assert_eq!(dead(&detector, &local, 1_000), []);
+    assert_eq!(dead(&mut detector, &mut local, 1_000), []);
     pass(&mut detector, &mut local, 1_010, 1_200, &[2, 4, 7, 9]);
     let after = detector.suspects(&local);
     let [suspect] = &after[..] else { panic!("{after:?}") };
@@ -126,27 +166,155 @@ fn dead_is_who_is_down_for_longer_than_the_patience_by_three_witnesses() {
     pass(&mut detector, &mut local, 0, 40_000, &alive);
     let [own] = &detector.suspects(&local)[..] else { panic!("{:?}", detector.suspects(&local)) };
     assert_eq!((own.state, own.by.as_slice()), (Standing::Down, &[machine(1).name][..]));
-    assert_eq!(dead(&detector, &local, 40_000), [], "one witness of four that live");
-    told(&mut detector, &mut local, at(40_000), 2, silent(5, 0, 2, 39_000));
-    assert_eq!(dead(&detector, &local, 40_000), [], "two");
-    told(&mut detector, &mut local, at(40_000), 3, silent(5, 0, 3, 1_000));
-    assert_eq!(dead(&detector, &local, 40_000), [machine(5).name]);
-    let since = detector.dead(&local, at(40_000), PATIENCE)[0].1;
+    let one = "one witness of four that live";
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 40_000, &alive), [], "{one}");
+    told(&mut detector, &mut local, at(41_000), 2, silent(5, 0, 2, 39_000));
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 41_000, &alive), [], "two");
+    told(&mut detector, &mut local, at(42_000), 3, silent(5, 0, 3, 1_000));
+    let since = detector.suspects(&local)[0].since;
     assert!(since.mono <= Mono(2_000 * MS), "since the first probe missed: {since:?}");
     // The patience runs from when it fell silent.
-    assert_eq!(detector.dead(&local, at(40_000), 45_000 * MS), []);
+    local.tuning.patience = 45_000 * MS;
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 42_000, &alive), []);
+    local.tuning.patience = 30_000 * MS;
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 43_000, &alive), [machine(5).name]);
+}
+
+#[test]
+fn who_answers_the_last_look_is_not_dropped() {
+    for through_another in [false, true] {
+        // All others have said so, at once after it fell silent, and machine 1 has not looked since.
+        let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+        detector.is_on(&mut local, at(0));
+        for by in [2, 3, 4] {
+            told(&mut detector, &mut local, at(40_000), by, silent(5, 0, by, 39_000));
+        }
+        detector.note_down(&local, at(40_000));
+        let mut effects = Vec::new();
+        assert_eq!(detector.dead(&mut local, at(40_000), &mut effects), []);
+        let mut answer = effects.iter().find_map(probed).expect("it is looked at");
+        assert_eq!(answer.0, machine(5));
+        if through_another {
+            (10..400).step_by(10).for_each(|ms| detector.on_time(&mut local, at(40_000 + ms), &mut effects));
+            answer = effects.iter().find_map(asked_to_probe).expect("others are asked");
+        }
+        let from = local.present().index_of(answer.0).unwrap();
+        let alive = Message::Alive { ask: answer.1, reached: true, gossip: Gossip::default() };
+        detector.heard(&mut local, at(40_400), from);
+        detector.on_message(&mut local, at(40_400), from, alive, &mut Vec::new());
+        assert_eq!(detector.suspects(&local), [], "through another: {through_another}");
+        assert_eq!(dead(&mut detector, &mut local, 40_410), []);
+    }
+}
+
+#[test]
+fn a_message_lost_long_ago_is_no_part_of_a_silence() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+    // A probe for somebody else, at the beginning, whose answer was lost; 5 lives on, and machine 1 hears nothing of it.
+    let since = |detector: &Detector, local: &Local| detector.suspects(local)[0].since.mono;
+    detector.is_on(&mut local, at(0));
+    detector.peers[4].notes().missed(at(100));
+    told(&mut detector, &mut local, at(60_000), 3, silent(5, 0, 3, 200));
+    assert_eq!(since(&detector, &local), at(59_800).mono);
+    let [suspect] = &detector.suspects(&local)[..] else { panic!() };
+    assert_eq!(suspect.by, [machine(3).name], "nor is one who missed it then a witness");
+    // One that was missed just before the suspicion is part of it.
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5]);
+    detector.is_on(&mut local, at(0));
+    detector.peers[4].notes().missed(at(59_000));
+    told(&mut detector, &mut local, at(60_000), 3, silent(5, 0, 3, 200));
+    assert_eq!(since(&detector, &local), at(59_000).mono);
+    assert_eq!(detector.suspects(&local)[0].by.len(), 2);
+}
+
+#[test]
+fn one_who_misses_a_suspect_asks_others_before_he_says_so_too() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    pass(&mut detector, &mut local, 0, 100, &[2, 3, 4, 5, 6]);
+    told(&mut detector, &mut local, at(110), 3, silent(5, 0, 3, 5));
+    let mut effects = Vec::new();
+    for ms in (120..1_000).step_by(10) {
+        for alive in [2, 3, 4, 6] {
+            let member = local.present().index_of(machine(alive)).unwrap();
+            detector.heard(&mut local, at(ms), member);
+        }
+        detector.on_time(&mut local, at(ms), &mut effects);
+        if let Some((helper, ask)) = effects.iter().find_map(asked_to_probe) {
+            let by = &detector.suspects(&local)[0].by;
+            assert_eq!(*by, [machine(3).name], "not on its own missing answer");
+            let helper = local.present().index_of(helper).unwrap();
+            let reached = Message::Alive { ask, reached: true, gossip: Gossip::default() };
+            detector.on_message(&mut local, at(ms + 5), helper, reached, &mut Vec::new());
+            assert_eq!(detector.suspects(&local), [], "it lives: another reaches it");
+            return;
+        }
+    }
+    panic!("it asked nobody");
+}
+
+#[test]
+fn who_came_last_has_a_turn_among_the_others() {
+    let members: Vec<u8> = (1..=200).collect();
+    let mut turns = Vec::new();
+    for seed in 0..20 {
+        let (mut detector, mut local) = of_machine_1(&members);
+        local.me = machine(1);
+        for _ in 0..seed {
+            local.random();
+        }
+        pass(&mut detector, &mut local, 0, 1_000, &[]);
+        let all: Vec<u8> = (1..=201).collect();
+        local.adopt(view(2, &all), Epoch::ZERO, &mut Vec::new());
+        detector.is_on(&mut local, at(1_000));
+        let places = detector.order.iter().rev().enumerate().filter(|(_, m)| **m == 200);
+        let places: Vec<usize> = places.map(|(place, _)| place).collect();
+        let [0, second] = places[..] else { panic!("{places:?}") };
+        turns.push(second);
+    }
+    let early = turns.iter().filter(|turn| **turn < 100).count();
+    assert!((3..=17).contains(&early), "anywhere among the others: {turns:?}");
+}
+
+#[test]
+fn who_stood_still_for_seconds_is_waited_for_no_longer_than_before() {
+    let (mut detector, mut local) = of_machine_1(&[1, 2]);
+    let mut effects = Vec::new();
+    let mut ms = 0;
+    let mut answer_after = |took: u64| {
+        effects.clear();
+        let ask = loop {
+            detector.on_time(&mut local, at(ms), &mut effects);
+            if let Some((_, ask)) = effects.iter().find_map(probed) {
+                break ask;
+            }
+            ms += 10;
+        };
+        ms += took;
+        let alive = Message::Alive { ask, reached: true, gossip: Gossip::default() };
+        detector.heard(&mut local, at(ms), 1);
+        detector.on_message(&mut local, at(ms), 1, alive, &mut Vec::new());
+        detector.slowness = 0;
+        detector.wait(1) / MS
+    };
+    let usual = (0..20).map(|_| answer_after(2)).last().unwrap();
+    let stood_still = answer_after(4_000);
+    assert!(stood_still <= 4 * usual, "{usual} ms, then {stood_still} ms");
+    // Who is that far away is waited for, after a few answers.
+    let far = (0..20).map(|_| answer_after(400)).last().unwrap();
+    assert!((400..=2_000).contains(&far), "{far} ms");
 }
 
 #[test]
 fn where_fewer_live_all_of_them_are_witnesses() {
     let (mut detector, mut local) = of_machine_1(&[1, 2, 3]);
     pass(&mut detector, &mut local, 0, 40_000, &[2]);
-    assert_eq!(dead(&detector, &local, 40_000), [], "2 lives and has not said so");
-    told(&mut detector, &mut local, at(40_000), 2, silent(3, 0, 2, 38_000));
-    assert_eq!(dead(&detector, &local, 40_000), [machine(3).name]);
+    let not_yet = "2 lives and has not said so";
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 40_000, &[2]), [], "{not_yet}");
+    told(&mut detector, &mut local, at(41_000), 2, silent(3, 0, 2, 38_000));
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 41_000, &[2]), [machine(3).name]);
     let (mut alone, mut local) = of_machine_1(&[1, 2]);
     pass(&mut alone, &mut local, 0, 40_000, &[]);
-    assert_eq!(dead(&alone, &local, 40_000), [machine(2).name]);
+    assert_eq!(dead_after_a_look(&mut alone, &mut local, 40_000, &[]), [machine(2).name]);
 }
 
 #[test]
@@ -156,9 +324,9 @@ fn who_stood_still_itself_calls_nobody_dead_until_it_has_listened() {
     assert_eq!(detector.suspects(&local)[0].state, Standing::Down);
     // A minute under SIGSTOP.
     pass(&mut detector, &mut local, 63_000, 63_100, &[]);
-    assert_eq!(dead(&detector, &local, 63_100), []);
+    assert_eq!(dead(&mut detector, &mut local, 63_100), []);
     pass(&mut detector, &mut local, 63_100, 66_000, &[]);
-    assert_eq!(dead(&detector, &local, 66_000), [machine(2).name]);
+    assert_eq!(dead_after_a_look(&mut detector, &mut local, 66_000, &[]), [machine(2).name]);
 }
 
 #[test]
@@ -227,7 +395,7 @@ fn who_is_unwell_says_so_and_is_asked_last_until_it_is_well() {
     assert!(told_by(&passed).news().iter().any(|news| news.said == Said::Health(stalled)), "{passed:?}");
     assert_eq!(one.unwell(&of_one), [(machine(2).name, stalled, at(1_010))]);
     assert!(!of_one.is_well(1));
-    assert_eq!((one.suspects(&of_one).len(), dead(&one, &of_one, 90_000).len()), (0, 0), "it lives");
+    assert_eq!((one.suspects(&of_one).len(), dead(&mut one, &mut of_one, 90_000).len()), (0, 0), "it lives");
 
     // A view change does not make it well.
     of_one.adopt(view(2, &[1, 2, 3, 4, 5]), Epoch::ZERO, &mut Vec::new());
@@ -283,7 +451,7 @@ fn three_who_say_that_answers_do_not_come_are_believed_and_nobody_is_suspected()
     let by = |i: u8| (machine(i).name, 900);
     assert_eq!(one.late(&local), [(machine(2).name, vec![by(3), by(4), by(5)])]);
     assert!(local.is_alive(1) && local.is_reachable(1), "it answers probes");
-    assert_eq!((one.suspects(&local).len(), dead(&one, &local, 90_000).len()), (0, 0));
+    assert_eq!((one.suspects(&local).len(), dead(&mut one, &mut local, 90_000).len()), (0, 0));
     // One of them takes it back; his older word, late, changes nothing.
     told(&mut one, &mut local, at(1_100), 5, late(2, 8, 5, 0));
     assert!(local.is_well(1));
