@@ -40,7 +40,7 @@ const FEW: usize = 128;
 const SCAN: (usize, usize) = (1024, 1 << 20);
 /// So many scans together, or keys that matter, and then tellers are asked: each question costs a hundred bytes, whatever
 /// it asks for. A sync leaves out most keys; what waits for anything else grows old.
-const SCANS: (u32, u32) = (32, 8);
+const SCANS: (u32, u32) = (64, 8);
 const OWN: usize = 8192;
 /// Records on their way into their cells at once.
 const TAKING: usize = 256;
