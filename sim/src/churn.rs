@@ -23,12 +23,16 @@ impl World {
         }
     }
 
-    /// A tenth of the machines stand still now and then, for a tenth of a second up to half a minute.
+    /// A tenth of the machines stand still now and then, for a tenth of a second up to half a minute. Who stands still or is
+    /// down already does not for longer: of two on end the others would rightly think that it is dead.
     pub(super) fn stall(&mut self) {
         let m = self.rng.random_range(0..self.computers.len().div_ceil(10));
         let pause = log_uniform(&mut self.rng, 100 * MS, LONGEST_STALL);
         let computer = &mut self.computers[m];
-        computer.paused_until = computer.paused_until.max(self.now + pause);
+        if computer.node.is_none() || computer.paused_until > self.now {
+            return;
+        }
+        computer.paused_until = self.now + pause;
         self.note(|| format!("s{} stands still for {} ms", m + 1, pause / MS));
     }
 

@@ -167,13 +167,26 @@ fn profile(rng: &mut StdRng, mutant: Mutant) -> Profile {
             (p.clients, p.calls) = (1, 20);
         }
         // Keys that are collected, and machines that bring back what they held before.
-        Mutant::C1Stranger | Mutant::S5OwnVoid | Mutant::G2Five | Mutant::G2Unsynced => {
+        Mutant::C1Stranger | Mutant::S5OwnVoid | Mutant::G2Five => {
             (p.founders, p.machines, p.slots, p.keys, p.fewest) = (3, 6, 9, 1, 3);
             (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (SEC, 1_500 * MS, SEC, 0);
             (p.restore, p.rot, p.drop) = (1.0, 0.0, 0.1);
             (p.tuning.check_every, p.tuning.collect_after) = (200 * MS, 50 * MS);
             (p.clients, p.calls, p.think, p.deletes, p.stray) = (4, 150, 100 * MS, 40, 0.5);
             (p.skew, p.jump_every, p.tick) = (0, 0, 1);
+        }
+        // Keys that are collected by machines whose own disks are slow, and that lose power meanwhile.
+        Mutant::G2Unsynced => {
+            (p.founders, p.machines, p.slots, p.keys, p.fewest) = (5, 5, 5, 1, 5);
+            (p.join_every, p.leave_every, p.wipe_every, p.die_every) = (0, 0, 0, 0);
+            (p.freeze_every, p.split_every, p.place_every, p.cut_every, p.drop) = (0, 0, 0, 0, 0.0);
+            (p.disaster_every, p.zone_every, p.pause_every, p.tail) = (0, 0, 0, 0.0);
+            (p.tuning.check_every, p.tuning.collect_after) = (100 * MS, 20 * MS);
+            (p.sync, p.slow_sync, p.slow_sync_for) = (5 * MS, 0.4, 2 * SEC);
+            (p.crash_every, p.down_for, p.power_cut, p.survive) = (200 * MS, 50 * MS, 0.0, 0.0);
+            (p.clients, p.calls, p.think, p.deletes, p.reads) = (2, 150, 100 * MS, 50, 20);
+            (p.compares, p.direct_reads, p.gives_up, p.rot, p.ttl) = (0, 0, 0.0, 0.0, 0.0);
+            (p.skew, p.jump_every, p.tick, p.counters) = (0, 0, 1, Counters::None);
         }
         // States that few hold when the few others change.
         Mutant::S6CopyIsVote | Mutant::S5NoFloor => {

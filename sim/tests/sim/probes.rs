@@ -82,8 +82,7 @@ pub(crate) fn of_views() -> impl Iterator<Item = &'static str> {
 }
 
 /// One that these seeds never met fails the run.
-pub(crate) fn all_are_met(wanted: impl Iterator<Item = &'static str>, met: &BTreeMap<&'static str, u64>) {
-    let wanted: Vec<_> = wanted.collect();
+pub(crate) fn all_are_met(wanted: &[&'static str], met: &BTreeMap<&'static str, u64>) {
     let missed: Vec<_> = wanted.iter().filter(|name| !met.contains_key(**name)).collect();
     println!("{} of {} probes reached", wanted.len() - missed.len(), wanted.len());
     assert!(missed.is_empty(), "no seed met {missed:?}");
