@@ -21,6 +21,8 @@ const TIMES: u64 = 8;
 const SAMPLES: usize = 4;
 /// How long an answer says something about its machine.
 const RECENT: u64 = 10_000 * MS;
+/// After this time an answer may be lost, whatever others take.
+const LONGEST: u64 = 500 * MS;
 /// Longer ones take their time on the wire, and say little of the machine.
 const LONG: usize = 16 << 10;
 
@@ -35,11 +37,31 @@ enum Kind {
 
 const KINDS: [Kind; 2] = [Kind::Told, Kind::Held];
 
-/// Of every member of the present view that was asked anything in it, in the order of their places there: among thousands
-/// they are few.
+/// See the module's caption.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) struct Answers(Vec<(u32, [Timed; KINDS.len()])>);
+pub(crate) struct Answers {
+    /// Of every member of the present view that was asked anything in it, in the order of their places there: among thousands
+    /// they are few.
+    of: Vec<(u32, [Timed; KINDS.len()])>,
+    usual: Usual,
+}
+
+/// What an answer takes, whoever gives it: mean and deviation, smoothed as for a retransmission (RFC 6298), in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usual {
+    mean: u64,
+    deviation: u64,
+}
+
+impl Usual {
+    fn note(&mut self, took: u64) {
+        let took = took.min(LONGEST);
+        let off = took.abs_diff(self.mean);
+        self.mean = self.mean - self.mean / 8 + took / 8;
+        self.deviation = self.deviation - self.deviation / 4 + off / 4;
+    }
+}
 
 /// The questions of one kind to one machine.
 #[derive(Clone, Debug, Default)]
@@ -99,21 +121,27 @@ impl Timed {
 impl Answers {
     /// A view was adopted: what was asked in the one before may never be answered.
     pub(crate) fn begin_anew(&mut self) {
-        self.0.clear();
+        self.of.clear();
+    }
+
+    /// When an answer is late enough that the question may be lost. Whoever asks again any sooner where much is asked has
+    /// everything done twice, and less of it in time.
+    pub(crate) fn patience(&self) -> u64 {
+        (self.usual.mean + 4 * self.usual.deviation).min(LONGEST)
     }
 
     fn of(&self, member: u32) -> Option<&[Timed; KINDS.len()]> {
-        let at = self.0.binary_search_by_key(&member, |(m, _)| *m).ok()?;
-        Some(&self.0[at].1)
+        let at = self.of.binary_search_by_key(&member, |(m, _)| *m).ok()?;
+        Some(&self.of[at].1)
     }
 
     fn of_mut(&mut self, member: u32) -> &mut [Timed; KINDS.len()] {
-        let at = self.0.binary_search_by_key(&member, |(m, _)| *m);
+        let at = self.of.binary_search_by_key(&member, |(m, _)| *m);
         let at = at.unwrap_or_else(|at| {
-            self.0.insert(at, (member, Default::default()));
+            self.of.insert(at, (member, Default::default()));
             at
         });
-        &mut self.0[at].1
+        &mut self.of[at].1
     }
 
     /// A machine is asked something that about so many bytes come back for.
@@ -139,8 +167,8 @@ impl Answers {
 
     /// It answers.
     pub(crate) fn answered(&mut self, now: Mono, member: u32, ask: Ask, answer: &Answer) {
-        let Ok(at) = self.0.binary_search_by_key(&member, |(m, _)| *m) else { return };
-        for (timed, kind) in self.0[at].1.iter_mut().zip(KINDS) {
+        let Ok(at) = self.of.binary_search_by_key(&member, |(m, _)| *m) else { return };
+        for (timed, kind) in self.of[at].1.iter_mut().zip(KINDS) {
             let Some(Owed { ask: owed, sent, .. }) = timed.owed else { continue };
             let same = match answer {
                 Answer::Held { .. } => kind == Kind::Held,
@@ -149,8 +177,10 @@ impl Answers {
                 Answer::Refused { .. } | Answer::NoRoom | Answer::Busy { .. } => false,
             };
             if owed == ask {
-                timed.note(now, now.0.saturating_sub(sent.0));
+                let took = now.0.saturating_sub(sent.0);
+                timed.note(now, took);
                 timed.owed = None;
+                self.usual.note(took);
             } else if same && ask > owed {
                 // Numbers rise: the one that was timed is lost, or was overtaken.
                 timed.owed = None;
@@ -191,7 +221,7 @@ impl Answers {
     }
 
     fn members(&self) -> impl Iterator<Item = (u32, &[Timed; KINDS.len()])> {
-        self.0.iter().map(|(member, of)| (*member, of))
+        self.of.iter().map(|(member, of)| (*member, of))
     }
 }
 
@@ -263,6 +293,32 @@ mod tests {
         assert!(!answers.is_prompt(Mono((later + 901) * MS), 7));
         ask(&mut answers, &mut ms, 6, but(Some(800), 3));
         assert_eq!(answers.late(Mono(ms * MS), 0), [(7, 900)], "two are not");
+    }
+
+    #[test]
+    fn patience_follows_what_most_answers_take() {
+        let (mut answers, mut ms) = eight();
+        // The first questions of all: nothing is known.
+        assert!(answers.patience() < 10 * MS, "{}", answers.patience());
+        // A third of them hangs, and every fourth message is lost.
+        for number in 5..40 {
+            let took = core::array::from_fn(|m| match m {
+                0..4 => Some(5),
+                4..6 => None,
+                _ => Some(40_000),
+            });
+            ask(&mut answers, &mut ms, number, took);
+        }
+        assert!(answers.patience() < 50 * MS, "{}", answers.patience());
+        // All do much, and so each answer takes long.
+        (40..60).for_each(|number| ask(&mut answers, &mut ms, number, [Some(100); 8]));
+        assert!((250 * MS..350 * MS).contains(&answers.patience()), "{}", answers.patience());
+        answers.begin_anew();
+        assert!(answers.patience() > 250 * MS, "a view changes nothing of that");
+        (60..80).for_each(|number| ask(&mut answers, &mut ms, number, [Some(900); 8]));
+        assert_eq!(answers.patience(), LONGEST, "and there is an end to it");
+        (80..100).for_each(|number| ask(&mut answers, &mut ms, number, [Some(3); 8]));
+        assert!(answers.patience() < 20 * MS, "{}", answers.patience());
     }
 
     #[test]

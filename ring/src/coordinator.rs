@@ -18,7 +18,7 @@ use crate::rare::{Rare, met, met_if};
 use crate::reader::Reader;
 use crate::register;
 use crate::stamp::{Ballot, Record};
-use crate::turn::{Round, Turn, Vote, Waiting, travel};
+use crate::turn::{IN_TIME, Round, Turn, Vote, Waiting, travel};
 
 /// Requests merged into one Accept at most. Each stays on the state's list for a while (I1): more would push
 /// one another off it.
@@ -190,7 +190,7 @@ impl Coordinator {
             return;
         };
         let held = turn.held;
-        let round = Round::new(turn, held);
+        let round = Round::new(turn, held, self.deadline);
         let message = Message::Prepare { ask: round.ask, key: turn.key.clone(), ballot };
         turn.ask_owners(&round, &message, after);
         self.stage = Stage::Preparing(Box::new(Preparing {
@@ -391,17 +391,17 @@ impl Coordinator {
 
     fn hand_over(&mut self, turn: &mut Turn<'_>, to: u32, waiting: Waiting) {
         let ask = turn.local.ask(turn.key);
-        let left = waiting.deadline.0.saturating_sub(turn.now.mono.0) / 1_000_000;
+        let left = waiting.deadline.0.saturating_sub(turn.now.mono.0);
         let message = Message::Request {
             ask,
             key: turn.key.clone(),
             op: waiting.op.clone(),
-            within: u32::try_from(left).unwrap_or(u32::MAX),
+            within: u32::try_from(left / 1_000_000).unwrap_or(u32::MAX),
             handed: true,
         };
         turn.local.send_to(to, message, None, turn.effects);
         turn.local.counts.handed += 1;
-        let patience = turn.local.tuning.resend_after * 4 + travel(waiting.value_bytes());
+        let patience = turn.local.patience(left / IN_TIME) * 4 + travel(waiting.value_bytes());
         let back_at = turn.now.mono.plus(patience);
         self.handed.push(Handed { ask, to, back_at, waiting });
     }

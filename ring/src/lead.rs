@@ -164,7 +164,7 @@ impl Lead {
             met(Rare::C2LastConfirmed);
             What::Confirm { least: Some(Stamp { ballot: self.ballot, n: self.n }) }
         };
-        let round = Round::new(turn, what.bytes());
+        let round = Round::new(turn, what.bytes(), first_deadline(&resting));
         let flight = Flight { what, round, tally: turn.local.tally(), resting };
         self.ask(turn, &flight);
         self.flights.push_back(flight);
@@ -209,7 +209,7 @@ impl Lead {
             if vain && let Some(n) = self.next_number() {
                 turn.local.forget(flight.round.ask);
                 flight.what = What::Accept { n, state: self.last.clone() };
-                flight.round = Round::new(turn, flight.what.bytes());
+                flight.round = Round::new(turn, flight.what.bytes(), first_deadline(&flight.resting));
                 flight.tally = turn.local.tally();
             }
             self.ask(turn, flight);
@@ -407,4 +407,9 @@ impl Lead {
     pub(crate) fn value(&self) -> Option<&Arc<[u8]>> {
         self.last.value.as_ref()
     }
+}
+
+/// When the first of those who wait gives up.
+fn first_deadline(resting: &[(Waiting, Outcome)]) -> Option<Mono> {
+    resting.iter().map(|(waiting, _)| waiting.deadline).min()
 }

@@ -503,6 +503,11 @@ impl Local {
         Reader::with_rules(self.slots(), self.rules)
     }
 
+    /// How long an answer is waited for before a question is put again: longer than they take lately, and so long at most.
+    pub(crate) fn patience(&self, most: u64) -> u64 {
+        self.tuning.resend_after.max(self.answers.patience().min(most))
+    }
+
     /// A random duration up to this long.
     pub(crate) fn up_to(&mut self, nanos: u64) -> u64 {
         self.rng.random_range(0..=nanos)

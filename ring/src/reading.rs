@@ -92,7 +92,7 @@ impl Readings {
         met_if(self.next.len() > 1, Rare::D1SharedRound);
         let reading = Reading {
             waiting: mem::take(&mut self.next).into(),
-            round: Round::new(turn, 0),
+            round: Round::new(turn, 0, self.deadline),
             reader: turn.local.reader(),
             help: None,
             fetch: None,
@@ -216,7 +216,7 @@ impl Readings {
         if turn.local.rules.broken(Mutant::D3NoHelp) {
             return self.finish(turn, Some(stamp));
         }
-        let round = Round::new(turn, state.value.as_ref().map_or(0, |v| v.len()));
+        let round = Round::new(turn, state.value.as_ref().map_or(0, |v| v.len()), self.deadline);
         let mut help = Help { stamp, state, round, tally: reading.reader.tally_of(stamp) };
         for holder in reading.reader.heard().iter().filter(|h| h.copied.stamp() == Some(stamp)) {
             if let Some(member) = turn.local.present().view.index_of(holder.machine)
@@ -261,7 +261,7 @@ impl Readings {
         };
         met_if(!asked.is_empty(), Rare::D1NextHolderAsked);
         asked.push(holder);
-        let round = Round::new(turn, bytes);
+        let round = Round::new(turn, bytes, self.deadline);
         let message = Message::Read { ask: round.ask, key: turn.key.clone(), inline: u32::MAX };
         turn.local.send_to(member, message, None, turn.effects);
         reading.fetch = Some(Fetch { stamp, round, asked });

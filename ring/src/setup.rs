@@ -26,7 +26,8 @@ pub enum Birth {
 /// What may be tuned: progress and cost, never safety.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// How long until an unanswered Prepare, Accept or Read is sent again; doubles each time. Default 50 ms.
+    /// How long until an unanswered Prepare, Accept or Read is sent again, at least: longer where answers take long lately.
+    /// Doubles each time. Default 50 ms.
     pub resend_after: u64,
     /// How far ahead of the clock the ceiling is raised. Default 3 s. A restart cannot take part in ballots
     /// until its clock has passed the old ceiling, or a proposer jumps above it: which costs one round trip.

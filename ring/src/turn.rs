@@ -100,14 +100,18 @@ pub(crate) fn travel(bytes: usize) -> u64 {
     (bytes as u64).saturating_mul(200)
 }
 
+/// A question is put again at the latest when this part of the time for it is over.
+pub(crate) const IN_TIME: u64 = 4;
 /// Longest pause between two repetitions of a question, if what it carries needs no longer.
 const MAX_GAP: u64 = 1_000_000_000;
 
 impl Round {
     /// A question whose way there and back takes so many bytes of values to or from each machine. What is still
-    /// on its way is not sent again: that would only delay it.
-    pub(crate) fn new(turn: &mut Turn<'_>, bytes: usize) -> Self {
-        let gap = turn.local.tuning.resend_after.saturating_add(travel(bytes));
+    /// on its way, or waits for its turn there, is not sent again: that would only delay it. But it is in time for whoever gives
+    /// up first.
+    pub(crate) fn new(turn: &mut Turn<'_>, bytes: usize, deadline: Option<Mono>) -> Self {
+        let left = deadline.map_or(u64::MAX, |deadline| deadline.0.saturating_sub(turn.now.mono.0));
+        let gap = turn.local.patience(left / IN_TIME).saturating_add(travel(bytes));
         let resend_at = turn.now.mono.plus(gap);
         let (ask, begun) = (turn.local.ask(turn.key), turn.now.mono);
         Self { ask, heard: Vec::new(), begun, resend_at, gap, refused: SlotSet::EMPTY }

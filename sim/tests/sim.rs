@@ -7,6 +7,7 @@
 //! | `SIM_SEED=8841 ... one_seed -- --nocapture` | one seed, with its trace if it fails |
 //! | `SIM_SEED=m8841 ...` | the same with machines that come and go |
 //! | `SIM_SEED=l8841 ...` | with somebody who lists all keys, too |
+//! | `SIM_SEED=f8841 ...` | with values that are fetched apart from their keys, and keys that come and go |
 //! | `SIM_LINES=500 ...` | so many lines of the trace of a failure; 40 if nobody says |
 //! | `SIM_TRACE=1 SIM_SEED=8841 ...` | its trace in any case |
 //! | `SIM_SLOW=700 ...` | names the seeds in which a call took so many milliseconds after healing |
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ennead_sim::{Failure, MS, Profile, Report, run};
+use rand::rngs::StdRng;
 
 /// Whether membership changes in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ enum Kind {
     Moving,
     /// Moving, and somebody lists all keys meanwhile.
     Listing,
+    /// Moving, where all values are fetched apart from their keys, and keys come and go: meets what is rarest elsewhere.
+    Fetching,
 }
 
 impl Kind {
@@ -40,17 +44,24 @@ impl Kind {
             Self::Still => run(seed, Profile::draw, trace),
             Self::Moving => run(seed, Profile::moving, trace),
             Self::Listing => run(seed, |rng| Profile { lists: true, ..Profile::moving(rng) }, trace),
+            Self::Fetching => run(seed, fetching, trace),
         }
     }
 
-    /// `m` before a number stands for moving, `l` for listing.
+    /// `m` before a number stands for moving, `l` for listing, `f` for fetching.
     fn parse(text: &str) -> (Self, &str) {
-        match (text.strip_prefix('m'), text.strip_prefix('l')) {
-            (Some(rest), _) => (Self::Moving, rest),
-            (_, Some(rest)) => (Self::Listing, rest),
-            _ => (Self::Still, text),
-        }
+        let kinds = [('m', Self::Moving), ('l', Self::Listing), ('f', Self::Fetching)];
+        let named = kinds.into_iter().find_map(|(letter, kind)| Some((kind, text.strip_prefix(letter)?)));
+        named.unwrap_or((Self::Still, text))
     }
+}
+
+/// See [`Kind::Fetching`].
+fn fetching(rng: &mut StdRng) -> Profile {
+    let mut p = Profile::moving(rng);
+    (p.tuning.inline, p.tuning.check_every, p.tuning.collect_after) = (0, 500 * MS, 50 * MS);
+    (p.deletes, p.keys) = (40, 5);
+    p
 }
 
 /// Runs it again, with its trace, and tells.
@@ -133,28 +144,29 @@ fn all(kind: Kind, seeds: impl Iterator<Item = u64>, limit: Option<Duration>) ->
     probes
 }
 
-/// So many seeds, and then as many more as it takes until each of these states was met: the rarest come once in some 1,500.
-/// A state that ten times as many seeds do not meet is not tested.
-fn until_all_are_met(kind: Kind, seeds: u64, wanted: &[&'static str]) {
-    let mut met = all(kind, 0..seeds, None);
-    let mut next = seeds;
-    while next < 10 * seeds && !wanted.iter().all(|name| met.contains_key(name)) {
-        for (what, times) in all(kind, next..next + seeds / 10, None) {
+/// So many seeds, and then as many more of another kind as it takes until each of these states was met: the rarest come once
+/// in thousands. A state that as many seeds again do not meet is not tested.
+fn until_all_are_met(kind: Kind, seeds: u64, rest: Kind, wanted: &[&'static str]) {
+    let (mut met, step) = (all(kind, 0..seeds, None), seeds / 20);
+    for next in (0..seeds).step_by(step as usize) {
+        if wanted.iter().all(|name| met.contains_key(name)) {
+            break;
+        }
+        for (what, times) in all(rest, seeds + next..seeds + next + step, None) {
             *met.entry(what).or_default() += times;
         }
-        next += seeds / 10;
     }
     probes::all_are_met(wanted, &met);
 }
 
 #[test]
 fn every_key_is_linearizable_through_any_faults() {
-    until_all_are_met(Kind::Still, 6_000, &probes::always().collect::<Vec<_>>());
+    until_all_are_met(Kind::Still, 6_000, Kind::Still, &probes::always().collect::<Vec<_>>());
 }
 
 #[test]
 fn every_key_is_linearizable_while_machines_come_and_go() {
-    until_all_are_met(Kind::Moving, 1_000, &probes::of_views().collect::<Vec<_>>());
+    until_all_are_met(Kind::Moving, 1_000, Kind::Fetching, &probes::of_views().collect::<Vec<_>>());
 }
 
 /// L1 to L4: each key of a listing is a read of that key, and so is each that is not in it.
