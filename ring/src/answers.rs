@@ -296,25 +296,20 @@ mod tests {
     }
 
     #[test]
-    fn patience_follows_what_most_answers_take() {
+    fn patience_follows_what_answers_take() {
         let (mut answers, mut ms) = eight();
         // The first questions of all: nothing is known.
         assert!(answers.patience() < 10 * MS, "{}", answers.patience());
-        // A third of them hangs, and every fourth message is lost.
-        for number in 5..40 {
-            let took = core::array::from_fn(|m| match m {
-                0..4 => Some(5),
-                4..6 => None,
-                _ => Some(40_000),
-            });
-            ask(&mut answers, &mut ms, number, took);
-        }
+        // One hangs now and then.
+        ask(&mut answers, &mut ms, 5, but(Some(40_000), 3));
+        assert!(answers.patience() <= LONGEST, "{}", answers.patience());
+        (6..9).for_each(|number| ask(&mut answers, &mut ms, number, but(Some(3), 3)));
         assert!(answers.patience() < 50 * MS, "{}", answers.patience());
         // All do much, and so each answer takes long.
         (40..60).for_each(|number| ask(&mut answers, &mut ms, number, [Some(100); 8]));
-        assert!((250 * MS..350 * MS).contains(&answers.patience()), "{}", answers.patience());
+        assert!((100 * MS..150 * MS).contains(&answers.patience()), "{}", answers.patience());
         answers.begin_anew();
-        assert!(answers.patience() > 250 * MS, "a view changes nothing of that");
+        assert!(answers.patience() > 100 * MS, "a view changes nothing of that");
         (60..80).for_each(|number| ask(&mut answers, &mut ms, number, [Some(900); 8]));
         assert_eq!(answers.patience(), LONGEST, "and there is an end to it");
         (80..100).for_each(|number| ask(&mut answers, &mut ms, number, [Some(3); 8]));

@@ -188,6 +188,22 @@ fn a_cluster_without_faults_answers_everything() {
     }
 }
 
+/// A question is not put again while its answer takes no longer than others: whoever is far away, or has much to do, would have
+/// everything to do twice.
+#[test]
+fn who_answers_late_is_not_asked_twice() {
+    let (mut asked, mut again) = (0, 0);
+    for seed in 0..5 {
+        let far = Profile { delay: 80 * MS, calls: 200, patience: 2_000 * MS, ..Profile::calm() };
+        let report = run(seed, |_| far, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let count = |name: &str| report.probes.get(name).copied().unwrap_or(0);
+        // Of nine each.
+        asked += (count("accept") + count("prepare") + count("read")) / 9;
+        again += count("C1PrepareSentAgain") + count("C2AcceptSentAgain");
+    }
+    assert!(again * 10 < asked, "{again} of {asked} questions were put again");
+}
+
 /// Clocks centuries off, some at the end of time: nothing need succeed, and still nothing may be wrong.
 #[test]
 fn the_end_of_time_loses_nothing() {
