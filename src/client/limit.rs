@@ -3,8 +3,9 @@
 //! Whoever asks for more than can be done would otherwise wait inside his own process, in a line without an end, until
 //! nothing ends in time any more. The bound is what the client was told, or less (AIMD, as of a congestion window):
 //! it falls by one for each that a machine turns away, having measured how long requests wait there: nothing takes its
-//! place. When operations take a good part of their time, it falls to as many as would take less, by Little's law. It rises
-//! with each that ends while they do not. What is measured while few are under way says nothing of how many may be.
+//! place. When operations take long for what the quickest of them take, or a good part of their time, it falls to as many as
+//! would take less, by Little's law: what waits longer is not done any sooner, and costs the machines more. It rises with each
+//! that ends while they do not. What is measured while few are under way says nothing of how many may be.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -14,8 +15,14 @@ use super::Error;
 
 /// How many more may be under way after as many as may be have ended in time.
 const RISE: f64 = 8.0;
-/// Operations that take longer, on average, than their timeout divided by this take too long: some take a few times as long.
-const IN_TIME: u32 = 4;
+/// Operations that take longer, on average, than so many times what the quickest take wait in a line: somewhere far away, or
+/// with slow disks, the quickest take long, too.
+const TIMES: f64 = 8.0;
+/// But never less than their timeout divided by the one, and never more than divided by the other: some take a few times as long
+/// as the average.
+const IN_TIME: (u32, u32) = (16, 4);
+/// How much slower the quickest is believed to have become with each operation: twice as slow after some 45,000.
+const FORGET: f64 = 1.0 + 1.0 / 65_536.0;
 /// How much one operation counts in such an average: a few that are slow for reasons of their own do not.
 const WEIGHT: f64 = 1.0 / 32.0;
 /// When whoever is refused is told to come back: twice what operations take, and within these.
@@ -139,8 +146,10 @@ struct Pace {
     most: f64,
     /// Between which it stays, whatever is measured.
     bounds: (f64, f64),
-    /// In seconds, as are the others: whatever takes longer takes too long.
-    in_time: f64,
+    /// In seconds, as are the others: least and most that operations may take on average.
+    in_time: (f64, f64),
+    /// What the quickest takes.
+    quickest: f64,
     /// What an operation takes, smoothed.
     took: f64,
     /// The same of those begun while many were under way, and how many those were.
@@ -151,8 +160,8 @@ impl Pace {
     fn new(least: usize, most: usize, timeout: Duration) -> Self {
         let most = most.max(1) as f64;
         let bounds = ((least.max(1) as f64).min(most), most);
-        let in_time = (timeout / IN_TIME).as_secs_f64();
-        Self { most, bounds, in_time, took: 0.0, crowd: None }
+        let in_time = ((timeout / IN_TIME.0).as_secs_f64(), (timeout / IN_TIME.1).as_secs_f64());
+        Self { most, bounds, in_time, quickest: f64::INFINITY, took: 0.0, crowd: None }
     }
 
     fn most(&self) -> usize {
@@ -169,14 +178,17 @@ impl Pace {
         // An hour is as much as for ever.
         let took = took.as_secs_f64().min(3_600.0);
         self.took += (took - self.took) * WEIGHT;
+        self.quickest = (self.quickest * FORGET).min(took);
         let Some(beside) = beside.map(|n| n as f64) else { return };
         // From nothing: one that is slow by chance is no average.
         let (usual, many) = self.crowd.get_or_insert((0.0, beside));
         *usual += (took - *usual) * WEIGHT;
         *many += (beside - *many) * WEIGHT;
-        if *usual > self.in_time {
+        let (least, longest) = self.in_time;
+        let in_time = (self.quickest * TIMES).max(least).min(longest);
+        if *usual > in_time {
             // So many of these end in that time.
-            let most = *many * self.in_time / *usual;
+            let most = *many * in_time / *usual;
             self.most = self.most.min(most).max(self.bounds.0);
         } else {
             self.most = (self.most + RISE / self.most).min(self.bounds.1);
@@ -258,17 +270,31 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_let_in_than_end_in_a_quarter_of_their_time() {
-        // A cluster that does a hundred a second, whatever is asked; a bound of a thousand; 2 s for each.
+    fn no_more_are_let_in_than_end_in_time() {
+        // A cluster that does a thousand a second, whatever is asked; a bound of a thousand; 2 s for each.
         let (mut pace, mut under_way) = (Pace::new(16, 1_000, Duration::from_secs(2)), VecDeque::new());
-        run(&mut pace, &mut under_way, 0, 1_500, 1);
-        let longest = run(&mut pace, &mut under_way, 1_500, 3_000, 1);
-        assert!((20..=60).contains(&pace.most()), "{}", pace.most());
-        assert!(longest < 700, "{longest} ms");
-        assert!(pace.come_back() > 300 * MS, "{:?}", pace.come_back());
-        // It does a hundred times as much again: within two seconds, so many are let in again.
+        run(&mut pace, &mut under_way, 0, 1_500, 10);
+        let longest = run(&mut pace, &mut under_way, 1_500, 3_000, 10);
+        assert!((80..=150).contains(&pace.most()), "{}", pace.most());
+        assert!(longest < 200, "{longest} ms");
+        assert!(pace.come_back() > 200 * MS, "{:?}", pace.come_back());
+        // It does ten times as much again: within two seconds, so many are let in again.
         run(&mut pace, &mut under_way, 3_000, 3_200, 100);
         assert!(pace.most() > 500, "{}", pace.most());
+    }
+
+    #[test]
+    fn who_is_far_away_has_as_many_under_way_until_they_take_a_quarter_of_their_time() {
+        let mut pace = Pace::new(16, 1_000, Duration::from_secs(2));
+        (0..10_000).for_each(|_| pace.ended(300 * MS, Some(1_000)));
+        assert_eq!(pace.most(), 1_000, "none of them is any quicker");
+        (0..10_000).for_each(|_| pace.ended(600 * MS, Some(1_000)));
+        assert!((800..=850).contains(&pace.most()), "{}", pace.most());
+        // Of others that take as long, some are quick: those wait in a line.
+        let mut pace = Pace::new(16, 1_000, Duration::from_secs(2));
+        pace.ended(2 * MS, Some(1_000));
+        (0..10_000).for_each(|_| pace.ended(300 * MS, Some(1_000)));
+        assert!((400..=450).contains(&pace.most()), "{}", pace.most());
     }
 
     #[test]
