@@ -13,6 +13,8 @@ use crate::view::{Incarnation, MAX_WEIGHT, Machine, Member, MemberState, View};
 pub(crate) struct Situation {
     /// The present view is settled.
     pub(crate) settled: bool,
+    /// Many that live are about to be synced in it.
+    pub(crate) syncing: bool,
     /// All members of the next ring have copied ahead (M2).
     pub(crate) warm: bool,
     /// What is wished, oldest first, as far as it has waited long enough.
@@ -84,6 +86,10 @@ fn drop_the_gone(view: &View, situation: &Situation, members: &mut Vec<Member>) 
     };
     members.retain(|m| {
         let gone = situation.dead.contains(&m.machine) || wished(&m.machine);
+        if gone && situation.syncing {
+            met(Rare::V7SyncsFirst);
+            return true;
+        }
         met_if(gone && m.in_ring() && !bearable, Rare::V7TooManyMissing);
         met_if(gone && !m.in_ring(), Rare::M1JoiningDropped);
         met_if(gone && m.state == MemberState::Leaving, Rare::M3LeavingDied);

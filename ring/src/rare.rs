@@ -529,6 +529,8 @@ turns! {
         V7DropsWhileUnsettled,
         /// V7: the next warden acts, since the first does not.
         V7NextWardenActs,
+        /// V7: the dead stay until those who live are synced.
+        V7SyncsFirst,
         /// V7: nobody is dropped while too many are missing.
         V7TooManyMissing,
         /// V7: a wish waits until the view is settled.

@@ -34,6 +34,9 @@ const GATHER: u64 = 300 * MS;
 const GATHER_ALONE: u64 = 2_000 * MS;
 /// How long the next warden waits for the one before it to act.
 const STAND_BY: u64 = 2_000 * MS;
+/// How long the dead stay in a view of which many that live are not synced yet, and how many those are: one of so many.
+const SYNC_FIRST: u64 = 10_000 * MS;
+const MANY: usize = 8;
 /// Most wishes kept.
 const MAX_WISHES: usize = 1_000;
 
@@ -46,6 +49,8 @@ pub(crate) struct Warden {
     /// The wardens of the present view, once they were looked up.
     seats: Option<(Epoch, Owners)>,
     tick: Mono,
+    /// When the present view was adopted.
+    began: Mono,
     /// What this machine has said of itself in the present view, and when it says so again.
     said: Option<Standing>,
     say_at: Mono,
@@ -103,6 +108,7 @@ impl Warden {
             words: Words::default(),
             seats: None,
             tick: now.mono,
+            began: now.mono,
             said: None,
             say_at: now.mono,
             say_gap: SAY_AGAIN.0,
@@ -115,7 +121,7 @@ impl Warden {
         self.decrees.begin_anew();
         self.words = Words::default();
         self.due_since = None;
-        self.tick = now.mono;
+        (self.tick, self.began) = (now.mono, now.mono);
         (self.said, self.say_at, self.say_gap) = (None, now.mono, SAY_AGAIN.0);
         let view = &local.present().view;
         met_if(self.wishes.keys().any(|wish| !is_fulfilled(view, wish)), Rare::V7WishOutlivesView);
@@ -281,6 +287,21 @@ impl Warden {
         }
     }
 
+    /// True if many that live are about to be synced: were the next view to come before they are, they would not know what they
+    /// lack, and each would ask everybody (section 14).
+    fn is_syncing(&self, local: &Local, now: Now) -> bool {
+        if local.is_settled() || self.began.plus(SYNC_FIRST) <= now.mono {
+            return false;
+        }
+        let ring = (0..).zip(local.present().view.members()).filter(|(_, member)| member.in_ring());
+        let (mut all, mut lack) = (0, 0);
+        for (member, _) in ring {
+            let synced = self.words.of.get(member as usize).is_some_and(|word| word.synced);
+            (all, lack) = (all + 1, lack + usize::from(!synced && local.is_alive(member)));
+        }
+        lack * MANY > all
+    }
+
     fn seats(&mut self, local: &Local) -> Owners {
         match self.seats {
             Some((epoch, seats)) if epoch == local.epoch() => seats,
@@ -333,6 +354,7 @@ impl Warden {
                 && (0..members.len())
                     .all(|i| !stays(&members[i]) || self.words.is_warm(i) && comes(&members[i])),
             wishes: if ripe { wishes.into_iter().map(|(_, wish)| wish).collect() } else { Vec::new() },
+            syncing: (!dead.is_empty() || ripe) && self.is_syncing(local, now),
             dead,
             silent,
         };

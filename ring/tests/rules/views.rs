@@ -542,6 +542,31 @@ pub(crate) fn v7_an_unsettled_view_is_not_reshaped_except_to_drop_the_dead() {
 }
 
 #[test]
+pub(crate) fn v7_nobody_is_dropped_for_a_while_in_a_view_that_many_are_about_to_be_synced_in() {
+    for they_say_so in [false, true] {
+        let mut stage = Stage::born("1 2 3 4");
+        stage.tuning.probe_every = 250 * MS;
+        for n in 1..=4 {
+            stage.place(n, &[view(1, "1 2 3"), view(2, "1 2 3 4")], 1, if n < 4 { &[1] } else { &[] });
+        }
+        stage.start_all();
+        stage.lose(|s| s.kind() == "word");
+        stage.crash(3);
+        stage.wait(2 * SEC);
+        let gone = Wish::Remove { machine: machine(3) };
+        stage.wish(1, gone, 4 * SEC, |s| s.epoch(1) > 2);
+        assert_eq!(stage.epoch(1), 2, "six seconds after it began, and nobody is known to be synced");
+        if they_say_so {
+            stage.heal();
+            stage.wish(1, gone, 3 * SEC, |s| s.epoch(1) > 2);
+        } else {
+            stage.wish(1, gone, 8 * SEC, |s| s.epoch(1) > 2);
+        }
+        assert!(!stage.node(1).view().expect("a view").has(machine(3)), "they say so: {they_say_so}");
+    }
+}
+
+#[test]
 pub(crate) fn v7_what_is_pending_is_done_in_one_view() {
     let mut stage = Stage::born("1 2 3");
     stage.start_all();
