@@ -63,7 +63,8 @@ pub struct ClientOptions {
     /// as 1.
     ///
     /// Those beyond are refused at once with [`Error::Overloaded`] and when to come back, before their keys and values are
-    /// copied. Fewer are let in while machines turn requests away, or operations take longer than a quarter of `timeout`.
+    /// copied. Fewer are let in while machines turn requests away, or operations take eight times as long as the quickest of them
+    /// and more than a sixteenth of `timeout`, or a quarter of it in any case.
     /// [`Client::under_way`] tells how many are, and may be.
     ///
     /// Each takes some 8 KiB of memory besides its value. More than 4,096 gains nothing: no more frames wait for one
