@@ -100,7 +100,7 @@ pub(crate) fn travel(bytes: usize) -> u64 {
     (bytes as u64).saturating_mul(200)
 }
 
-/// A question is put again at the latest when this part of the time for it is over.
+/// A question is put again at the latest when one of so many parts of the time for it is over.
 pub(crate) const IN_TIME: u64 = 4;
 /// Longest pause between two repetitions of a question, if what it carries needs no longer.
 const MAX_GAP: u64 = 1_000_000_000;

@@ -58,26 +58,23 @@ fn told(detector: &mut Detector, local: &mut Local, now: Now, from: u8, gossip: 
 }
 
 /// Lets its time pass in steps, as a machine does that is well, with everybody in `alive` heard: who is asked to probe
-/// another gets no answer. What it sent.
-fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) -> Vec<Effect> {
-    let (mut all, mut effects) = (Vec::new(), Vec::new());
+/// another gets no answer.
+fn pass(detector: &mut Detector, local: &mut Local, from: u64, to: u64, alive: &[u8]) {
+    let mut effects = Vec::new();
     for ms in (from..to).step_by(10) {
         for i in alive {
             let member = local.present().index_of(machine(*i)).unwrap();
             detector.heard(local, at(ms), member);
         }
-        for (from, ask) in effects.iter().filter_map(asked_to_probe) {
+        for (from, ask) in mem::take(&mut effects).iter().filter_map(asked_to_probe) {
             if alive.iter().any(|i| machine(*i) == from) {
                 let from = local.present().index_of(from).unwrap();
                 let no = Message::Alive { ask, reached: false, gossip: Gossip::default() };
-                detector.on_message(local, at(ms), from, no, &mut all);
+                detector.on_message(local, at(ms), from, no, &mut Vec::new());
             }
         }
-        all.append(&mut effects);
         detector.on_time(local, at(ms), &mut effects);
     }
-    all.append(&mut effects);
-    all
 }
 
 /// Who would be dropped, before anybody is looked at once more.
