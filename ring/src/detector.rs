@@ -105,8 +105,9 @@ struct Notes {
     /// When the first probe left that it missed since it was heard.
     silent: Option<Now>,
     doubt: Option<Doubt>,
-    /// How it says it is: the number of its last word, what that was, since when it is not well, and when it was heard.
-    word: u32,
+    /// How it says it is: the number of its last word and when it was heard, what that was, since when it is not well, and
+    /// when that was heard.
+    word: Option<(u32, Mono)>,
     health: Health,
     unwell: Option<(Now, Mono)>,
     /// Since when it has no room for values, and when that was last heard.
@@ -119,7 +120,7 @@ struct Notes {
 impl Notes {
     fn is_empty(&self) -> bool {
         let Self { silent, doubt, word, health: _, unwell, full, lateness, looked_in_vain } = self;
-        (silent.is_none() && doubt.is_none() && !looked_in_vain && *word == 0)
+        (silent.is_none() && doubt.is_none() && !looked_in_vain && word.is_none())
             && (unwell.is_none() && full.is_none() && lateness.is_empty())
     }
 

@@ -1,7 +1,7 @@
 //! What machines tell each other of each other: news in small numbers, each told a few times.
 //!
 //! News rides on probes and answers. With m machines every piece is told by each of them log2 m + 8 times, least told first,
-//! which is enough for all to hear it and keeps every message small; a word on health half as often.
+//! which is enough for all to hear it and keeps every message small; a word on health half as often, and for seconds only.
 
 mod last;
 mod pile;
@@ -23,6 +23,9 @@ use crate::view::{Machine, Name};
 pub const MAX_NEWS: usize = 8;
 /// Of the pieces in one message, so many may be of health: who lives matters more.
 const MAX_HEALTH: usize = 3;
+/// How long a word on health is passed on by one who heard it. It is said again much sooner for as long as it is true; and
+/// where it came later still, it would seem new to those who have forgotten it, and go round for ever.
+const HEALTH_FOR: u64 = 10_000_000_000;
 /// A piece is told log2 m and so many times more. Each who knows it tells it to one at random: it takes log2 m rounds to be
 /// known by about half, and whoever has missed it then does so c rounds more with a probability of e^-c.
 const TELL_MORE: u32 = 8;
@@ -129,6 +132,7 @@ struct Word {
     of: Machine,
     number: u32,
     said: Said,
+    heard: Mono,
 }
 
 impl Word {
@@ -165,10 +169,10 @@ impl Rumours {
     }
 
     /// The last word of somebody on how a machine is, itself or another.
-    pub(crate) fn add_health(&mut self, of: Machine, number: u32, said: Said) {
+    pub(crate) fn add_health(&mut self, now: Mono, of: Machine, number: u32, said: Said) {
         let by = Word::by(said);
         self.health.retain(|word| word.of.incarnation != of.incarnation || Word::by(word.said) != by);
-        self.health.add(Word { of, number, said });
+        self.health.add(Word { of, number, said, heard: now });
     }
 
     /// Only of these machines is anything told from now on.
@@ -183,11 +187,16 @@ impl Rumours {
         let mut news: Vec<News> = first.into_iter().collect();
         // A word on health is said again for as long as it is true: half as often is enough.
         self.health.tell(MAX_HEALTH, often.div_ceil(2), |word| {
-            news.push(News { of: word.of, refuted: word.number, said: word.said });
+            let counts = word.heard.plus(HEALTH_FOR) > now;
+            if counts {
+                news.push(News { of: word.of, refuted: word.number, said: word.said });
+            }
+            counts
         });
         let room = MAX_NEWS - news.len();
         self.lives.tell(room, often, |rumour| {
             news.push(silence(rumour.of, rumour.refuted, rumour.silent, now));
+            true
         });
         Gossip(news)
     }
@@ -241,6 +250,18 @@ mod tests {
                 return know.into_iter().filter(|knows| *knows).count();
             }
         }
+    }
+
+    #[test]
+    fn a_word_on_health_is_passed_on_for_seconds_only() {
+        let name = Name::new(([10, 0, 0, 1], 9595).into());
+        let of = Machine { name, incarnation: Incarnation::new(1) };
+        let mut rumours = Rumours::default();
+        rumours.add_health(Mono(5), of, 1, Said::Health(Health::default()));
+        rumours.add(of, 1, None);
+        assert_eq!(rumours.pick(None, 9, Mono(4 + HEALTH_FOR)).news().len(), 2);
+        let later = rumours.pick(None, 9, Mono(5 + HEALTH_FOR));
+        assert_eq!(later.news().len(), 1, "who lives and who does not is told until all know");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::view::Name;
 
 /// How long a machine's word that it is unwell counts. It says so again much sooner, for as long as it is.
 pub(super) const UNWELL_FOR: u64 = 10_000 * MS;
+/// How long it is remembered which of somebody's words was the last: several times as long as one is passed on. An older one
+/// that still goes round would seem new otherwise, and be told to all again.
+pub(super) const REMEMBERED: u64 = 6 * UNWELL_FOR;
 /// How often it says so again.
 pub(super) const UNWELL_AGAIN: u64 = 2_000 * MS;
 
@@ -47,7 +50,7 @@ impl Detector {
         if changed || again {
             self.said = now.mono;
             let number = self.next_word(now);
-            self.rumours.add_health(local.me, number, Said::Health(health));
+            self.rumours.add_health(now.mono, local.me, number, Said::Health(health));
             self.urgent |= changed;
             self.note_unwell(local);
             self.burst(local, now, effects);
@@ -55,7 +58,7 @@ impl Detector {
     }
 
     /// A number for this machine's next word. It rises over restarts, as a clock does; and if the clock goes back, what it
-    /// said before runs out.
+    /// said before is forgotten after a minute.
     pub(super) fn next_word(&mut self, now: Now) -> u32 {
         let seconds = u32::try_from(now.wall / (1_000 * MS)).unwrap_or(u32::MAX);
         self.word = seconds.max(self.word.saturating_add(1));
@@ -73,17 +76,15 @@ impl Detector {
     ) {
         let machine = self.machine(member);
         let peer = self.peers[member as usize].notes();
-        let words = peer.unwell.into_iter().chain(peer.full).map(|(_, heard)| heard);
-        let old = words.max().is_some_and(|heard| heard.plus(UNWELL_FOR) <= now.mono);
-        if number <= peer.word && !old {
+        if peer.word.is_some_and(|(last, heard)| number <= last && heard.plus(REMEMBERED) > now.mono) {
             return;
         }
-        (peer.word, peer.health) = (number, health);
+        (peer.word, peer.health) = (Some((number, now.mono)), health);
         let since = |word: Option<(Now, Mono)>| word.map_or(now, |(since, _)| since);
         let was = (peer.unwell.is_some(), peer.full.is_some());
         peer.full = health.full.then_some((since(peer.full), now.mono));
         peer.unwell = health.is_unwell().then_some((since(peer.unwell), now.mono));
-        self.rumours.add_health(machine, number, Said::Health(health));
+        self.rumours.add_health(now.mono, machine, number, Said::Health(health));
         self.urgent |= was != (health.is_unwell(), health.full);
         self.note(member);
         self.note_unwell_of(local, member);

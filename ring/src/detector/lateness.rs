@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::health::{UNWELL_AGAIN, UNWELL_FOR};
+use super::health::{REMEMBERED, UNWELL_AGAIN, UNWELL_FOR};
 use super::suspicion::{ENOUGH_WITNESSES, MAX_WITNESSES};
 use super::{Detector, Peer};
 use crate::effect::{Mono, Now};
@@ -38,7 +38,8 @@ struct Waits {
     by: Name,
     /// Which of his words this is.
     number: u32,
-    /// How long they take; 0: they come again. Kept, so that an older word is known for what it is.
+    /// How long they take; 0: they come again, or this was not said again. Kept, so that an older word is known for what it
+    /// is.
     ms: u32,
     heard: Mono,
 }
@@ -61,9 +62,14 @@ impl Lateness {
 
     /// A word that is not said again runs out. True if there was one.
     pub(super) fn forget_old_witnesses(&mut self, now: Now) -> bool {
-        let before = self.others.len();
-        self.others.retain(|wait| wait.heard.plus(UNWELL_FOR) > now.mono);
-        self.others.len() != before
+        let mut over = false;
+        for wait in &mut self.others {
+            let old = wait.ms > 0 && wait.heard.plus(UNWELL_FOR) <= now.mono;
+            wait.ms = if old { 0 } else { wait.ms };
+            over |= old;
+        }
+        self.others.retain(|wait| wait.heard.plus(REMEMBERED) > now.mono);
+        over
     }
 
     /// Only these are witnesses from now on.
@@ -118,7 +124,7 @@ impl Detector {
             if due {
                 let number = self.next_word(now);
                 let said = Said::Late { by: local.me.name, ms: ms.unwrap_or(0) };
-                self.rumours.add_health(self.machine(member), number, said);
+                self.rumours.add_health(now.mono, self.machine(member), number, said);
                 self.urgent |= was != ms.is_some();
             }
             if self.is_noted(member) {
@@ -150,7 +156,7 @@ impl Detector {
         let was = self.is_late(member);
         let machine = self.machine(member);
         let of = &mut self.peers[member as usize].notes().lateness;
-        if of.others.is_empty() {
+        if of.waiting() == 0 {
             of.look(local, now, member);
         }
         let others = &mut of.others;
@@ -158,13 +164,14 @@ impl Detector {
             Some(wait) => (wait.number, wait.ms, wait.heard) = (number, ms, now.mono),
             None => {
                 if others.len() >= MAX_WITNESSES {
-                    let Some(done) = others.iter().position(|wait| wait.ms == 0) else { return };
-                    others.swap_remove(done);
+                    let done = (0..others.len()).filter(|at| others[*at].ms == 0);
+                    let Some(oldest) = done.min_by_key(|at| others[*at].heard) else { return };
+                    others.swap_remove(oldest);
                 }
                 others.push(Waits { by, number, ms, heard: now.mono });
             }
         }
-        self.rumours.add_health(machine, number, Said::Late { by, ms });
+        self.rumours.add_health(now.mono, machine, number, Said::Late { by, ms });
         self.note(member);
         self.urgent |= was != self.is_late(member);
         self.note_unwell_of(local, member);

@@ -432,6 +432,45 @@ fn a_word_that_is_not_said_again_runs_out() {
     assert!(one.unwell(&local).is_empty() && local.is_well(1));
 }
 
+/// What this machine says of how others are, beside its own words.
+fn passed_on(effects: &[Effect]) -> Vec<News> {
+    let gossip = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { envelope, .. } => match &envelope.message {
+            Message::Alive { gossip, .. } | Message::Probe { gossip, .. } => Some(gossip.news()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let health = |news: &News| matches!(news.said, Said::Health(_) | Said::Late { .. });
+    gossip.flatten().copied().filter(health).collect()
+}
+
+#[test]
+fn a_word_that_has_run_out_is_not_news_when_somebody_says_it_late() {
+    let (mut one, mut local) = of_machine_1(&[1, 2, 3, 4, 5, 6]);
+    let said = Said::Health(Health { stalled_ms: 900, ..Health::default() });
+    let unwell = |number| Gossip::new([News { of: machine(6), refuted: number, said }]);
+    let words = [late(2, 7, 3, 900), late(2, 7, 4, 900), late(2, 7, 5, 900), unwell(7)];
+    let heard = words.clone().map(|word| told(&mut one, &mut local, at(1_000), 3, word));
+    assert!(heard.iter().any(|effects| !passed_on(effects).is_empty()), "news is");
+    let all_well = |local: &Local| local.is_well(1) && local.is_well(5);
+    for (number, ms) in [(2, 12_000), (3, 30_000), (4, 60_000)] {
+        // What was heard last, word for word, is not remembered in another view.
+        local.adopt(view(number, &[1, 2, 3, 4, 5, 6]), Epoch::ZERO, &mut Vec::new());
+        pass(&mut one, &mut local, ms - 11_000, ms, &[2, 3, 4, 5, 6]);
+        for word in words.clone() {
+            // Whoever stood still in between still has it to tell.
+            let effects = told(&mut one, &mut local, at(ms), 4, word);
+            assert_eq!(passed_on(&effects), [], "at {ms}");
+            assert!(all_well(&local), "at {ms}");
+        }
+    }
+    // A clock went back by hours, and who says it begins with lower numbers: after a while they count.
+    pass(&mut one, &mut local, 60_000, 62_000, &[2, 3, 4, 5, 6]);
+    told(&mut one, &mut local, at(62_000), 6, unwell(3));
+    assert!(local.is_well(1) && !local.is_well(5));
+}
+
 /// Machine `by` says that the answers of `of` take so long.
 fn late(of: u8, number: u32, by: u8, ms: u32) -> Gossip {
     let said = Said::Late { by: machine(by).name, ms };

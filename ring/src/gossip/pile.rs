@@ -54,16 +54,19 @@ impl<T: Copy> Pile<T> {
         }
     }
 
-    /// The next ones to tell, so many at most. What has now been told `often` is forgotten.
-    pub(super) fn tell(&mut self, most: usize, often: u8, mut each: impl FnMut(&T)) {
+    /// The next ones to tell, so many at most. What has now been told `often` is forgotten, and what `each` finds too old to be
+    /// told.
+    pub(super) fn tell(&mut self, most: usize, often: u8, mut each: impl FnMut(&T) -> bool) {
         let most = most.min(self.order.len());
-        for &(_, place) in &self.order[..most] {
-            each(&self.pieces[usize::from(place)]);
+        for (told, place) in &mut self.order[..most] {
+            if !each(&self.pieces[usize::from(*place)]) {
+                *told = often;
+            }
         }
         // From the last one back: of those told equally often, the first told goes first again.
         for at in (0..most).rev() {
             let (told, place) = self.order[at];
-            let told = told + 1;
+            let told = told.saturating_add(1);
             if told >= often {
                 self.order.remove(at);
                 self.remove(usize::from(place));
@@ -84,7 +87,10 @@ mod tests {
 
     fn told(pile: &mut Pile<u32>, most: usize, often: u8) -> Vec<u32> {
         let mut told = Vec::new();
-        pile.tell(most, often, |piece| told.push(*piece));
+        pile.tell(most, often, |piece| {
+            told.push(*piece);
+            true
+        });
         told
     }
 
@@ -107,6 +113,24 @@ mod tests {
         assert_eq!(told(&mut pile, 3, 2), [2, 1, 3]);
         assert_eq!(told(&mut pile, 3, 2), [2, 1]);
         assert_eq!(told(&mut pile, 3, 2), vec![0u32; 0]);
+    }
+
+    #[test]
+    fn what_is_too_old_is_forgotten_untold() {
+        let mut pile = Pile::default();
+        (1..=4).for_each(|n| pile.add(n));
+        let mut told = Vec::new();
+        pile.tell(3, 9, |n| {
+            let young = n % 2 == 0;
+            told.extend(young.then_some(*n));
+            young
+        });
+        assert_eq!(told, [4, 2]);
+        pile.tell(9, 9, |n| {
+            told.push(*n);
+            true
+        });
+        assert_eq!(told, [4, 2, 1, 4, 2], "1 had no turn yet, 3 is gone");
     }
 
     #[test]
