@@ -2,11 +2,11 @@
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
+mod folders;
 #[allow(dead_code, reason = "another test uses the rest")]
 mod real;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -37,18 +37,6 @@ async fn a_new_client_works(cluster: &Cluster, when: &str) {
     client.put("newcomer", when).await.unwrap_or_else(|e| panic!("{when}: {e}"));
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for item in fs::read_dir(from).expect("a folder") {
-        let item = item.expect("an item");
-        let to = to.join(item.file_name());
-        match item.file_type().expect("its kind").is_dir() {
-            true => copy_folder(&item.path(), &to),
-            false => drop(fs::copy(item.path(), to).expect("a file")),
-        }
-    }
-}
-
 /// What a machine says that somebody should look at.
 async fn objections(client: &Client, name: Name) -> Vec<String> {
     let told = client.status().await.expect("a view").into_iter().find(|(of, _)| *of == name);
@@ -63,7 +51,7 @@ async fn a_new_authority_takes_over_from_the_old_one_and_no_operation_fails() {
     let mut three = real(134, 81, 3, &[]).await;
     let folder = three.cluster.certs();
     let kept = tempfile::tempdir().expect("a folder");
-    copy_folder(&folder, kept.path());
+    folders::copy(&folder, kept.path());
 
     let (done, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let load: Vec<_> = (0..4)

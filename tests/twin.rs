@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::print_stdout, reason = "tests, and a figure for people")]
 
+mod folders;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -25,18 +27,6 @@ fn prepare(dir: &Path, peers: usize, last: u8) -> Cluster {
         flags: ["--patience", "2s"].map(str::to_string).to_vec(),
     };
     Cluster::prepare(options).expect("addresses and certificates")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for item in fs::read_dir(from).expect("a folder") {
-        let item = item.expect("an item");
-        let to = to.join(item.file_name());
-        match item.file_type().expect("a type").is_dir() {
-            true => copy(&item.path(), &to),
-            false => drop(fs::copy(item.path(), to).expect("a copy")),
-        }
-    }
 }
 
 /// A process that ends with its test.
@@ -73,7 +63,7 @@ async fn v6_a_twin_from_a_copied_directory_votes_for_nobody_and_disturbs_nobody(
         client.put(format!("key-{n}"), "old").await.expect("a write");
     }
     let (name, data) = (cluster.names()[2], dir.path().join("copy"));
-    copy(&cluster.data(2), &data);
+    folders::copy(&cluster.data(2), &data);
     for n in 0..50 {
         client.put(format!("key-{n}"), "new").await.expect("a write");
     }
@@ -142,7 +132,7 @@ async fn r2_an_old_copy_of_a_directory_that_is_put_back_makes_a_new_machine_and_
     }
     let (name, old) = (cluster.names()[2], dir.path().join("old"));
     let was = account(&client, name).await.expect("it answers");
-    copy(&cluster.data(2), &old);
+    folders::copy(&cluster.data(2), &old);
     // One dies for good, and is dropped: the view that is settled then has the three others in its ring.
     cluster.kill(3);
     until("the dead one is not dropped, or that view is not settled", async || {
@@ -154,7 +144,7 @@ async fn r2_an_old_copy_of_a_directory_that_is_put_back_makes_a_new_machine_and_
     }
     cluster.kill(2);
     fs::remove_dir_all(cluster.data(2)).expect("its data are gone");
-    copy(&old, &cluster.data(2));
+    folders::copy(&old, &cluster.data(2));
     cluster.start(2).expect("a process");
     until("it is no new machine", async || {
         cluster.supervise();

@@ -3,11 +3,12 @@
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
+mod folders;
 #[allow(dead_code, reason = "another test uses the rest")]
 mod namespaces;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ fn v6_a_container_with_a_copied_certificate_and_an_empty_disk_does_not_drive_the
 #[ignore = "another test runs it, in namespaces"]
 async fn a_copy_of_all() {
     let Some(mut world) = World::begin().await else { return };
-    copy(&world.data(TWO), &world.data(SECOND));
+    folders::copy(&world.data(TWO), &world.data(SECOND));
     world.second_comes(&[], 3).await;
     world.moves().await;
 }
@@ -57,18 +58,6 @@ async fn a_copy_of_the_certificate() {
     let Some(mut world) = World::begin().await else { return };
     // Blank, it calls the one that it is to join by.
     world.second_comes(&["--join".to_owned(), name(1).to_string()], 1).await;
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for item in fs::read_dir(from).expect("a folder") {
-        let item = item.expect("an item");
-        let to = to.join(item.file_name());
-        match item.file_type().expect("a type").is_dir() {
-            true => copy(&item.path(), &to),
-            false => drop(fs::copy(item.path(), to).expect("a copy")),
-        }
-    }
 }
 
 struct World {

@@ -12,8 +12,12 @@ const FIRST: u64 = 1_000_000;
 const OFTEN: Duration = Duration::from_secs(1);
 
 /// The kinds of runs: what they are called in the file, and what stands before their seeds elsewhere.
-const KINDS: [(Kind, &str, &str); 3] =
-    [(Kind::Still, "still", ""), (Kind::Moving, "moving", "m"), (Kind::Listing, "listing", "l")];
+const KINDS: [(Kind, &str, &str); 4] = [
+    (Kind::Still, "still", ""),
+    (Kind::Moving, "moving", "m"),
+    (Kind::Listing, "listing", "l"),
+    (Kind::Fetching, "fetching", "f"),
+];
 
 /// Where a soak is: the next seed of each kind, and what failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,9 +116,9 @@ pub(crate) fn soak(file: &Path, limit: Option<Duration>) {
 
 #[test]
 fn a_soak_goes_on_where_it_was_and_takes_no_other_file() {
-    let place = Place { next: [5, 7, 9], failed: vec!["m6: claim 1: lost".to_owned()] };
+    let place = Place { next: [5, 7, 9, 11], failed: vec!["m6: claim 1: lost".to_owned()] };
     assert_eq!(Place::parse(&place.text()), Ok(place));
-    assert_eq!(Place::parse("").map(|place| place.next), Ok([FIRST; 3]));
+    assert_eq!(Place::parse("").map(|place| place.next), Ok([FIRST; KINDS.len()]));
     let refused = Place::parse("still 5\nmoving x\n");
     assert_eq!(refused, Err("line 2: \"x\" is no seed".to_owned()));
     assert!(Place::parse("[package]").is_err());
