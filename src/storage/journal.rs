@@ -46,6 +46,17 @@ struct Segment {
     last: u64,
 }
 
+impl Segment {
+    /// Writes what it holds from this offset on once more.
+    fn write_again(&mut self, from: u64) -> io::Result<()> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(self.end.saturating_sub(from)).read_to_end(&mut bytes)?;
+        self.disk.write(from, &bytes)
+    }
+}
+
 /// The journal, open for appending.
 pub(super) struct Journal {
     salt: u64,
@@ -107,6 +118,7 @@ impl Journal {
         let (entries, at) = scan.settle(folder, applied)?;
         scan.erase_tail(at.sequence)?;
         let ends = scan.ends(at.sequence);
+        let last_group = scan.begins(at.group);
 
         let circle = Circle {
             folder: folder.to_owned(),
@@ -131,8 +143,13 @@ impl Journal {
         }
         circle.spare().append(&mut spare);
         // What a killed process wrote and did not fsync was read back from the system's memory just now. It
-        // will be told of, so it must be on the disk first. Only the last file can have such entries.
+        // will be told of, so it must be on the disk first. Only the last group can be like that. After an fsync that
+        // failed the system takes what it has in memory for written, and another fsync writes nothing (R2): so it is
+        // written again.
         if let Some(segment) = live.last_mut() {
+            segment
+                .write_again(last_group)
+                .map_err(|e| StorageError::io(&segment.path, "writing the journal", e))?;
             segment.disk.sync().map_err(|e| StorageError::io(&segment.path, "fsync of the journal", e))?;
         }
         sync_directory(folder).map_err(|e| StorageError::io(folder, "fsync", e))?;
@@ -410,6 +427,12 @@ impl Scan {
             }
         }
         ends
+    }
+
+    /// Where a group begins in its file.
+    fn begins(&self, group: u64) -> u64 {
+        let of_it = self.held.iter().filter(|held| held.header.group == group);
+        of_it.map(|held| held.offset).min().unwrap_or(0)
     }
 
     /// Wipes what lies beyond the last entry that counts, before anything new is written: else a later

@@ -1,10 +1,11 @@
 //! Whatever cannot be written ends it with a reason, and nothing more is promised; but a full disk is waited out.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use ennead_ring::{Change, Loaded};
 use super::faulty_disk::{Faults, Torn};
 use super::{Rig, limits, put, record, small};
 use crate::storage::Options;
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, Disks, FileDisk};
 use crate::storage::room::Look;
 
 #[test]
@@ -36,6 +37,74 @@ fn an_fsync_error_ends_it_with_a_reason_and_is_never_retried() {
     let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
     assert_eq!(rig.get(1), Loaded::Record(record(1, 50)));
     assert_eq!(rig.get(2), Loaded::Nothing);
+}
+
+/// A journal file as its disk has it: what the system only believes to be there, a power cut takes.
+struct Platter {
+    inner: FileDisk,
+    platter: File,
+    /// Written since the last fsync.
+    dirty: Vec<(u64, Vec<u8>)>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Platter {
+    /// The files of `platters` are those of the journal, each under its own name.
+    fn disks(platters: &Path, fails: &Arc<AtomicBool>) -> Disks {
+        let (platters, fails) = (platters.to_owned(), fails.clone());
+        Arc::new(move |file, path| {
+            let platter = platters.join(path.file_name().unwrap());
+            if !platter.exists() {
+                fs::copy(path, &platter).unwrap();
+            }
+            let platter = File::options().write(true).open(platter).unwrap();
+            Box::new(Self { inner: FileDisk(file), platter, dirty: Vec::new(), fails: fails.clone() })
+        })
+    }
+}
+
+impl Disk for Platter {
+    fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.dirty.push((at, bytes.to_vec()));
+        self.inner.write(at, bytes)
+    }
+
+    // As Linux does it: what could not be written is in memory, whoever reads sees it, and no later fsync writes it.
+    fn sync(&mut self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if self.fails.load(Relaxed) {
+            return Err(io::Error::other("an error of the disk"));
+        }
+        dirty.iter().try_for_each(|(at, bytes)| self.platter.write_all_at(bytes, *at))
+    }
+}
+
+#[test]
+fn r2_what_a_failed_fsync_left_in_memory_is_written_again_before_it_is_told() {
+    let (dir, platters) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fails = Arc::new(AtomicBool::new(false));
+    let options = || Options { disks: Platter::disks(platters.path(), &fails), ..Options::default() };
+    let mut rig = Rig::open(dir.path(), options()).unwrap();
+    rig.persist(put(1, 1));
+    rig.settle().unwrap();
+    fails.store(true, Relaxed);
+    rig.persist(put(2, 2));
+    rig.settle().unwrap_err();
+    drop(rig);
+    assert!(Rig::open(dir.path(), options()).is_err(), "the disk is no better");
+
+    fails.store(false, Relaxed);
+    let mut rig = Rig::open(dir.path(), options()).unwrap();
+    // Nobody was told of the second one before. From now on others are: as a vote.
+    assert_eq!(rig.get(2), Loaded::Record(record(2, 50)));
+    drop(rig);
+    for platter in fs::read_dir(platters.path()).unwrap() {
+        let platter = platter.unwrap();
+        fs::copy(platter.path(), dir.path().join("journal").join(platter.file_name())).unwrap();
+    }
+    let mut rig = Rig::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(rig.get(1), Loaded::Record(record(1, 50)));
+    assert_eq!(rig.get(2), Loaded::Record(record(2, 50)), "it was told of, and the power cut took it");
 }
 
 #[test]
