@@ -171,12 +171,16 @@ pub(crate) enum Command {
         /// Which machine [default: all members]
         #[arg(value_name = "MACHINE")]
         machine: Option<Name>,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Crash reports kept in the ring, newest first; exit code 1 if there are none
     Crashes {
         /// Only this machine's, in full
         #[arg(value_name = "MACHINE")]
         machine: Option<Name>,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Makes and shows certificates
     Certs {

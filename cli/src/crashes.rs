@@ -1,22 +1,34 @@
 //! Crash reports that the ring keeps: of one machine, or of all that have any.
 
-use ennead::Name;
 use ennead::crash::{Report, rfc3339};
+use ennead::{Client, Name};
 use serde_json::json;
 
-use crate::args::Global;
+use crate::args::{Global, Watch};
 use crate::failure::Failure;
 use crate::output::{Output, table};
+use crate::watch::{Look, show};
 use crate::why::report_to_text;
 use crate::{Verdict, connect};
 
 /// Prints them, newest first. "No" if there are none.
 pub(crate) async fn run(
     machine: Option<Name>,
+    watch: Watch,
     global: &Global,
     output: &mut Output,
 ) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
+    let verdict = show(watch, output, async |_: &Output| look(&client, machine, watch).await).await?;
+    if verdict == Verdict::No && !output.json {
+        output.say(NONE);
+    }
+    Ok(verdict)
+}
+
+const NONE: &str = "no crash reports";
+
+async fn look(client: &Client, machine: Option<Name>, watch: Watch) -> Result<Look, Failure> {
     let of = match machine {
         Some(name) => vec![name],
         None => client.crashed().await?,
@@ -26,15 +38,17 @@ pub(crate) async fn run(
         all.extend(client.crashes(name).await?);
     }
     all.sort_by_key(|report| std::cmp::Reverse(report.at_ms));
-    let none = all.is_empty();
-    match (output.json, machine) {
-        (true, _) => output.print_json(&json!({ "crashes": all }))?,
-        (false, _) if none => output.say("no crash reports"),
-        (false, Some(_)) => {
-            let texts: Vec<String> = all.iter().map(report_to_text).collect();
-            output.data(texts.join("\n").as_bytes())?;
+    let text = match machine {
+        // Said beside the data, which is none.
+        _ if all.is_empty() => {
+            if watch.watch {
+                format!("{NONE}\n")
+            } else {
+                String::new()
+            }
         }
-        (false, None) => {
+        Some(_) => all.iter().map(report_to_text).collect::<Vec<_>>().join("\n"),
+        None => {
             let head = ["MACHINE", "AT", "KIND", "PART", "MESSAGE"].map(String::from).to_vec();
             let row = |r: &Report| {
                 let kind = if r.kind == ennead::crash::Kind::End { "end" } else { "panic" };
@@ -42,8 +56,9 @@ pub(crate) async fn run(
                 vec![r.machine.clone(), rfc3339(r.at_ms), kind.into(), r.part.clone(), message.into()]
             };
             let rows: Vec<_> = std::iter::once(head).chain(all.iter().map(row)).collect();
-            output.data(table(&rows).as_bytes())?;
+            table(&rows)
         }
-    }
-    Ok(if none { Verdict::No } else { Verdict::Yes })
+    };
+    let verdict = if all.is_empty() { Verdict::No } else { Verdict::Yes };
+    Ok(Look { text, json: json!({ "crashes": all }), verdict })
 }

@@ -10,9 +10,10 @@ use ennead::{Client, Name};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::args::Global;
+use crate::args::{Global, Watch};
 use crate::failure::Failure;
 use crate::output::{Colour, Output, table};
+use crate::watch::{Look, show};
 use crate::{Verdict, connect};
 
 /// Lines of a backtrace and of the log that a person is shown; all of them are in the JSON.
@@ -25,48 +26,42 @@ const AT_ONCE: usize = 16;
 /// Prints the verdict on one machine, or on all.
 pub(crate) async fn run(
     machine: Option<Name>,
+    watch: Watch,
     global: &Global,
     output: &mut Output,
 ) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
-    match machine {
+    show(watch, output, async |output: &Output| match machine {
         Some(machine) => of_one(&client, machine, output).await,
         None => of_all(&client, output).await,
-    }
+    })
+    .await
 }
 
 /// "No" if nothing is known of such a machine.
-async fn of_one(client: &Client, machine: Name, output: &mut Output) -> Result<Verdict, Failure> {
+async fn of_one(client: &Client, machine: Name, output: &Output) -> Result<Look, Failure> {
     let judgement = client.why(machine).await?;
-    match output.json {
-        true => output.print_json(&judgement.to_json())?,
-        false => {
-            let text = to_text(&judgement, now_ms(), output);
-            output.data(text.as_bytes())?;
-        }
-    }
     let known = judgement.up || judgement.word.is_some();
-    Ok(if known { Verdict::Yes } else { Verdict::No })
+    Ok(Look {
+        text: to_text(&judgement, now_ms(), output),
+        json: judgement.to_json(),
+        verdict: if known { Verdict::Yes } else { Verdict::No },
+    })
 }
 
 /// "No" if something is wrong with any of them now.
-async fn of_all(client: &Client, output: &mut Output) -> Result<Verdict, Failure> {
+async fn of_all(client: &Client, output: &Output) -> Result<Look, Failure> {
     let view = client.view().await?;
     let names: Vec<Name> = view.members().iter().map(|member| member.machine.name).collect();
     let mut all = judge(client, &names).await;
     // What lasts first, then the newest.
     all.sort_by_key(|j| (!is_ill(j), std::cmp::Reverse(j.until_ms.or(j.at_ms)), j.machine));
-    match output.json {
-        true => {
-            let machines: Vec<_> = all.iter().map(Judgement::to_json).collect();
-            output.print_json(&json!({ "machines": machines }))?;
-        }
-        false => {
-            let text = all_to_text(&all, now_ms(), output);
-            output.data(text.as_bytes())?;
-        }
-    }
-    Ok(if all.iter().any(is_ill) { Verdict::No } else { Verdict::Yes })
+    let machines: Vec<_> = all.iter().map(Judgement::to_json).collect();
+    Ok(Look {
+        text: all_to_text(&all, now_ms(), output),
+        json: json!({ "machines": machines }),
+        verdict: if all.iter().any(is_ill) { Verdict::No } else { Verdict::Yes },
+    })
 }
 
 /// True if something is wrong with it now, or it does not answer and nobody knows why.

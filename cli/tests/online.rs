@@ -1,5 +1,6 @@
 //! kvctl against a cluster of one machine in this process: bytes, versions, exit codes, JSON.
 
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 
 use assert_cmd::Command;
@@ -41,6 +42,28 @@ impl One {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         serde_json::from_slice(&output.stdout).expect("JSON on stdout")
     }
+}
+
+#[tokio::test]
+async fn what_is_watched_is_shown_again_until_it_is_interrupted() {
+    let one = one([127, 0, 96, 31]).await;
+    for words in
+        [&["status"][..], &["members"], &["ring"], &["moves"], &["why"], &["crashes"], &["why", &one.name]]
+    {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("kvctl"));
+        command.args(words).args(["-w", "--json"]).stdout(std::process::Stdio::piped());
+        command.env("KVCTL_PEERS", &one.name).env("KVCTL_CERTS", &one.certs).env_remove("KVCTL_AS");
+        let mut child = command.spawn().expect("kvctl");
+        let looks = BufReader::new(child.stdout.take().expect("a pipe")).lines().take(2);
+        for look in looks {
+            let look = look.expect("a line");
+            assert!(serde_json::from_str::<Value>(&look).is_ok(), "{words:?}: {look}");
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{words:?}");
+    }
+    one.node.shutdown("the test is over").await;
 }
 
 #[tokio::test]
