@@ -201,8 +201,8 @@ pub(crate) fn log_uniform(rng: &mut StdRng, low: u64, high: u64) -> u64 {
     if high <= low {
         return low;
     }
-    let (a, b) = ((low.max(1) as f64).ln(), (high as f64).ln());
-    (rng.random_range(a..b).exp() as u64).clamp(low, high)
+    let (a, b) = (libm::log(low.max(1) as f64), libm::log(high as f64));
+    (libm::exp(rng.random_range(a..b)) as u64).clamp(low, high)
 }
 
 impl Profile {

@@ -153,7 +153,7 @@ pub fn run_telling(
 fn popularity(keys: usize, s: f64) -> Vec<f64> {
     let mut sum = 0.0;
     let mut add = |n: usize| {
-        sum += (n as f64).powf(-s);
+        sum += libm::pow(n as f64, -s);
         sum
     };
     if s == 0.0 { Vec::new() } else { (1..=keys).map(&mut add).collect() }

@@ -21,6 +21,31 @@ fn one_seed_has_one_digest() {
     assert_ne!(digest(5), digest(6));
 }
 
+/// Bit for bit, on any machine and however it was compiled. Whatever changes what a node does or how lots are drawn changes
+/// these, and may: what is printed here is then the new one.
+#[test]
+fn a_digest_is_the_same_everywhere() {
+    let digests = [short(), Scenario { faults: Faults::Set(Set::All), ..short() }].map(|scenario| {
+        let report = run(scenario.seed, |rng| scenario.profile(rng), false).expect("it holds");
+        format!("{:016x}", report.digest)
+    });
+    assert_eq!(digests, ["d81b61135248f805", "1df533258407243c"]);
+}
+
+/// What the figures of a thousand machines and a day are aims for, in a tenth of both: see the README.
+#[test]
+fn an_hour_of_a_hundred_machines_evicts_nobody_and_moves_no_more_than_it_must() {
+    let scenario = Scenario { peers: 100, hours: 0.5, churn: 60.0, ..Scenario::default() };
+    let result = run(scenario.seed, |rng| scenario.profile(rng), false);
+    let summary = Summary::of(&scenario, &result, 1.0, 1.0);
+    assert_eq!(summary.failure, None);
+    assert!(summary.ok as f64 >= 0.999 * summary.ops as f64, "{summary:?}");
+    assert_eq!(summary.false_evictions, 0, "a tenth stands still for up to 30 s now and then: {summary:?}");
+    assert!(summary.detect_ms.p50.is_some_and(|ms| ms <= 3_000), "{summary:?}");
+    assert!(summary.detect_ms.p99.is_some_and(|ms| ms <= 6_000), "{summary:?}");
+    assert!(summary.lost > 5 && summary.bytes_moved as f64 <= 1.1 * summary.bytes_minimum as f64, "{summary:?}");
+}
+
 #[test]
 fn a_quarter_of_an_hour_of_churn_loses_nothing_and_is_measured() {
     let scenario = Scenario { hours: 0.25, churn: 240.0, ..short() };
