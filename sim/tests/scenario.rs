@@ -43,7 +43,10 @@ fn an_hour_of_a_hundred_machines_evicts_nobody_and_moves_no_more_than_it_must() 
     assert_eq!(summary.false_evictions, 0, "a tenth stands still for up to 30 s now and then: {summary:?}");
     assert!(summary.detect_ms.p50.is_some_and(|ms| ms <= 3_000), "{summary:?}");
     assert!(summary.detect_ms.p99.is_some_and(|ms| ms <= 6_000), "{summary:?}");
-    assert!(summary.lost > 5 && summary.bytes_moved as f64 <= 1.1 * summary.bytes_minimum as f64, "{summary:?}");
+    assert!(
+        summary.lost > 5 && summary.bytes_moved as f64 <= 1.1 * summary.bytes_minimum as f64,
+        "{summary:?}"
+    );
 }
 
 #[test]

@@ -22,10 +22,12 @@ pub(crate) struct Compose {
     program: Vec<&'static str>,
     root: PathBuf,
     folder: tempfile::TempDir,
+    /// When `up` was said; the image was there.
+    pub(crate) begun: Instant,
 }
 
 impl Compose {
-    /// Builds the image and starts nine peers.
+    /// Builds the image, and then starts nine peers.
     ///
     /// # Errors
     /// Why there can be none here.
@@ -45,15 +47,17 @@ impl Compose {
                 programs.join("ennead").display()
             ));
         }
-        let compose = Self {
+        let mut compose = Self {
             project: format!("ennead-test-{}", std::process::id()),
             image: format!("ennead:test-{}", std::process::id()),
             program,
             root,
             folder: tempfile::tempdir().map_err(|e| e.to_string())?,
+            begun: Instant::now(),
         };
         let mut image = Command::new(compose.root.join("packaging/image"));
         run(image.arg(programs).env("ENNEAD_IMAGE", &compose.image)).expect("an image");
+        compose.begun = Instant::now();
         compose.compose(&["up", "--detach"]);
         // The volume is Docker's own; what is in it can be had through the container that filled it.
         let id = compose.compose(&["ps", "--all", "--quiet", "certs"]);
