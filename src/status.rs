@@ -56,7 +56,8 @@ pub struct Figures {
     pub reads: u64,
     /// Copies that it told to readers.
     pub copies: u64,
-    /// Of the writes and reads, those that ended for want of votes, time or room.
+    /// Of the writes and reads, those that ended for want of votes, time or room; and what clients were told to come back
+    /// with later, reads of a copy included.
     pub failed: u64,
     /// How long its writes took, in microseconds by powers of two.
     pub write_micros: Histogram,

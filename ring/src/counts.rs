@@ -80,11 +80,7 @@ pub struct Counts {
 impl Counts {
     /// A request was answered so, so many nanoseconds after it came.
     pub(crate) fn answered(&mut self, op: &Op, outcome: &Outcome, nanos: u64) {
-        let kind = match op {
-            Op::Write(_) => 0,
-            Op::Read => 1,
-            Op::Settle => 2,
-        };
+        let kind = kind(op);
         self.waiting = self.waiting.saturating_sub(1);
         self.answered[kind][number(outcome)] += 1;
         self.took[kind].note(nanos);
@@ -93,6 +89,15 @@ impl Counts {
     /// A question was decided by so many votes.
     pub(crate) fn decided(&mut self, votes: u8) {
         self.votes[usize::from(votes).min(MAX_SLOTS)] += 1;
+    }
+}
+
+/// Its place in [`KINDS`].
+pub fn kind(op: &Op) -> usize {
+    match op {
+        Op::Write(_) => 0,
+        Op::Read => 1,
+        Op::Settle => 2,
     }
 }
 

@@ -7,6 +7,7 @@ use ennead_ring::counts::{KINDS, OUTCOMES, Timings};
 use super::routes::Served;
 use super::space::Room;
 use super::text::Text;
+use crate::admission::Reason;
 use crate::clock::since_1970;
 use crate::snapshot::{Place, Snapshot};
 use crate::status::PeerState;
@@ -252,10 +253,25 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "in")], heard);
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "out")], said);
     }
-    let [lines, turned, swamped] = snapshot.border;
-    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", lines);
-    text.counter("ennead_lines_turned_total", "Of them, those told to come back later.", turned);
-    text.counter("ennead_accepts_dropped_total", "Accepts lost since the disk could not take them.", swamped);
+    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", snapshot.lines);
+    text.family(
+        "ennead_lines_turned_total",
+        "counter",
+        "Of them, those told to come back later, which no outcome counts. full: as many wait as may. memory: so do as \
+         many bytes. late: nobody waits for the answer any more. crowded: all wait too long in its line. stuck: none can \
+         be served.",
+    );
+    for (kind, turned) in KINDS.iter().chain(["copy"].iter()).zip(&snapshot.turned) {
+        for (why, n) in Reason::ALL.iter().zip(turned) {
+            let labels = [("kind", *kind), ("reason", why.label())];
+            text.sample("ennead_lines_turned_total", &labels, n);
+        }
+    }
+    text.counter(
+        "ennead_accepts_dropped_total",
+        "Accepts lost since the disk could not take them.",
+        snapshot.swamped,
+    );
     text.gauge(
         "ennead_answers_parked",
         "Messages that wait until what they say is on disk.",

@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use ennead_ring::SlotSet;
-use ennead_ring::counts::Histogram;
+use ennead_ring::counts::{self, Histogram, KINDS};
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Answer, Change, Envelope, Message, Op, Outcome, Write};
 
 use super::Core;
-use crate::admission::{Asked, Lines, Next};
+use crate::admission::{Asked, Lines, Next, Reason};
+use crate::snapshot::Turned;
 use crate::transport::To;
 use crate::wire::Frame;
 
@@ -34,7 +35,7 @@ pub(super) struct Border {
     /// Of copies: answered at once.
     reads: Lines<(Addr, Box<Envelope>)>,
     /// Told to come back later.
-    turned: u64,
+    turned: Turned,
     /// Requests that may be served at once.
     most: u64,
     /// How long requests took, when that was last looked at.
@@ -49,7 +50,7 @@ impl Border {
         Self {
             requests: Lines::new(bytes),
             reads: Lines::new(bytes),
-            turned: 0,
+            turned: Turned::default(),
             most: SERVED.1,
             took: [0; 32],
             loads: 0,
@@ -69,13 +70,27 @@ impl Border {
     }
 
     /// Requests and reads told to come back later.
-    pub(super) fn turned(&self) -> u64 {
-        self.turned
+    pub(super) fn turned(&self) -> &Turned {
+        &self.turned
+    }
+
+    /// All of them.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned.iter().flatten().sum()
     }
 
     /// Requests and reads that wait in lines.
     pub(super) fn waiting(&self) -> usize {
         self.requests.len() + self.reads.len()
+    }
+
+    /// One more is told to come back later.
+    fn note_turned(&mut self, message: &Message, why: Reason) {
+        let kind = match message {
+            Message::Request { op, .. } => counts::kind(op),
+            _ => KINDS.len(),
+        };
+        self.turned[kind][why as usize] += 1;
     }
 
     pub(super) fn gone(&mut self, client: u64) {
@@ -163,8 +178,8 @@ impl Core<'_> {
                 }
                 self.input(Input::Message { from, envelope });
             }
-            Next::Turn(Asked { what: (from, envelope), .. }, later) => {
-                self.border.turned += 1;
+            Next::Turn(Asked { what: (from, envelope), .. }, later, why) => {
+                self.border.note_turned(&envelope.message, why);
                 self.turn_away(from, &envelope.message, later);
             }
         }
