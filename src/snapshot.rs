@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ennead_ring::counts::{Counts, KINDS};
+use ennead_ring::counts::{Counts, KINDS, Timings};
 use ennead_ring::{Health, View};
 use tokio::sync::watch;
 
@@ -51,6 +51,8 @@ pub(crate) struct Snapshot {
     pub(crate) parked: usize,
     /// What clients asked and has not been looked at.
     pub(crate) lines: u64,
+    /// How long what has been looked at waited for that.
+    pub(crate) waited: Timings,
     /// What was turned away from there.
     pub(crate) turned: Turned,
     /// Accepts that the disk could not take.

@@ -17,7 +17,8 @@ pub struct Timings {
 }
 
 impl Timings {
-    pub(crate) fn note(&mut self, nanos: u64) {
+    /// It took so many nanoseconds once more.
+    pub fn note(&mut self, nanos: u64) {
         let micros = (nanos / 1_000).max(1);
         self.buckets[(micros.ilog2() as usize).min(self.buckets.len() - 1)] += 1;
         self.nanos = self.nanos.saturating_add(nanos);
@@ -45,7 +46,7 @@ pub const OUTCOMES: [&str; 10] = [
 pub struct Counts {
     /// Requests answered, by kind and outcome.
     pub answered: [[u64; OUTCOMES.len()]; KINDS.len()],
-    /// How long they took, by kind: from their arrival to their answer.
+    /// How long they took, by kind: from when the node was handed them to their answer.
     pub took: [Timings; KINDS.len()],
     /// Requests that are not answered yet.
     pub waiting: u64,
@@ -55,7 +56,7 @@ pub struct Counts {
     pub handed: u64,
     /// Copies told to readers.
     pub copies: u64,
-    /// From a request's arrival until something is asked of the owners for it.
+    /// From when the node was handed a request until something is asked of the owners for it.
     pub queue: Timings,
     /// From a Prepare until five have promised: the network, and no disk (C1).
     pub promise: Timings,

@@ -151,18 +151,24 @@ fn operations(text: &mut Text, snapshot: &Snapshot) {
         }
     }
     let seconds = |timings: &Timings| timings.nanos as f64 / 1e9;
-    text.family("ennead_request_seconds", "histogram", "From a request's arrival to its answer.");
+    text.family(
+        "ennead_request_seconds",
+        "histogram",
+        "From when a request is looked at to its answer; before that it waits in its line, see ennead_phase_seconds.",
+    );
     for (kind, took) in KINDS.iter().zip(&counts.took) {
         text.seconds("ennead_request_seconds", &[("kind", kind)], &took.buckets, seconds(took));
     }
     text.family(
         "ennead_phase_seconds",
         "histogram",
-        "queue: until something is asked of the owners. promise: until five promised, the network alone. \
+        "line: until a request, or a read of one copy, is looked at. queue: from then until something is asked of the \
+         owners. promise: until five promised, the network alone. \
          hold: until five hold it, the network and five disks. read: until five votes settle a read. \
          fsync: one write and fsync of this machine's journal.",
     );
     let phases = [
+        ("line", &snapshot.waited),
         ("queue", &counts.queue),
         ("promise", &counts.promise),
         ("hold", &counts.hold),

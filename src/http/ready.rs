@@ -121,6 +121,7 @@ mod tests {
             messages: Vec::new(),
             parked: 0,
             lines: 0,
+            waited: Default::default(),
             turned: Default::default(),
             swamped: 0,
             certificates: crate::transport::Certificates { expires: 0, renewed: 0, refused: None },

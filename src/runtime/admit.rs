@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ennead_ring::SlotSet;
-use ennead_ring::counts::{self, Histogram, KINDS};
+use ennead_ring::counts::{self, Histogram, KINDS, Timings};
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Answer, Change, Envelope, Message, Op, Outcome, Write};
 
@@ -36,6 +36,8 @@ pub(super) struct Border {
     reads: Lines<(Addr, Box<Envelope>)>,
     /// Told to come back later.
     turned: Turned,
+    /// How long those waited that were looked at.
+    waited: Timings,
     /// Requests that may be served at once.
     most: u64,
     /// How long requests took, when that was last looked at.
@@ -51,6 +53,7 @@ impl Border {
             requests: Lines::new(bytes),
             reads: Lines::new(bytes),
             turned: Turned::default(),
+            waited: Timings::default(),
             most: SERVED.1,
             took: [0; 32],
             loads: 0,
@@ -74,7 +77,12 @@ impl Border {
         &self.turned
     }
 
-    /// All of them.
+    /// How long requests and reads waited until they were looked at.
+    pub(super) fn waited(&self) -> &Timings {
+        &self.waited
+    }
+
+    /// All that were told to come back later.
     pub(super) fn turned_away(&self) -> u64 {
         self.turned.iter().flatten().sum()
     }
@@ -171,10 +179,11 @@ impl Core<'_> {
     fn go_on_with(&mut self, next: Next<(Addr, Box<Envelope>)>) {
         match next {
             Next::Serve(Asked { what: (from, mut envelope), came, .. }) => {
+                let waited = came.elapsed();
+                self.border.waited.note(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
                 if let Message::Request { within, .. } = &mut envelope.message {
                     // The time in the line is part of the time for the answer.
-                    let waited = u32::try_from(came.elapsed().as_millis()).unwrap_or(u32::MAX);
-                    *within = within.saturating_sub(waited);
+                    *within = within.saturating_sub(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX));
                 }
                 self.input(Input::Message { from, envelope });
             }

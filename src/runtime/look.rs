@@ -82,6 +82,7 @@ impl Core<'_> {
             certificates: self.parts.transport.certificates(),
             parked: self.parked.values().map(Vec::len).sum(),
             lines: self.border.waiting() as u64,
+            waited: *self.border.waited(),
             turned: *self.border.turned(),
             swamped: self.swamped,
             ahead: self.look.ahead(at),

@@ -58,7 +58,7 @@ async fn what_is_done_is_counted() {
     assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"mismatch\"}"), 1.0);
     assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"unknown\"}"), 0.0);
     assert!(sum("ennead_request_seconds_count{kind=\"write\"}") >= 52.0);
-    for phase in ["queue", "promise", "hold", "fsync"] {
+    for phase in ["line", "queue", "promise", "hold", "fsync"] {
         assert!(sum(&format!("ennead_phase_seconds_count{{phase=\"{phase}\"}}")) >= 1.0, "{phase}");
         assert!(sum(&format!("ennead_phase_seconds_sum{{phase=\"{phase}\"}}")) > 0.0, "{phase}");
     }
