@@ -1,6 +1,6 @@
 //! What a machine counts of its work, for whoever looks at it from outside: no rule reads any of it.
 
-use crate::message::{Op, Outcome};
+use crate::message::{Change, Op, Outcome};
 use crate::quorum::MAX_SLOTS;
 
 /// Buckets by powers of two, of microseconds: bucket i counts what took at least 2^i and less than 2^(i+1); the first
@@ -25,8 +25,10 @@ impl Timings {
     }
 }
 
-/// The kinds of requests, in the order in which [`Counts`] keeps them.
-pub const KINDS: [&str; 3] = ["write", "read", "settle"];
+/// The kinds of requests, in the order in which [`Counts`] keeps them; writes by what they do to the key, first.
+pub const KINDS: [&str; 6] = ["put", "delete", "touch", "incr", "read", "settle"];
+/// How many of them are writes; reads are the next.
+pub const WRITES: usize = 4;
 /// What came of requests, in the order in which [`Counts`] keeps them.
 pub const OUTCOMES: [&str; 10] = [
     "done",
@@ -87,6 +89,11 @@ impl Counts {
         self.took[kind].note(nanos);
     }
 
+    /// How long writes took, of all kinds together.
+    pub fn writes_took(&self) -> Histogram {
+        core::array::from_fn(|i| self.took[..WRITES].iter().map(|took| took.buckets[i]).sum())
+    }
+
     /// A question was decided by so many votes.
     pub(crate) fn decided(&mut self, votes: u8) {
         self.votes[usize::from(votes).min(MAX_SLOTS)] += 1;
@@ -96,9 +103,14 @@ impl Counts {
 /// Its place in [`KINDS`].
 pub fn kind(op: &Op) -> usize {
     match op {
-        Op::Write(_) => 0,
-        Op::Read => 1,
-        Op::Settle => 2,
+        Op::Write(write) => match write.change {
+            Change::Put { .. } => 0,
+            Change::Delete => 1,
+            Change::Touch { .. } => 2,
+            Change::Incr { .. } => 3,
+        },
+        Op::Read => WRITES,
+        Op::Settle => WRITES + 1,
     }
 }
 
@@ -121,6 +133,8 @@ fn number(outcome: &Outcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Condition, Write};
+    use crate::stamp::{Hlc, RequestId};
 
     #[test]
     fn every_duration_has_a_bucket() {
@@ -136,8 +150,23 @@ mod tests {
     fn an_answer_is_counted_by_kind_and_outcome() {
         let mut counts = Counts { waiting: 1, ..Counts::default() };
         counts.answered(&Op::Read, &Outcome::NotHere, 5_000);
-        assert_eq!(counts.answered[1][8], 1);
-        assert_eq!((OUTCOMES[8], KINDS[1], counts.waiting), ("not_here", "read", 0));
-        assert_eq!(counts.took[1].buckets[2], 1);
+        assert_eq!(counts.answered[WRITES][8], 1);
+        assert_eq!((OUTCOMES[8], KINDS[WRITES], counts.waiting), ("not_here", "read", 0));
+        assert_eq!(counts.took[WRITES].buckets[2], 1);
+        assert_eq!((KINDS[kind(&Op::Settle)], counts.writes_took()), ("settle", [0; 32]));
+    }
+
+    #[test]
+    fn writes_are_counted_by_what_they_do_to_the_key() {
+        let put = Change::Put { value: (*b"x").into(), ttl: None };
+        let changes = [put, Change::Delete, Change::Touch { ttl: None }, Change::Incr { by: 1 }];
+        let mut counts = Counts::default();
+        for (at, change) in changes.into_iter().enumerate() {
+            let id = RequestId { time: Hlc::ZERO, random: 1 };
+            let op = Op::Write(Write { id, again: false, condition: Condition::Any, change });
+            assert_eq!((kind(&op), KINDS[at]), (at, ["put", "delete", "touch", "incr"][at]));
+            counts.answered(&op, &Outcome::Absent, 5_000);
+        }
+        assert_eq!(counts.writes_took()[2], WRITES as u64);
     }
 }

@@ -157,7 +157,7 @@ impl Core<'_> {
     /// At each beat: fewer are served at once if they stand in one another's way; and those are turned away that have
     /// waited too long behind others.
     pub(super) fn shed(&mut self) {
-        let took = self.node.counts().took[0].buckets;
+        let took = self.node.counts().writes_took();
         self.border.breathe(&took);
         let now = Instant::now();
         while !self.may_serve()

@@ -47,6 +47,9 @@ async fn what_is_done_is_counted() {
     }
     three.client.put("key-0", "y").if_absent().await.expect_err("it is there");
     three.client.delete("key-1").await.expect("a delete");
+    assert_eq!(three.client.delete("key-1").await.expect("a delete"), None);
+    three.client.touch("key-2").await.expect("a touch");
+    three.client.incr("number", 7).await.expect("an incr");
     // Published once a second.
     tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
     let mut all = Vec::new();
@@ -54,10 +57,20 @@ async fn what_is_done_is_counted() {
         all.push(get(three.http(index), "/metrics").await.expect("metrics"));
     }
     let sum = |sample: &str| all.iter().map(|a: &Answer| a.metric(sample)).sum::<f64>();
-    assert!(sum("ennead_requests_total{kind=\"write\",outcome=\"done\"}") >= 51.0);
-    assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"mismatch\"}"), 1.0);
-    assert_eq!(sum("ennead_requests_total{kind=\"write\",outcome=\"unknown\"}"), 0.0);
-    assert!(sum("ennead_request_seconds_count{kind=\"write\"}") >= 52.0);
+    let came = |kind: &str, outcome: &str| {
+        sum(&format!("ennead_requests_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"))
+    };
+    assert!(came("put", "done") >= 50.0);
+    for kind in ["delete", "touch", "incr"] {
+        assert!(came(kind, "done") >= 1.0, "{kind}");
+    }
+    assert_eq!((came("put", "mismatch"), came("delete", "mismatch")), (1.0, 0.0));
+    assert!(came("delete", "absent") >= 1.0);
+    for kind in ["put", "delete", "touch", "incr"] {
+        assert_eq!(came(kind, "unknown"), 0.0, "{kind}");
+    }
+    assert!(sum("ennead_request_seconds_count{kind=\"put\"}") >= 51.0);
+    assert!(sum("ennead_request_seconds_count{kind=\"delete\"}") >= 2.0);
     for phase in ["line", "queue", "promise", "hold", "fsync"] {
         assert!(sum(&format!("ennead_phase_seconds_count{{phase=\"{phase}\"}}")) >= 1.0, "{phase}");
         assert!(sum(&format!("ennead_phase_seconds_sum{{phase=\"{phase}\"}}")) > 0.0, "{phase}");
