@@ -348,6 +348,22 @@ fn parts(text: &mut Text, snapshot: &Snapshot, served: &Served, now: Instant) {
     ] {
         text.sample("ennead_part_restarts_total", &[("part", part)], restarts);
     }
+    text.family(
+        "ennead_part_alive",
+        "gauge",
+        "1 for a part that runs (of the transport, its listener), 0 while it is begun again. One that runs and stands still \
+         shows in ennead_core_age_seconds, or in ennead_fsync_running_seconds.",
+    );
+    let [core, writer] = served.alive;
+    for (part, alive) in [
+        ("core_loop", core),
+        ("storage_writer", writer),
+        ("transport", snapshot.transport.listening),
+        // It says this.
+        ("http_server", true),
+    ] {
+        text.sample("ennead_part_alive", &[("part", part)], u8::from(alive));
+    }
 }
 
 fn http(text: &mut Text, served: &Served) {

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::CloseCode;
 
-/// Counts since the endpoint was made, but for the first two, which are of now.
+/// Counts since the endpoint was made, but for what is said to be of now.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct TransportStats {
     /// Restarts of the listener and of diallers.
     pub part_restarts: u32,
+    /// Whether the listener lives, now.
+    pub listening: bool,
     /// Connections with machines, now.
     pub connections: usize,
     /// Connections of clients, now.
@@ -67,6 +69,7 @@ impl Counters {
         let all = CloseCode::ALL.iter().zip(&self.refusals);
         TransportStats {
             part_restarts: 0,
+            listening: false,
             connections,
             clients,
             dials: self.dials.load(Relaxed),

@@ -31,7 +31,7 @@ use super::renewal::InUse;
 use super::{Config, Event, Name, Part, To, TransportError, TransportStats, proof, settings};
 use crate::certs::{self, Identity, Who};
 use crate::program;
-use crate::supervisor::Restarts;
+use crate::supervisor::{Alive, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
 /// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
@@ -69,6 +69,7 @@ pub(super) struct Shared {
     cluster: OnceLock<ClusterId>,
     next_link: AtomicU64,
     closing: AtomicBool,
+    listening: Alive,
     listener_restarts: Mutex<Restarts>,
     dialler_restarts: Mutex<Restarts>,
     /// Test-only: the part panics at its next turn.
@@ -203,6 +204,7 @@ impl Shared {
             cluster,
             next_link: AtomicU64::new(1),
             closing: AtomicBool::new(false),
+            listening: Alive::default(),
             listener_restarts: Mutex::new(Restarts::of("listener")),
             dialler_restarts: Mutex::new(Restarts::of("dialler")),
             broken_listener: AtomicBool::new(false),
@@ -249,7 +251,11 @@ impl Shared {
         let table = self.lock();
         let connections = table.peers.values().map(|p| p.links.len()).sum();
         let counts = self.counters.read(connections, table.clients.len());
-        TransportStats { part_restarts: restarts.iter().sum(), ..counts }
+        TransportStats {
+            part_restarts: restarts.iter().sum(),
+            listening: self.listening.is_alive(),
+            ..counts
+        }
     }
 
     /// Why the other end may not stay, if it is of that cluster and we are of another.
