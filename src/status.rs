@@ -65,7 +65,7 @@ pub struct Figures {
     pub read_micros: Histogram,
     /// How long its disk took for an fsync.
     pub fsync_micros: Histogram,
-    /// Requests that it has not answered yet: now.
+    /// Requests that it has not answered yet, and what waits in clients' lines: now.
     pub waiting: u64,
     /// Changes that are not durable yet: now.
     pub queued: u64,

@@ -237,6 +237,14 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         "Frames that found no room or no connection.",
         transport.dropped,
     );
+    text.family(
+        "ennead_frames_waiting",
+        "gauge",
+        "Frames that wait to be written, by lane: large values and pings have their own.",
+    );
+    for (lane, n) in ["main", "large", "prompt"].iter().zip(transport.waiting) {
+        text.sample("ennead_frames_waiting", &[("lane", lane)], n);
+    }
     let certificates = &snapshot.certificates;
     let left = certificates.expires.saturating_sub(since_1970().as_secs() as i64);
     text.gauge(

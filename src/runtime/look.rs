@@ -206,7 +206,7 @@ impl Core<'_> {
             write_micros: counts.writes_took(),
             read_micros: counts.took[WRITES].buckets,
             fsync_micros: storage.fsync_micros,
-            waiting: counts.waiting,
+            waiting: counts.waiting + self.border.waiting() as u64,
             queued: storage.queued,
             bytes_in: transport.bytes_in,
             bytes_out: transport.bytes_out,

@@ -113,9 +113,9 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, counters: &Counters) -> Self {
         Self {
-            lanes: Arc::new(Lanes::new(config.queue, config.queue_bytes)),
+            lanes: Arc::new(Lanes::new(config.queue, config.queue_bytes, counters.waiting.clone())),
             links: Vec::new(),
             dialling: false,
             failures: 0,
@@ -294,7 +294,7 @@ impl Shared {
             To::Client(number) => table.clients.get(&number).is_some_and(|link| link.lanes.push(frame)),
             To::Machine(name) if Some(name) == self.me() => false,
             To::Machine(name) => {
-                let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+                let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config, &self.counters));
                 let fits = peer.lanes.push(frame);
                 if peer.links.is_empty() {
                     if peer.failures > 0 {
@@ -370,7 +370,8 @@ impl Shared {
 
     async fn serve_client(self: &Arc<Self>, connection: Connection, hello: Hello, main: MainStream) {
         let id = self.next_link.fetch_add(1, Relaxed);
-        let lanes = Arc::new(Lanes::new(self.config.queue, self.config.queue_bytes));
+        let waiting = self.counters.waiting.clone();
+        let lanes = Arc::new(Lanes::new(self.config.queue, self.config.queue_bytes, waiting));
         lanes.give_to(id);
         let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
         self.lock().clients.insert(id, link.clone());
@@ -395,7 +396,7 @@ impl Shared {
         let version = hello.version.clone();
         let (link, older) = {
             let mut table = self.lock();
-            let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+            let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config, &self.counters));
             let lanes = peer.lanes.clone();
             let link = Arc::new(Link::new(id, connection, Addr::Machine(machine), hello, ours, lanes));
             // Those of an earlier run lead to a process that is no more.

@@ -86,6 +86,9 @@ async fn what_is_done_is_counted() {
         assert!(metrics.metric("ennead_core_age_seconds") < 5.0);
         assert!(metrics.metric("ennead_disk_free_bytes") > 0.0 && metrics.metric("ennead_records") > 40.0);
         assert_eq!(metrics.metric("ennead_machines{state=\"up\"}"), 3.0);
+        for lane in ["main", "large", "prompt"] {
+            assert!(metrics.metric(&format!("ennead_frames_waiting{{lane=\"{lane}\"}}")) < 1e4, "{lane}");
+        }
         for part in ["core_loop", "storage_writer", "transport", "http_server"] {
             assert_eq!(metrics.metric(&format!("ennead_part_alive{{part=\"{part}\"}}")), 1.0, "{part}");
         }
