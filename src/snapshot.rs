@@ -59,6 +59,10 @@ pub(crate) struct Snapshot {
     pub(crate) swamped: u64,
     /// How far the latest time that anybody named was ahead of this machine's clock, lately: in nanoseconds.
     pub(crate) ahead: u64,
+    /// How far others' clocks are ahead of this machine's, and behind it, at most: in milliseconds.
+    pub(crate) clocks: [u64; 2],
+    /// How far its own is ahead of the middle of all, if enough others have told theirs: in milliseconds.
+    pub(crate) clock: Option<i64>,
     /// Restarts of parts: the core loop and the storage writer.
     pub(crate) restarts: [u32; 2],
 }

@@ -135,6 +135,23 @@ fn ring(text: &mut Text, snapshot: &Snapshot) {
         "How far the latest time that others named lately was ahead of this machine's clock.",
         ahead,
     );
+    text.family(
+        "ennead_clocks_off_seconds",
+        "gauge",
+        "How far the clocks of other machines are off this one's at most, by direction, as they answered when asked lately.",
+    );
+    for (direction, ms) in ["ahead", "behind"].iter().zip(snapshot.clocks) {
+        text.sample("ennead_clocks_off_seconds", &[("direction", direction)], ms as f64 / 1e3);
+    }
+    text.family(
+        "ennead_clock_offset_seconds",
+        "gauge",
+        "How far this machine's clock is ahead of the middle of all, or behind it, if negative; not told before two others \
+         have told theirs.",
+    );
+    if let Some(ms) = snapshot.clock {
+        text.sample("ennead_clock_offset_seconds", &[], ms as f64 / 1e3);
+    }
 }
 
 /// What clients ask, and what comes of it.

@@ -126,6 +126,8 @@ mod tests {
             swamped: 0,
             certificates: crate::transport::Certificates { expires: 0, renewed: 0, refused: None },
             ahead: 0,
+            clocks: [0, 0],
+            clock: None,
             restarts: [0, 0],
         }
     }

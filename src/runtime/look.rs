@@ -86,6 +86,8 @@ impl Core<'_> {
             turned: *self.border.turned(),
             swamped: self.swamped,
             ahead: self.look.ahead(at),
+            clocks: self.parts.why.evidence.clocks(),
+            clock: self.parts.why.evidence.own_clock(),
             restarts: self.parts.restarts,
         };
         publish.send_replace(Some(Arc::new(snapshot)));

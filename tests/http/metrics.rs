@@ -86,6 +86,11 @@ async fn what_is_done_is_counted() {
         assert!(metrics.metric("ennead_core_age_seconds") < 5.0);
         assert!(metrics.metric("ennead_disk_free_bytes") > 0.0 && metrics.metric("ennead_records") > 40.0);
         assert_eq!(metrics.metric("ennead_machines{state=\"up\"}"), 3.0);
+        for direction in ["ahead", "behind"] {
+            let off = metrics.metric(&format!("ennead_clocks_off_seconds{{direction=\"{direction}\"}}"));
+            assert!((0.0..5.0).contains(&off), "{direction}: {off} s, on one computer");
+        }
+        assert!(metrics.metric("ennead_clock_offset_seconds").abs() < 5.0);
         for lane in ["main", "large", "prompt"] {
             assert!(metrics.metric(&format!("ennead_frames_waiting{{lane=\"{lane}\"}}")) < 1e4, "{lane}");
         }
