@@ -115,7 +115,7 @@ async fn what_is_done_is_counted() {
 
 #[tokio::test]
 async fn tombstones_are_counted_as_keys_are_deleted_and_put_back_and_anew_after_a_start() {
-    let mut three = real(71, 3, &[]).await;
+    let mut three = real(81, 3, &[]).await;
     let held = |a: &Answer, n: u64| a.body.lines().any(|line| line == format!("ennead_tombstones {n}"));
     for i in 0..20 {
         three.client.put(format!("key-{i}"), "x").await.expect("a put");
