@@ -200,7 +200,8 @@ fn operations(text: &mut Text, snapshot: &Snapshot) {
     text.family(
         "ennead_votes_total",
         "counter",
-        "Questions decided, by the votes there were then. All owners are asked at once: nothing is hedged here.",
+        "Questions decided, by the votes there were then. A coordinator asks all owners at once; what clients hedge, they \
+         count (Client::hedged_reads).",
     );
     for (votes, n) in counts.votes.iter().enumerate() {
         text.sample("ennead_votes_total", &[("votes", &votes.to_string())], n);

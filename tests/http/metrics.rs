@@ -137,6 +137,28 @@ async fn tombstones_are_counted_as_keys_are_deleted_and_put_back_and_anew_after_
     super::until(three.http(2), "/metrics", |a| held(a, 6)).await;
 }
 
+#[tokio::test]
+async fn a_read_that_asks_further_machines_is_counted_once_where_it_is_asked() {
+    let three = real(85, 3, &[]).await;
+    for i in 0..20 {
+        three.client.put(format!("key-{i}"), "x").await.expect("a put");
+    }
+    let before = three.client.hedged_reads();
+    // Two of three make a quorum: which of them it asks is its own affair.
+    for index in 0..3 {
+        three.cluster.pause(index);
+        for i in 0..20 {
+            three.client.get(format!("key-{i}")).await.expect("a get");
+        }
+        three.cluster.resume(index);
+        if three.client.hedged_reads() > before {
+            break;
+        }
+    }
+    let hedged = three.client.hedged_reads() - before;
+    assert!((1..=20).contains(&hedged), "{hedged} of 20");
+}
+
 /// Each sample belongs to the family declared last, and each family is declared once.
 fn well_formed(text: &str) {
     let (mut family, mut declared) = (String::new(), BTreeSet::new());
