@@ -38,7 +38,37 @@ pub(crate) enum Next<T> {
     /// It is looked at now.
     Serve(Asked<T>),
     /// It is told to come back after so long: nothing was done about it.
-    Turn(Asked<T>, Duration),
+    Turn(Asked<T>, Duration, Reason),
+}
+
+/// Why one is turned away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    /// As many wait in its line, or in all of them, as may.
+    Full,
+    /// So do as many bytes.
+    Memory,
+    /// Nobody waits for its answer any more.
+    Late,
+    /// It has waited too long in a crowded line.
+    Crowded,
+    /// It has waited too long, and none can be served.
+    Stuck,
+}
+
+impl Reason {
+    pub(crate) const ALL: [Self; 5] = [Self::Full, Self::Memory, Self::Late, Self::Crowded, Self::Stuck];
+
+    /// In one word, for metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Memory => "memory",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+            Self::Stuck => "stuck",
+        }
+    }
 }
 
 /// All the lines.
@@ -101,8 +131,8 @@ impl<T> Lines<T> {
         let line = self.of.entry(client).or_insert_with(Line::new);
         let no_bytes = self.bytes > 0 && self.bytes + asked.bytes > self.most_bytes;
         if no_bytes || line.asked.len() >= LINE || self.waiting >= ALL {
-            let later = line.come_back();
-            return Err(Next::Turn(asked, later));
+            let (later, why) = (line.come_back(), if no_bytes { Reason::Memory } else { Reason::Full });
+            return Err(Next::Turn(asked, later, why));
         }
         if line.asked.is_empty() {
             self.turns.push_back(client);
@@ -126,10 +156,12 @@ impl<T> Lines<T> {
         let waited = now.saturating_duration_since(asked.came);
         line.note(now, waited);
         let late = asked.expires.is_some_and(|at| at <= now);
-        Some(match late || waited > line.most() {
-            true => Next::Turn(asked, line.come_back()),
-            false => Next::Serve(asked),
-        })
+        let why = match late {
+            true => Reason::Late,
+            false if waited > line.most() => Reason::Crowded,
+            false => return Some(Next::Serve(asked)),
+        };
+        Some(Next::Turn(asked, line.come_back(), why))
     }
 
     /// One that nobody waits for any more, or that has waited too long in a crowded line: for when none can be served.
@@ -147,7 +179,8 @@ impl<T> Lines<T> {
         let next = self.next(now)?;
         Some(match next {
             Next::Serve(asked) => {
-                Next::Turn(asked, self.of.get(&client).map_or(COME_BACK.0, Line::come_back))
+                let later = self.of.get(&client).map_or(COME_BACK.0, Line::come_back);
+                Next::Turn(asked, later, Reason::Stuck)
             }
             turned => turned,
         })
@@ -201,10 +234,12 @@ mod tests {
         let (mut lines, now) = (Lines::new(LINE * 2), Instant::now());
         let taken = (0..5_000).filter(|n| lines.push(1, asked(*n, now)).is_ok()).count();
         assert_eq!((taken, lines.len()), (LINE, LINE));
+        assert!(matches!(lines.push(1, asked(1, now)), Err(Next::Turn(_, _, Reason::Full))));
         // One always fits, and then nothing more.
         let mut lines = Lines::new(10);
         let huge = |n| Asked { bytes: 1_000, ..asked(n, now) };
-        assert!(lines.push(1, huge(1)).is_ok() && lines.push(2, huge(2)).is_err());
+        assert!(lines.push(1, huge(1)).is_ok());
+        assert!(matches!(lines.push(2, huge(2)), Err(Next::Turn(_, _, Reason::Memory))));
         assert_eq!(served(lines.next(now)), Some(1));
         assert!(lines.push(2, huge(2)).is_ok());
         lines.gone(2);
@@ -234,7 +269,8 @@ mod tests {
                         (served, kept) = (true, kept + 1);
                         assert!(now - asked.came <= INTERVAL + CUT, "{:?}", now - asked.came);
                     }
-                    Some(Next::Turn(_, later)) => {
+                    Some(Next::Turn(_, later, why)) => {
+                        assert_eq!(why, Reason::Crowded);
                         turned += 1;
                         stays.push(later);
                     }
@@ -270,11 +306,11 @@ mod tests {
         let (mut lines, now) = (Lines::new(1 << 20), Instant::now());
         lines.push(1, Asked { expires: Some(now + MS), ..asked(1, now) }).expect("room");
         assert!(lines.shed(now).is_none());
-        assert!(matches!(lines.shed(now + MS * 2), Some(Next::Turn(..))));
+        assert!(matches!(lines.shed(now + MS * 2), Some(Next::Turn(_, _, Reason::Late))));
         lines.push(1, Asked { expires: Some(now + MS), ..asked(1, now) }).expect("room");
-        assert!(matches!(lines.next(now + MS), Some(Next::Turn(..))));
+        assert!(matches!(lines.next(now + MS), Some(Next::Turn(_, _, Reason::Late))));
         // Nor is what waits for too long while nothing is served at all.
         lines.push(1, asked(1, now)).expect("room");
-        assert!(lines.shed(now + INTERVAL + MS).is_some());
+        assert!(matches!(lines.shed(now + INTERVAL + MS), Some(Next::Turn(_, _, Reason::Stuck))));
     }
 }

@@ -19,6 +19,7 @@ use std::future::{Future, IntoFuture};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ennead_ring::Key;
@@ -292,6 +293,12 @@ impl Client {
     /// [`ClientOptions::max_under_way`].
     pub fn under_way(&self) -> (usize, usize) {
         self.link.limit.read()
+    }
+
+    /// How many reads of this client and its clones asked more machines than they need: those that they asked first did not
+    /// answer soon, were down, or did not agree. Machines cannot tell such a question from any other, so it is counted here.
+    pub fn hedged_reads(&self) -> u64 {
+        self.link.hedged.load(Relaxed)
     }
 
     /// A write whose time begins now, however many are under way.

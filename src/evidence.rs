@@ -24,6 +24,8 @@ const LONG_FOR: Duration = Duration::from_secs(6);
 const DOUBT: Duration = Duration::from_millis(1_500);
 /// Knocks under way at once.
 const AT_ONCE: usize = 16;
+/// What one said of its clock is of now for so long: of a thousand machines, each is asked every four minutes.
+const TOLD: Duration = Duration::from_secs(300);
 
 /// Shared by the core loop and the one who knocks; locked for a few lines at a time.
 #[derive(Clone, Debug, Default)]
@@ -211,6 +213,16 @@ impl Evidence {
         far.is_some() && was.is_none()
     }
 
+    /// How far others' clocks are ahead of this machine's, and behind it, at most, as they told lately: in milliseconds.
+    pub(crate) fn clocks(&self) -> [u64; 2] {
+        let table = self.table();
+        let told = table.of.values().filter_map(|of| of.clock.filter(|clock| clock.at.elapsed() < TOLD));
+        told.fold([0, 0], |[ahead, behind], clock| match u64::try_from(clock.ahead_ms) {
+            Ok(ms) => [ahead.max(ms), behind],
+            Err(_) => [ahead, behind.max(clock.ahead_ms.unsigned_abs())],
+        })
+    }
+
     /// How far this machine's own clock is ahead of the middle of all, if enough others have told theirs.
     pub(crate) fn own_clock(&self) -> Option<i64> {
         let table = self.table();
@@ -330,5 +342,21 @@ impl Evidence {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_told_by_how_far_they_are_ahead_and_behind_at_most() {
+        let evidence = Evidence::default();
+        assert_eq!(evidence.clocks(), [0, 0]);
+        for (host, ahead_ms) in [(1, 20), (2, -7_000), (3, 350), (4, -1)] {
+            let name = format!("10.0.0.{host}").parse().expect("a name");
+            evidence.clock(name, ahead_ms);
+        }
+        assert_eq!((evidence.clocks(), evidence.own_clock()), ([350, 7_000], Some(0)));
     }
 }

@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 use crate::certs::Identity;
 use crate::client::ClientOptions;
 use crate::snapshot::Published;
-use crate::supervisor::{Restarts, last_words};
+use crate::supervisor::{Alive, Restarts, last_words};
 
 pub use kv::Access;
 use routes::Web;
@@ -67,6 +67,8 @@ pub(crate) struct Opened {
     /// The data directory: whose disk is looked at.
     pub(crate) data: PathBuf,
     pub(crate) published: Published,
+    /// Whether the core loop and the storage writer live.
+    pub(crate) alive: [Alive; 2],
 }
 
 /// A running server. Dropping it ends it.

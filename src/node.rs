@@ -31,7 +31,7 @@ pub use crate::runtime::Part;
 use crate::runtime::{self, Control, Ended, Inbox, Parts, Peers, Saved, Why};
 use crate::snapshot::Publish;
 use crate::storage::{Restored, Storage, StorageError, StorageEvent};
-use crate::supervisor::{Restarts, last_words};
+use crate::supervisor::{Alive, Restarts, last_words};
 use crate::transport::{Config, To, Transport, TransportError};
 use crate::verdict::{Before, Word};
 use crate::wire::{Frame, Role};
@@ -444,6 +444,7 @@ async fn live(
         diary,
         web,
         published,
+        alive: [core_alive, writer_alive],
     } = match begun {
         Ok(begun) => begun,
         Err(error) => {
@@ -490,7 +491,7 @@ async fn live(
     let (mut core_restarts, mut storage_restarts) =
         (Restarts::of("core loop"), Restarts::of("storage writer"));
     let start = Instant::now();
-    let mut storage = Some(storage);
+    let (mut storage, mut writer_life) = (Some(storage), Some(writer_alive.begin()));
     let (reason, cause) = loop {
         let Some(open) = &storage else { unreachable!("it is opened again, or the loop ends") };
         let parts = Parts {
@@ -509,18 +510,21 @@ async fn live(
             web: web.as_ref(),
             backlog: config.request_memory,
         };
-        match AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await {
+        let life = core_alive.begin();
+        let ended = AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await;
+        drop(life);
+        match ended {
             Ok(Ended::Shutdown(why)) => break (StopReason::Shutdown(why), None),
             // The records in the core's memory may be ahead of the disk: both begin anew from what is on it.
             Ok(Ended::Storage(error)) if error.is_panic() => {
                 if let Err(reason) = storage_restarts.another(&error.to_string(), Instant::now()) {
                     break (StopReason::Failed(reason), Some(Cause::Panic));
                 }
-                drop(storage.take());
+                drop((writer_life.take(), storage.take()));
                 while inbox.storage.try_recv().is_ok() {}
                 let why = match open_storage(&config, &storage_tx) {
                     Ok((opened, restored)) if restored.incarnation == me.incarnation => {
-                        storage = Some(opened);
+                        (storage, writer_life) = (Some(opened), Some(writer_alive.begin()));
                         *saved.borrow_mut() = Saved::of(&restored);
                         continue;
                     }
@@ -628,6 +632,8 @@ struct Begun {
     diary: Diary,
     web: Option<http::Server>,
     published: Publish,
+    /// Whether the core loop and the storage writer live.
+    alive: [Alive; 2],
 }
 
 fn begin(
@@ -665,13 +671,14 @@ fn begin(
     let before = before.flatten();
     let diary = Diary::open(&config.data, before.as_ref(), program::version());
     let before = before.as_ref().map(Before::from);
-    let published = Publish::new(None);
+    let (published, alive) = (Publish::new(None), <[Alive; 2]>::default());
     let web = match listener {
         Some((web, listener)) => {
             let mut options = ClientOptions::new([config.advertise], config.certs.clone());
             options.max_value = config.max_value;
             let (data, published) = (config.data.clone(), published.subscribe());
-            let opened = http::Opened { config: web, options, identity, data, published };
+            let alive = alive.clone();
+            let opened = http::Opened { config: web, options, identity, data, published, alive };
             Some(http::Server::start(listener, opened)?)
         }
         None => None,
@@ -689,5 +696,6 @@ fn begin(
         diary,
         web,
         published,
+        alive,
     })
 }

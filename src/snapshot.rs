@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ennead_ring::counts::Counts;
+use ennead_ring::counts::{Counts, KINDS, Timings};
 use ennead_ring::{Health, View};
 use tokio::sync::watch;
 
+use crate::admission::Reason;
 use crate::status::MachineStatus;
 use crate::storage::StorageStats;
 use crate::transport::{Certificates, TransportStats};
@@ -48,13 +49,26 @@ pub(crate) struct Snapshot {
     pub(crate) certificates: Certificates,
     /// Answers that wait for the disk before they may leave.
     pub(crate) parked: usize,
-    /// What clients asked and has not been looked at; what was turned away from there; Accepts that the disk could not take.
-    pub(crate) border: [u64; 3],
+    /// What clients asked and has not been looked at.
+    pub(crate) lines: u64,
+    /// How long what has been looked at waited for that.
+    pub(crate) waited: Timings,
+    /// What was turned away from there.
+    pub(crate) turned: Turned,
+    /// Accepts that the disk could not take.
+    pub(crate) swamped: u64,
     /// How far the latest time that anybody named was ahead of this machine's clock, lately: in nanoseconds.
     pub(crate) ahead: u64,
+    /// How far others' clocks are ahead of this machine's, and behind it, at most: in milliseconds.
+    pub(crate) clocks: [u64; 2],
+    /// How far its own is ahead of the middle of all, if enough others have told theirs: in milliseconds.
+    pub(crate) clock: Option<i64>,
     /// Restarts of parts: the core loop and the storage writer.
     pub(crate) restarts: [u32; 2],
 }
+
+/// What clients were told to come back with later: by its kind, the last being reads of one copy; and by why.
+pub(crate) type Turned = [[u64; Reason::ALL.len()]; KINDS.len() + 1];
 
 /// Where it is published, and read. Empty until the core loop has begun.
 pub(crate) type Published = watch::Receiver<Option<Arc<Snapshot>>>;

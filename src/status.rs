@@ -56,7 +56,8 @@ pub struct Figures {
     pub reads: u64,
     /// Copies that it told to readers.
     pub copies: u64,
-    /// Of the writes and reads, those that ended for want of votes, time or room.
+    /// Of the writes and reads, those that ended for want of votes, time or room; and what clients were told to come back
+    /// with later, reads of a copy included.
     pub failed: u64,
     /// How long its writes took, in microseconds by powers of two.
     pub write_micros: Histogram,
@@ -64,7 +65,7 @@ pub struct Figures {
     pub read_micros: Histogram,
     /// How long its disk took for an fsync.
     pub fsync_micros: Histogram,
-    /// Requests that it has not answered yet: now.
+    /// Requests that it has not answered yet, and what waits in clients' lines: now.
     pub waiting: u64,
     /// Changes that are not durable yet: now.
     pub queued: u64,

@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many restarts of one part are bearable within how long. More end the node, with the last panic as its reason.
@@ -84,6 +85,32 @@ where
     }
 }
 
+/// Whether a part lives: kept by who begins it, seen by whoever looks, though the part that they would ask may be dead.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Alive(Arc<AtomicBool>);
+
+impl Alive {
+    /// It lives from now until this is dropped: by a panic, too.
+    pub(crate) fn begin(&self) -> Life {
+        self.0.store(true, Relaxed);
+        Life(self.clone())
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One life of a part, of which there is one at a time.
+#[derive(Debug)]
+pub(crate) struct Life(Alive);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.0.store(false, Relaxed);
+    }
+}
+
 /// What a panic said.
 pub(crate) fn last_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -127,6 +154,24 @@ mod tests {
         let restarts = Mutex::new(Restarts::of("listener"));
         let reason = keep(&restarts, || async { panic!("always") }).await.unwrap_err();
         assert_eq!(reason, "the listener died 6 times within 60s, the last time of: always");
+    }
+
+    #[tokio::test]
+    async fn a_part_is_alive_until_it_ends_whether_by_itself_or_by_a_panic() {
+        let (alive, restarts) = (Alive::default(), Mutex::new(Restarts::of("listener")));
+        assert!(!alive.is_alive(), "it has not begun");
+        let mut begun = 0;
+        let ended = keep(&restarts, || {
+            assert!(!alive.is_alive(), "the one before is dead");
+            begun += 1;
+            let (life, alive) = (begun, alive.clone());
+            async move {
+                let _life = alive.begin();
+                assert!(life == 3 && alive.is_alive(), "life {life}");
+            }
+        });
+        assert_eq!(ended.await, Ok(()));
+        assert!(!alive.is_alive());
     }
 
     #[test]

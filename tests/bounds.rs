@@ -2,11 +2,14 @@
 
 #![allow(missing_docs, clippy::print_stderr, reason = "tests")]
 
+#[path = "http/ask.rs"]
+#[allow(dead_code, reason = "another test uses the rest")]
+mod ask;
 #[allow(dead_code, reason = "another test uses the rest")]
 mod real;
 
 use std::future::IntoFuture;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -44,9 +47,22 @@ impl Tally {
     }
 }
 
+/// What the machines say that they have turned away before they looked at it.
+async fn turned_away(real: &Real) -> f64 {
+    let mut all = 0.0;
+    for name in real.cluster.names() {
+        let at = SocketAddr::new(name.address().ip(), name.address().port() + 1);
+        let told = ask::get(at, "/metrics").await.expect("metrics").body;
+        let samples = told.lines().filter(|line| line.starts_with("ennead_lines_turned_total{"));
+        all += samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    all
+}
+
 #[tokio::test]
 async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_next_to_nothing() {
     let three = real(134, 41, 3, &[]).await;
+    assert_eq!(turned_away(&three).await, 0.0);
     let tally = Arc::new(Tally::default());
     let (names, folder, counted) = (three.cluster.names(), three.cluster.certs(), tally.clone());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -96,6 +112,14 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
         begun.elapsed(),
         tally.read()
     );
+    // Published once a second.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let turned = turned_away(&three).await;
+    let accounts = client.status().await.expect("accounts");
+    let failed: u64 =
+        accounts.iter().map(|(_, account)| account.as_ref().expect("an account").figures.failed).sum();
+    eprintln!("{turned} turned away, {failed} failed");
+    assert!(turned > 0.0 && failed as f64 >= turned, "{turned} turned away, {failed} failed");
     drop(stop);
     flood.join().expect("no panic");
 }

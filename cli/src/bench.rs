@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Bench, global: &Global, output: &mut Output) -> Re
 
     output.progress("writing the first keys");
     preload(&load, args.clients).await?;
-    let began = Instant::now();
+    let (began, hedged) = (Instant::now(), load.client.hedged_reads());
     let until = began + Duration::from_secs(args.seconds.into());
     let workers = match args.rate {
         None => closed_loop(&load, args.clients),
@@ -63,6 +63,7 @@ pub(crate) async fn run(args: Bench, global: &Global, output: &mut Output) -> Re
     let finished = watch(&load, workers, began, until, output).await;
     let seconds = began.elapsed().as_secs_f64();
     output.progress("");
+    let hedged = load.client.hedged_reads() - hedged;
 
     let (mut puts, mut gets) = (Measured::new(), Measured::new());
     let (mut behind, mut unstarted) = (0, 0);
@@ -84,6 +85,7 @@ pub(crate) async fn run(args: Bench, global: &Global, output: &mut Output) -> Re
         object["rate"] = json!(args.rate);
         object["started_late"] = json!(behind);
         object["never_started"] = json!(unstarted);
+        object["hedged_gets"] = json!(hedged);
         object["puts"] = puts.to_json(seconds);
         object["gets"] = gets.to_json(seconds);
         object["first_error"] = json!(both.first_error);
@@ -106,6 +108,9 @@ pub(crate) async fn run(args: Bench, global: &Global, output: &mut Output) -> Re
         ))?;
         output.line(&format!(
             "{copies} copies; a put is answered when {quorum} have it on disk (fsync), a get when {quorum} agree"
+        ))?;
+        output.line(&format!(
+            "{hedged} gets asked more machines than they needed, as the first were slow or did not agree"
         ))?;
         if behind + unstarted > 0 {
             let text = format!(

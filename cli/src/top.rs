@@ -201,8 +201,7 @@ fn to_text(lines: &[Line], output: &Output) -> String {
         ]
     };
     let head = head.map(String::from).to_vec();
-    let note =
-        "writes and reads: coordinated there; copies: told to readers, five for a get; P50, P99: of writes";
+    let note = "writes and reads: coordinated there; copies: told to readers, five for a get; P50, P99: of writes; waiting: in lines, or for an answer";
     let table = table(&std::iter::once(head).chain(lines.iter().map(row)).collect::<Vec<_>>());
     format!("{table}\n{}\n", output.paint(Colour::Dim, note))
 }

@@ -156,6 +156,7 @@ async fn status_locate_and_bench_are_as_promised() {
         let arguments = [&["bench", "--seconds", "1", "--clients", "4", "--keys", "50"], more].concat();
         let bench = one.json(0, &arguments);
         assert_eq!((&bench["errors"], &bench["durability"]), (&0.into(), &"fsync".into()));
+        assert_eq!(bench["hedged_gets"], 0, "there is nobody else to ask");
         let ops = |kind: &str| bench[kind]["ops"].as_u64().expect("a number");
         assert_eq!(bench["ops"], ops("puts") + ops("gets"));
         assert!(bench["p50_ms"].as_f64() <= bench["p999_ms"].as_f64());

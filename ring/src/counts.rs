@@ -1,6 +1,6 @@
 //! What a machine counts of its work, for whoever looks at it from outside: no rule reads any of it.
 
-use crate::message::{Op, Outcome};
+use crate::message::{Change, Op, Outcome};
 use crate::quorum::MAX_SLOTS;
 
 /// Buckets by powers of two, of microseconds: bucket i counts what took at least 2^i and less than 2^(i+1); the first
@@ -17,15 +17,18 @@ pub struct Timings {
 }
 
 impl Timings {
-    pub(crate) fn note(&mut self, nanos: u64) {
+    /// It took so many nanoseconds once more.
+    pub fn note(&mut self, nanos: u64) {
         let micros = (nanos / 1_000).max(1);
         self.buckets[(micros.ilog2() as usize).min(self.buckets.len() - 1)] += 1;
         self.nanos = self.nanos.saturating_add(nanos);
     }
 }
 
-/// The kinds of requests, in the order in which [`Counts`] keeps them.
-pub const KINDS: [&str; 3] = ["write", "read", "settle"];
+/// The kinds of requests, in the order in which [`Counts`] keeps them; writes by what they do to the key, first.
+pub const KINDS: [&str; 6] = ["put", "delete", "touch", "incr", "read", "settle"];
+/// How many of them are writes; reads are the next.
+pub const WRITES: usize = 4;
 /// What came of requests, in the order in which [`Counts`] keeps them.
 pub const OUTCOMES: [&str; 10] = [
     "done",
@@ -45,7 +48,7 @@ pub const OUTCOMES: [&str; 10] = [
 pub struct Counts {
     /// Requests answered, by kind and outcome.
     pub answered: [[u64; OUTCOMES.len()]; KINDS.len()],
-    /// How long they took, by kind: from their arrival to their answer.
+    /// How long they took, by kind: from when the node was handed them to their answer.
     pub took: [Timings; KINDS.len()],
     /// Requests that are not answered yet.
     pub waiting: u64,
@@ -55,7 +58,7 @@ pub struct Counts {
     pub handed: u64,
     /// Copies told to readers.
     pub copies: u64,
-    /// From a request's arrival until something is asked of the owners for it.
+    /// From when the node was handed a request until something is asked of the owners for it.
     pub queue: Timings,
     /// From a Prepare until five have promised: the network, and no disk (C1).
     pub promise: Timings,
@@ -80,19 +83,34 @@ pub struct Counts {
 impl Counts {
     /// A request was answered so, so many nanoseconds after it came.
     pub(crate) fn answered(&mut self, op: &Op, outcome: &Outcome, nanos: u64) {
-        let kind = match op {
-            Op::Write(_) => 0,
-            Op::Read => 1,
-            Op::Settle => 2,
-        };
+        let kind = kind(op);
         self.waiting = self.waiting.saturating_sub(1);
         self.answered[kind][number(outcome)] += 1;
         self.took[kind].note(nanos);
     }
 
+    /// How long writes took, of all kinds together.
+    pub fn writes_took(&self) -> Histogram {
+        core::array::from_fn(|i| self.took[..WRITES].iter().map(|took| took.buckets[i]).sum())
+    }
+
     /// A question was decided by so many votes.
     pub(crate) fn decided(&mut self, votes: u8) {
         self.votes[usize::from(votes).min(MAX_SLOTS)] += 1;
+    }
+}
+
+/// Its place in [`KINDS`].
+pub fn kind(op: &Op) -> usize {
+    match op {
+        Op::Write(write) => match write.change {
+            Change::Put { .. } => 0,
+            Change::Delete => 1,
+            Change::Touch { .. } => 2,
+            Change::Incr { .. } => 3,
+        },
+        Op::Read => WRITES,
+        Op::Settle => WRITES + 1,
     }
 }
 
@@ -115,6 +133,8 @@ fn number(outcome: &Outcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Condition, Write};
+    use crate::stamp::{Hlc, RequestId};
 
     #[test]
     fn every_duration_has_a_bucket() {
@@ -130,8 +150,23 @@ mod tests {
     fn an_answer_is_counted_by_kind_and_outcome() {
         let mut counts = Counts { waiting: 1, ..Counts::default() };
         counts.answered(&Op::Read, &Outcome::NotHere, 5_000);
-        assert_eq!(counts.answered[1][8], 1);
-        assert_eq!((OUTCOMES[8], KINDS[1], counts.waiting), ("not_here", "read", 0));
-        assert_eq!(counts.took[1].buckets[2], 1);
+        assert_eq!(counts.answered[WRITES][8], 1);
+        assert_eq!((OUTCOMES[8], KINDS[WRITES], counts.waiting), ("not_here", "read", 0));
+        assert_eq!(counts.took[WRITES].buckets[2], 1);
+        assert_eq!((KINDS[kind(&Op::Settle)], counts.writes_took()), ("settle", [0; 32]));
+    }
+
+    #[test]
+    fn writes_are_counted_by_what_they_do_to_the_key() {
+        let put = Change::Put { value: (*b"x").into(), ttl: None };
+        let changes = [put, Change::Delete, Change::Touch { ttl: None }, Change::Incr { by: 1 }];
+        let mut counts = Counts::default();
+        for (at, change) in changes.into_iter().enumerate() {
+            let id = RequestId { time: Hlc::ZERO, random: 1 };
+            let op = Op::Write(Write { id, again: false, condition: Condition::Any, change });
+            assert_eq!((kind(&op), KINDS[at]), (at, ["put", "delete", "touch", "incr"][at]));
+            counts.answered(&op, &Outcome::Absent, 5_000);
+        }
+        assert_eq!(counts.writes_took()[2], WRITES as u64);
     }
 }

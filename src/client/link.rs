@@ -129,6 +129,8 @@ pub(super) struct Link {
     pub(super) limit: Limit,
     state: Mutex<State>,
     next_ask: AtomicU64,
+    /// Reads that asked more machines than a quorum of copies has: see [`super::Client::hedged_reads`].
+    pub(super) hedged: AtomicU64,
     /// Rung when a connection comes or goes.
     changed: tokio::sync::Notify,
 }
@@ -153,6 +155,7 @@ impl Link {
             options,
             state: Mutex::new(state),
             next_ask: AtomicU64::new(1),
+            hedged: AtomicU64::new(0),
             changed: tokio::sync::Notify::new(),
         });
         tokio::spawn(pump(Arc::downgrade(&link), rx));

@@ -1,6 +1,7 @@
 //! A read from the client: ask five in parallel, hedge to the rest, or have a coordinator settle it (D1 to D4).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use ennead_ring::message::{Answer, Copied, Message, Op, Outcome};
@@ -29,18 +30,39 @@ struct Asking {
     refused: Vec<Name>,
     /// Somebody has too much to do, and says when to come back.
     busy: Option<Duration>,
+    hedged: bool,
 }
 
 impl Asking {
     fn new(link: &Arc<Link>, known: Arc<Known>, owners: Owners) -> Self {
         let reader = Reader::new(known.view.slots());
         let replies = link.question();
-        Self { known, owners, replies, reader, asked: vec![], answered: vec![], refused: vec![], busy: None }
+        Self {
+            known,
+            owners,
+            replies,
+            reader,
+            asked: vec![],
+            answered: vec![],
+            refused: vec![],
+            busy: None,
+            hedged: false,
+        }
     }
 
     fn ask(&mut self, link: &Link, key: &Key, name: Name, inline: u32) {
         link.send(name, Message::Read { ask: self.replies.ask, key: key.clone(), inline });
         self.asked.push((name, Instant::now()));
+    }
+
+    /// Asks those, too, whom a read that goes well does not ask. Counted once for each read.
+    fn hedge(&mut self, link: &Link, key: &Key, names: impl IntoIterator<Item = Name>, inline: u32) {
+        if !std::mem::replace(&mut self.hedged, true) {
+            link.hedged.fetch_add(1, Relaxed);
+        }
+        for name in names {
+            self.ask(link, key, name, inline);
+        }
     }
 
     /// Takes one reply into account.
@@ -159,17 +181,11 @@ async fn once(link: &Arc<Link>, key: &Key, deadline: Instant) -> Result<Option<R
                 // A machine that is down will not answer: do not wait for the hedge.
                 let down = matches!(reply, Reply::Down(_)) && asking.asked.iter().any(|(n, _)| *n == name);
                 asking.take(link, name, reply);
-                if down {
-                    for name in rest.drain(..) {
-                        asking.ask(link, key, name, INLINE);
-                    }
+                if down && !rest.is_empty() {
+                    asking.hedge(link, key, rest.drain(..), INLINE);
                 }
             }
-            None if !rest.is_empty() => {
-                for name in rest.drain(..) {
-                    asking.ask(link, key, name, INLINE);
-                }
-            }
+            None if !rest.is_empty() => asking.hedge(link, key, rest.drain(..), INLINE),
             None => break,
         }
     }
@@ -275,7 +291,10 @@ pub(super) async fn one(
     loop {
         let pause = match next.next() {
             Some(name) => {
-                asking.ask(link, key, name, u32::MAX);
+                match asking.asked.is_empty() {
+                    true => asking.ask(link, key, name, u32::MAX),
+                    false => asking.hedge(link, key, [name], u32::MAX),
+                }
                 Instant::now() + link.hedge_after()
             }
             None => deadline,

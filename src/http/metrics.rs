@@ -7,6 +7,7 @@ use ennead_ring::counts::{KINDS, OUTCOMES, Timings};
 use super::routes::Served;
 use super::space::Room;
 use super::text::Text;
+use crate::admission::Reason;
 use crate::clock::since_1970;
 use crate::snapshot::{Place, Snapshot};
 use crate::status::PeerState;
@@ -134,6 +135,23 @@ fn ring(text: &mut Text, snapshot: &Snapshot) {
         "How far the latest time that others named lately was ahead of this machine's clock.",
         ahead,
     );
+    text.family(
+        "ennead_clocks_off_seconds",
+        "gauge",
+        "How far the clocks of other machines are off this one's at most, by direction, as they answered when asked lately.",
+    );
+    for (direction, ms) in ["ahead", "behind"].iter().zip(snapshot.clocks) {
+        text.sample("ennead_clocks_off_seconds", &[("direction", direction)], ms as f64 / 1e3);
+    }
+    text.family(
+        "ennead_clock_offset_seconds",
+        "gauge",
+        "How far this machine's clock is ahead of the middle of all, or behind it, if negative; not told before two others \
+         have told theirs.",
+    );
+    if let Some(ms) = snapshot.clock {
+        text.sample("ennead_clock_offset_seconds", &[], ms as f64 / 1e3);
+    }
 }
 
 /// What clients ask, and what comes of it.
@@ -150,18 +168,24 @@ fn operations(text: &mut Text, snapshot: &Snapshot) {
         }
     }
     let seconds = |timings: &Timings| timings.nanos as f64 / 1e9;
-    text.family("ennead_request_seconds", "histogram", "From a request's arrival to its answer.");
+    text.family(
+        "ennead_request_seconds",
+        "histogram",
+        "From when a request is looked at to its answer; before that it waits in its line, see ennead_phase_seconds.",
+    );
     for (kind, took) in KINDS.iter().zip(&counts.took) {
         text.seconds("ennead_request_seconds", &[("kind", kind)], &took.buckets, seconds(took));
     }
     text.family(
         "ennead_phase_seconds",
         "histogram",
-        "queue: until something is asked of the owners. promise: until five promised, the network alone. \
+        "line: until a request, or a read of one copy, is looked at. queue: from then until something is asked of the \
+         owners. promise: until five promised, the network alone. \
          hold: until five hold it, the network and five disks. read: until five votes settle a read. \
          fsync: one write and fsync of this machine's journal.",
     );
     let phases = [
+        ("line", &snapshot.waited),
         ("queue", &counts.queue),
         ("promise", &counts.promise),
         ("hold", &counts.hold),
@@ -176,7 +200,8 @@ fn operations(text: &mut Text, snapshot: &Snapshot) {
     text.family(
         "ennead_votes_total",
         "counter",
-        "Questions decided, by the votes there were then. All owners are asked at once: nothing is hedged here.",
+        "Questions decided, by the votes there were then. A coordinator asks all owners at once; what clients hedge, they \
+         count (Client::hedged_reads).",
     );
     for (votes, n) in counts.votes.iter().enumerate() {
         text.sample("ennead_votes_total", &[("votes", &votes.to_string())], n);
@@ -230,6 +255,14 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         "Frames that found no room or no connection.",
         transport.dropped,
     );
+    text.family(
+        "ennead_frames_waiting",
+        "gauge",
+        "Frames that wait to be written, by lane: large values and pings have their own.",
+    );
+    for (lane, n) in ["main", "large", "prompt"].iter().zip(transport.waiting) {
+        text.sample("ennead_frames_waiting", &[("lane", lane)], n);
+    }
     let certificates = &snapshot.certificates;
     let left = certificates.expires.saturating_sub(since_1970().as_secs() as i64);
     text.gauge(
@@ -252,10 +285,25 @@ fn network(text: &mut Text, snapshot: &Snapshot) {
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "in")], heard);
         text.sample("ennead_messages_total", &[("kind", kind), ("direction", "out")], said);
     }
-    let [lines, turned, swamped] = snapshot.border;
-    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", lines);
-    text.counter("ennead_lines_turned_total", "Of them, those told to come back later.", turned);
-    text.counter("ennead_accepts_dropped_total", "Accepts lost since the disk could not take them.", swamped);
+    text.gauge("ennead_lines", "Requests and reads of clients that wait for their turn.", snapshot.lines);
+    text.family(
+        "ennead_lines_turned_total",
+        "counter",
+        "Of them, those told to come back later, which no outcome counts. full: as many wait as may. memory: so do as \
+         many bytes. late: nobody waits for the answer any more. crowded: all wait too long in its line. stuck: none can \
+         be served.",
+    );
+    for (kind, turned) in KINDS.iter().chain(["copy"].iter()).zip(&snapshot.turned) {
+        for (why, n) in Reason::ALL.iter().zip(turned) {
+            let labels = [("kind", *kind), ("reason", why.label())];
+            text.sample("ennead_lines_turned_total", &labels, n);
+        }
+    }
+    text.counter(
+        "ennead_accepts_dropped_total",
+        "Accepts lost since the disk could not take them.",
+        snapshot.swamped,
+    );
     text.gauge(
         "ennead_answers_parked",
         "Messages that wait until what they say is on disk.",
@@ -325,6 +373,22 @@ fn parts(text: &mut Text, snapshot: &Snapshot, served: &Served, now: Instant) {
         ("http_server", served.restarts),
     ] {
         text.sample("ennead_part_restarts_total", &[("part", part)], restarts);
+    }
+    text.family(
+        "ennead_part_alive",
+        "gauge",
+        "1 for a part that runs (of the transport, its listener), 0 while it is begun again. One that runs and stands still \
+         shows in ennead_core_age_seconds, or in ennead_fsync_running_seconds.",
+    );
+    let [core, writer] = served.alive;
+    for (part, alive) in [
+        ("core_loop", core),
+        ("storage_writer", writer),
+        ("transport", snapshot.transport.listening),
+        // It says this.
+        ("http_server", true),
+    ] {
+        text.sample("ennead_part_alive", &[("part", part)], u8::from(alive));
     }
 }
 

@@ -120,9 +120,14 @@ mod tests {
             storage: Default::default(),
             messages: Vec::new(),
             parked: 0,
-            border: [0; 3],
+            lines: 0,
+            waited: Default::default(),
+            turned: Default::default(),
+            swamped: 0,
             certificates: crate::transport::Certificates { expires: 0, renewed: 0, refused: None },
             ahead: 0,
+            clocks: [0, 0],
+            clock: None,
             restarts: [0, 0],
         }
     }

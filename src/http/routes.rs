@@ -17,6 +17,7 @@ use super::server::Answer;
 use super::space::Space;
 use super::{Opened, Shared, list, metrics, page, ready};
 use crate::snapshot::Snapshot;
+use crate::supervisor::Alive;
 
 /// What is asked for, as it is counted.
 const ROUTES: [&str; 8] = ["livez", "readyz", "metrics", "status", "page", "view", "kv", "other"];
@@ -37,6 +38,8 @@ pub(super) struct Served {
     pub(super) connections: u64,
     pub(super) requests: Vec<(&'static str, u64)>,
     pub(super) restarts: u32,
+    /// The core loop and the storage writer.
+    pub(super) alive: [bool; 2],
 }
 
 impl Web {
@@ -68,6 +71,7 @@ impl Web {
             connections: self.connections.load(Relaxed),
             requests: requests.collect(),
             restarts: self.shared.restarts.load(Relaxed),
+            alive: self.opened.alive.each_ref().map(Alive::is_alive),
         }
     }
 

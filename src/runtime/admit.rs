@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use ennead_ring::SlotSet;
-use ennead_ring::counts::Histogram;
+use ennead_ring::counts::{self, Histogram, KINDS, Timings};
 use ennead_ring::effect::Input;
 use ennead_ring::message::{Addr, Answer, Change, Envelope, Message, Op, Outcome, Write};
 
 use super::Core;
-use crate::admission::{Asked, Lines, Next};
+use crate::admission::{Asked, Lines, Next, Reason};
+use crate::snapshot::Turned;
 use crate::transport::To;
 use crate::wire::Frame;
 
@@ -34,7 +35,9 @@ pub(super) struct Border {
     /// Of copies: answered at once.
     reads: Lines<(Addr, Box<Envelope>)>,
     /// Told to come back later.
-    turned: u64,
+    turned: Turned,
+    /// How long those waited that were looked at.
+    waited: Timings,
     /// Requests that may be served at once.
     most: u64,
     /// How long requests took, when that was last looked at.
@@ -49,7 +52,8 @@ impl Border {
         Self {
             requests: Lines::new(bytes),
             reads: Lines::new(bytes),
-            turned: 0,
+            turned: Turned::default(),
+            waited: Timings::default(),
             most: SERVED.1,
             took: [0; 32],
             loads: 0,
@@ -69,13 +73,32 @@ impl Border {
     }
 
     /// Requests and reads told to come back later.
-    pub(super) fn turned(&self) -> u64 {
-        self.turned
+    pub(super) fn turned(&self) -> &Turned {
+        &self.turned
+    }
+
+    /// How long requests and reads waited until they were looked at.
+    pub(super) fn waited(&self) -> &Timings {
+        &self.waited
+    }
+
+    /// All that were told to come back later.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned.iter().flatten().sum()
     }
 
     /// Requests and reads that wait in lines.
     pub(super) fn waiting(&self) -> usize {
         self.requests.len() + self.reads.len()
+    }
+
+    /// One more is told to come back later.
+    fn note_turned(&mut self, message: &Message, why: Reason) {
+        let kind = match message {
+            Message::Request { op, .. } => counts::kind(op),
+            _ => KINDS.len(),
+        };
+        self.turned[kind][why as usize] += 1;
     }
 
     pub(super) fn gone(&mut self, client: u64) {
@@ -134,7 +157,7 @@ impl Core<'_> {
     /// At each beat: fewer are served at once if they stand in one another's way; and those are turned away that have
     /// waited too long behind others.
     pub(super) fn shed(&mut self) {
-        let took = self.node.counts().took[0].buckets;
+        let took = self.node.counts().writes_took();
         self.border.breathe(&took);
         let now = Instant::now();
         while !self.may_serve()
@@ -156,15 +179,16 @@ impl Core<'_> {
     fn go_on_with(&mut self, next: Next<(Addr, Box<Envelope>)>) {
         match next {
             Next::Serve(Asked { what: (from, mut envelope), came, .. }) => {
+                let waited = came.elapsed();
+                self.border.waited.note(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
                 if let Message::Request { within, .. } = &mut envelope.message {
                     // The time in the line is part of the time for the answer.
-                    let waited = u32::try_from(came.elapsed().as_millis()).unwrap_or(u32::MAX);
-                    *within = within.saturating_sub(waited);
+                    *within = within.saturating_sub(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX));
                 }
                 self.input(Input::Message { from, envelope });
             }
-            Next::Turn(Asked { what: (from, envelope), .. }, later) => {
-                self.border.turned += 1;
+            Next::Turn(Asked { what: (from, envelope), .. }, later, why) => {
+                self.border.note_turned(&envelope.message, why);
                 self.turn_away(from, &envelope.message, later);
             }
         }

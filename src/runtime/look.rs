@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ennead_ring::counts::OUTCOMES;
+use ennead_ring::counts::{OUTCOMES, WRITES};
 use ennead_ring::view::Name;
 use ennead_ring::{MemberState, Standing, Suspect};
 
@@ -81,8 +81,13 @@ impl Core<'_> {
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),
             certificates: self.parts.transport.certificates(),
             parked: self.parked.values().map(Vec::len).sum(),
-            border: [self.border.waiting() as u64, self.border.turned(), self.swamped],
+            lines: self.border.waiting() as u64,
+            waited: *self.border.waited(),
+            turned: *self.border.turned(),
+            swamped: self.swamped,
             ahead: self.look.ahead(at),
+            clocks: self.parts.why.evidence.clocks(),
+            clock: self.parts.why.evidence.own_clock(),
             restarts: self.parts.restarts,
         };
         publish.send_replace(Some(Arc::new(snapshot)));
@@ -191,21 +196,19 @@ impl Core<'_> {
 
     fn figures(&self, transport: &TransportStats, storage: &StorageStats) -> Figures {
         let counts = self.node.counts();
-        let all = |kind: usize| counts.answered[kind].iter().sum();
-        let failed = |kind: usize| -> u64 {
-            let outcomes = OUTCOMES.iter().zip(&counts.answered[kind]);
-            outcomes.filter(|(outcome, _)| FAILED.contains(outcome)).map(|(_, n)| *n).sum()
-        };
+        let reads_and_writes = counts.answered[..=WRITES].iter();
+        let outcomes = reads_and_writes.flat_map(|answered| OUTCOMES.iter().zip(answered));
+        let failed: u64 = outcomes.filter(|(outcome, _)| FAILED.contains(outcome)).map(|(_, n)| *n).sum();
         Figures {
             wall_ms: unix_ms(),
-            writes: all(0),
-            reads: all(1),
+            writes: counts.answered[..WRITES].iter().flatten().sum(),
+            reads: counts.answered[WRITES].iter().sum(),
             copies: counts.copies,
-            failed: failed(0) + failed(1),
-            write_micros: counts.took[0].buckets,
-            read_micros: counts.took[1].buckets,
+            failed: failed + self.border.turned_away(),
+            write_micros: counts.writes_took(),
+            read_micros: counts.took[WRITES].buckets,
             fsync_micros: storage.fsync_micros,
-            waiting: counts.waiting,
+            waiting: counts.waiting + self.border.waiting() as u64,
             queued: storage.queued,
             bytes_in: transport.bytes_in,
             bytes_out: transport.bytes_out,

@@ -100,7 +100,7 @@ impl Core<'_> {
         let late = time.duration_since(self.beat.next);
         self.beat.next = time + BEAT;
         let (fsyncs, running) = self.parts.storage.fsyncs();
-        let refused = self.node.turned_away() + self.border.turned();
+        let refused = self.node.turned_away() + self.border.turned_away();
         self.shed();
         if self.stood_still(late) {
             self.beat.awakening = AWAKENING;

@@ -1,6 +1,8 @@
 //! Frames that wait to be written to one other end: three bounded queues, one stream for each.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,9 +39,14 @@ impl Lane {
     }
 }
 
+/// How many frames wait on each lane, towards all other ends together.
+pub(super) type Lengths = [AtomicU64; Lane::ALL.len()];
+
 /// The queues towards one machine or client. They outlive a connection: what waits is written to the next one.
 pub(super) struct Lanes {
     queues: [Queue; 3],
+    /// Kept up with every change, so that to look costs no more with ten thousand of these.
+    all: Arc<Lengths>,
 }
 
 struct Queue {
@@ -69,16 +76,17 @@ impl Queue {
 }
 
 impl Lanes {
-    /// Queues of at most so many frames each, and so many bytes of values.
-    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+    /// Queues of at most so many frames each, and so many bytes of values; what waits is counted in `all`, too.
+    pub(super) fn new(most: usize, most_bytes: usize, all: Arc<Lengths>) -> Self {
         let queue =
             || Queue { waiting: Mutex::default(), stirred: Notify::new(), most: most.max(1), most_bytes };
-        Self { queues: [queue(), queue(), queue()] }
+        Self { queues: [queue(), queue(), queue()], all }
     }
 
     /// Puts a frame in its lane. False if it does not fit: then it is dropped.
     pub(super) fn push(&self, frame: Frame) -> bool {
-        let queue = &self.queues[Lane::of(&frame) as usize];
+        let lane = Lane::of(&frame) as usize;
+        let queue = &self.queues[lane];
         let bytes = frame.value_bytes();
         {
             let mut waiting = queue.lock();
@@ -90,6 +98,7 @@ impl Lanes {
             }
             waiting.bytes += bytes;
             waiting.frames.push_back((Instant::now(), frame));
+            self.all[lane].fetch_add(1, Relaxed);
         }
         // All are woken, one or two: a writer whose lane is another's now must not swallow the call.
         queue.stirred.notify_waiters();
@@ -114,6 +123,7 @@ impl Lanes {
                         frame.waited(now.saturating_duration_since(came)).then_some(frame)
                     }));
                     waiting.bytes -= bytes;
+                    self.all[lane as usize].fetch_sub(n as u64, Relaxed);
                     if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
                         waiting.frames = VecDeque::new();
                     }
@@ -149,11 +159,12 @@ impl Lanes {
     pub(super) fn drop_older_than(&self, age: Duration) -> usize {
         let now = Instant::now();
         let mut dropped = 0;
-        for queue in &self.queues {
+        for (queue, all) in self.queues.iter().zip(&*self.all) {
             let mut waiting = queue.lock();
             // They lie in the order of their coming.
             while waiting.frames.front().is_some_and(|(came, _)| now.duration_since(*came) > age) {
                 if let Some((_, frame)) = waiting.frames.pop_front() {
+                    all.fetch_sub(1, Relaxed);
                     waiting.bytes -= frame.value_bytes();
                     dropped += 1;
                 }
@@ -165,10 +176,11 @@ impl Lanes {
     /// Makes room: drops the oldest until no lane has more than so many. Returns how many frames that were.
     pub(super) fn keep_newest(&self, most: usize) -> usize {
         let mut dropped = 0;
-        for queue in &self.queues {
+        for (queue, all) in self.queues.iter().zip(&*self.all) {
             let mut waiting = queue.lock();
             while waiting.frames.len() > most {
                 if let Some((_, frame)) = waiting.frames.pop_front() {
+                    all.fetch_sub(1, Relaxed);
                     waiting.bytes -= frame.value_bytes();
                     dropped += 1;
                 }
@@ -183,6 +195,14 @@ impl Lanes {
     }
 }
 
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        for (queue, all) in self.queues.iter().zip(&*self.all) {
+            all.fetch_sub(queue.lock().frames.len() as u64, Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_is_not_taken() {
-        let lanes = Lanes::new(2, 100);
+        let lanes = Lanes::new(2, 100, Arc::default());
         assert_eq!([1, 2, 3].map(|n| lanes.push(Frame::Ping(n))), [true, true, false]);
         lanes.give_to(1);
         assert_eq!(taken(&lanes, 1).await, Some(vec![Frame::Ping(1), Frame::Ping(2)]));
@@ -203,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_waits_while_the_queue_is_anothers() {
-        let lanes = std::sync::Arc::new(Lanes::new(10, 100));
+        let lanes = Arc::new(Lanes::new(10, 100, Arc::default()));
         lanes.give_to(1);
         let first = tokio::spawn({
             let lanes = lanes.clone();
@@ -223,9 +243,28 @@ mod tests {
         assert_eq!(taken(&lanes, 1).await, None);
     }
 
+    #[tokio::test]
+    async fn what_waits_is_counted_until_it_is_taken_or_dropped() {
+        let all = Arc::new(Lengths::default());
+        let waiting = || all.each_ref().map(|n| n.load(Relaxed));
+        let (one, other) = (Lanes::new(10, 100, all.clone()), Lanes::new(10, 100, all.clone()));
+        for n in 0..11 {
+            one.push(Frame::Ping(n));
+            other.push(Frame::HealthAsk);
+        }
+        assert_eq!(waiting(), [10, 0, 10], "the eleventh finds no room");
+        one.give_to(1);
+        assert_eq!((taken(&one, 1).await.map(|frames| frames.len()), waiting()), (Some(10), [10, 0, 0]));
+        assert_eq!((other.keep_newest(7), waiting()), (3, [7, 0, 0]));
+        drop(other);
+        assert_eq!(waiting(), [0, 0, 0]);
+        one.push(Frame::Ping(1));
+        assert_eq!((one.drop_older_than(Duration::ZERO), waiting()), (1, [0, 0, 0]));
+    }
+
     #[test]
     fn the_old_goes_first() {
-        let lanes = Lanes::new(10, 100);
+        let lanes = Lanes::new(10, 100, Arc::default());
         for n in 0..10 {
             lanes.push(Frame::Ping(n));
         }

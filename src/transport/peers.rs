@@ -31,7 +31,7 @@ use super::renewal::InUse;
 use super::{Config, Event, Name, Part, To, TransportError, TransportStats, proof, settings};
 use crate::certs::{self, Identity, Who};
 use crate::program;
-use crate::supervisor::Restarts;
+use crate::supervisor::{Alive, Restarts};
 use crate::wire::{Frame, Hello, Role};
 
 /// The first wait after a failed dial; it doubles up to [`LONGEST_WAIT`], and each is shortened at random by up
@@ -69,6 +69,7 @@ pub(super) struct Shared {
     cluster: OnceLock<ClusterId>,
     next_link: AtomicU64,
     closing: AtomicBool,
+    listening: Alive,
     listener_restarts: Mutex<Restarts>,
     dialler_restarts: Mutex<Restarts>,
     /// Test-only: the part panics at its next turn.
@@ -112,9 +113,9 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, counters: &Counters) -> Self {
         Self {
-            lanes: Arc::new(Lanes::new(config.queue, config.queue_bytes)),
+            lanes: Arc::new(Lanes::new(config.queue, config.queue_bytes, counters.waiting.clone())),
             links: Vec::new(),
             dialling: false,
             failures: 0,
@@ -203,6 +204,7 @@ impl Shared {
             cluster,
             next_link: AtomicU64::new(1),
             closing: AtomicBool::new(false),
+            listening: Alive::default(),
             listener_restarts: Mutex::new(Restarts::of("listener")),
             dialler_restarts: Mutex::new(Restarts::of("dialler")),
             broken_listener: AtomicBool::new(false),
@@ -249,7 +251,11 @@ impl Shared {
         let table = self.lock();
         let connections = table.peers.values().map(|p| p.links.len()).sum();
         let counts = self.counters.read(connections, table.clients.len());
-        TransportStats { part_restarts: restarts.iter().sum(), ..counts }
+        TransportStats {
+            part_restarts: restarts.iter().sum(),
+            listening: self.listening.is_alive(),
+            ..counts
+        }
     }
 
     /// Why the other end may not stay, if it is of that cluster and we are of another.
@@ -288,7 +294,7 @@ impl Shared {
             To::Client(number) => table.clients.get(&number).is_some_and(|link| link.lanes.push(frame)),
             To::Machine(name) if Some(name) == self.me() => false,
             To::Machine(name) => {
-                let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+                let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config, &self.counters));
                 let fits = peer.lanes.push(frame);
                 if peer.links.is_empty() {
                     if peer.failures > 0 {
@@ -364,7 +370,8 @@ impl Shared {
 
     async fn serve_client(self: &Arc<Self>, connection: Connection, hello: Hello, main: MainStream) {
         let id = self.next_link.fetch_add(1, Relaxed);
-        let lanes = Arc::new(Lanes::new(self.config.queue, self.config.queue_bytes));
+        let waiting = self.counters.waiting.clone();
+        let lanes = Arc::new(Lanes::new(self.config.queue, self.config.queue_bytes, waiting));
         lanes.give_to(id);
         let link = Arc::new(Link::new(id, connection, Addr::Client(id), hello, false, lanes));
         self.lock().clients.insert(id, link.clone());
@@ -389,7 +396,7 @@ impl Shared {
         let version = hello.version.clone();
         let (link, older) = {
             let mut table = self.lock();
-            let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config));
+            let peer = table.peers.entry(name).or_insert_with(|| Peer::new(&self.config, &self.counters));
             let lanes = peer.lanes.clone();
             let link = Arc::new(Link::new(id, connection, Addr::Machine(machine), hello, ours, lanes));
             // Those of an earlier run lead to a process that is no more.

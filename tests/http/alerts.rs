@@ -1,8 +1,11 @@
-//! The alert rules fire for what they are for: Prometheus' own tool tries them, where it is.
+//! The alert rules fire for what they are for, and what the board asks is well-formed: Prometheus' own tool tries them, where
+//! it is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+
+use serde_json::Value;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus")
@@ -12,19 +15,61 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(folder().join(file)).expect("a file of packaging/prometheus")
 }
 
+/// Runs Prometheus' own tool, which must be content; false if it is not here.
+fn promtool(folder: &Path, arguments: [&str; 3]) -> bool {
+    let said: Output = match Command::new("promtool").args(arguments).current_dir(folder).output() {
+        Ok(said) => said,
+        Err(why) => {
+            eprintln!("SKIPPED: no promtool here ({why}), so this was not tried: {arguments:?}");
+            return false;
+        }
+    };
+    assert!(
+        said.status.success(),
+        "promtool {arguments:?}: {}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    true
+}
+
 #[test]
 fn rules_are_well_formed_and_fire_when_they_should() {
     for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
-        match Command::new("promtool").args(arguments).current_dir(folder()).output() {
-            Err(why) => return eprintln!("SKIPPED: no promtool here ({why}), so no alert was tried"),
-            Ok(said) => assert!(
-                said.status.success(),
-                "promtool {arguments:?}: {}{}",
-                String::from_utf8_lossy(&said.stdout),
-                String::from_utf8_lossy(&said.stderr)
-            ),
+        if !promtool(&folder(), arguments) {
+            return;
         }
     }
+}
+
+/// All that a board asks.
+fn expressions(of: &Value) -> Vec<&str> {
+    match of {
+        Value::Object(fields) => {
+            let own = fields.get("expr").and_then(Value::as_str);
+            own.into_iter().chain(fields.values().flat_map(expressions)).collect()
+        }
+        Value::Array(all) => all.iter().flat_map(expressions).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn what_the_board_asks_is_well_formed() {
+    let board: Value = serde_json::from_str(&read("../grafana/dashboard.json")).expect("JSON");
+    let asked = expressions(&board);
+    assert!(asked.len() > 20, "{asked:?}");
+    // Prometheus' tool takes no expression alone: as rules, it reads them all.
+    let mut rules = "groups:\n  - name: board\n    rules:\n".to_owned();
+    for (n, asked) in asked.into_iter().enumerate() {
+        let asked = asked.replace("$job", "ennead").replace("$__rate_interval", "1m");
+        assert!(!asked.contains('$'), "a variable that is not known here: {asked}");
+        // A text of JSON is one of YAML.
+        rules += &format!("      - {{ record: \"board:asks_{n}\", expr: {} }}\n", Value::String(asked));
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("board.yml"), rules).expect("a file");
+    promtool(dir.path(), ["check", "rules", "board.yml"]);
 }
 
 #[test]

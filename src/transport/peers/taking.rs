@@ -76,6 +76,7 @@ impl Shared {
     }
 
     async fn accept(self: Arc<Self>) {
+        let _life = self.listening.begin();
         while let Some(incoming) = self.endpoint.accept().await {
             assert!(!self.broken_listener.swap(false, Relaxed), "asked to panic by a test");
             let validated = incoming.remote_address_validated();
