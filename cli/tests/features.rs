@@ -10,6 +10,7 @@ use ennead::backup::{BackupError, Restore, Take, verify};
 use ennead::client::{Client, Effect, Error, Listed, LockError};
 use ennead::cluster::{Base, Cluster, Options};
 use futures_util::TryStreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Nine processes, some of which are dead.
@@ -367,6 +368,47 @@ async fn through_the_library(nine: &Nine) {
     std::fs::write(&file, bytes).expect("a file");
     let damaged = Restore { files: vec![file], overwrite: true }.run(client, |_| ()).await;
     assert!(matches!(damaged, Err(BackupError::Damaged { .. })), "{damaged:?}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_interrupted_with_four_machines_dead_is_gone_on_with() {
+    let nine = Nine::of(9, &["--patience", "1h"], 4, 121, "k000").await;
+    let keys = (0..200).map(|i| format!("k{i:03}"));
+    let put = nine.client.put_many(keys.map(|key| (key, vec![b'v'; 64 << 10]))).await;
+    assert!(put.iter().all(Result::is_ok), "{put:?}");
+    let (file, partial) = (nine.path("all"), nine.path("all.partial"));
+    let name = file.display().to_string();
+    // Once some blocks of it are there. It may be faster than this test, though hardly each time.
+    let interrupted = (0..5).any(|_| {
+        let mut backup = nine.command(&["backup", &name]).stdout(Stdio::null()).spawn().expect("a run");
+        let length = || partial.metadata().map_or(0, |file| file.len());
+        while length() < 1_000 && backup.try_wait().expect("its state").is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It may be over.
+        let _ = kill_process(Pid::from_child(&backup), Signal::INT);
+        backup.wait().expect("an end");
+        let whole = file.exists();
+        if whole {
+            std::fs::remove_file(&file).expect("it is there");
+        }
+        !whole && partial.exists()
+    });
+    assert!(interrupted, "each was whole before it was interrupted");
+    let refused = nine.json(2, &["backup", &name]);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("--resume")), "{refused}");
+    assert_eq!(nine.json(1, &["backup", "verify", &partial.display().to_string()])["error"], "backup");
+    // What was taken already is not taken anew.
+    nine.client.put("k000", "later").await.expect("five of nine live");
+    let taken = nine.json(0, &["backup", "--resume", &name]);
+    assert_eq!((&taken["keys"], partial.exists()), (&200.into(), false), "{taken}");
+    assert_eq!(nine.json(0, &["backup", "verify", &name])["digest"], taken["digest"]);
+    assert_eq!(nine.json(2, &["backup", "--resume", &name])["error"], "backup", "it is whole");
+    let back = nine.json(0, &["restore", "--overwrite", &name]);
+    assert_eq!((&back["restored"], &back["kept"]), (&1.into(), &199.into()), "{back}");
+    let first = nine.client.get("k000").await.expect("five of nine live").expect("a value");
+    assert_eq!(first.value.len(), 64 << 10, "as it was when the backup was begun");
+    nine.cluster.stop().await;
 }
 
 #[tokio::test]
