@@ -1,6 +1,8 @@
 //! The data features through kvctl and the Rust client, on nine real processes: first all of them, then with one to four
 //! of them dead.
+#![allow(clippy::print_stderr, reason = "tests")]
 
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -409,6 +411,67 @@ async fn a_backup_that_is_interrupted_with_four_machines_dead_is_gone_on_with() 
     let first = nine.client.get("k000").await.expect("five of nine live").expect("a value");
     assert_eq!(first.value.len(), 64 << 10, "as it was when the backup was begun");
     nine.cluster.stop().await;
+}
+
+/// A line of what the system tells of a process's memory, in MiB.
+fn memory(pid: u32, name: &str) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("such a line");
+    let kib = line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
+    kib.expect("a number") >> 10
+}
+
+/// Lists all that a machine has, and takes it slowly at first: how many bytes that was, the most memory that kvctl took
+/// for it, and the most that the machine took more than before, in MiB.
+fn list_all(one: &Nine, least: u64) -> (u64, u64, u64) {
+    let machine = one.cluster.pid(0).expect("a process");
+    let before = memory(machine, "VmRSS");
+    // From now on the system counts the most anew.
+    std::fs::write(format!("/proc/{machine}/clear_refs"), "5").expect("it counts anew");
+    let mut list = one.command(&["list", "--values"]).stdout(Stdio::piped()).spawn().expect("a run");
+    let mut out = list.stdout.take().expect("a pipe");
+    let (mut buffer, mut read, mut most) = (vec![0; 64 << 10], 0, 0);
+    loop {
+        let n = out.read(&mut buffer).expect("a listing");
+        if n == 0 {
+            break;
+        }
+        if read == 0 {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        read += n as u64;
+        // While more is to come than a pipe holds, it is there yet.
+        if read + (1 << 20) < least {
+            most = most.max(memory(list.id(), "VmHWM"));
+        }
+    }
+    assert!(list.wait().expect("an end").success());
+    assert!(read > least, "{read} bytes were listed");
+    (read, most, memory(machine, "VmHWM").saturating_sub(before))
+}
+
+/// Nobody holds what is streamed, neither who lists nor who tells, however slowly it is taken.
+#[tokio::test]
+async fn a_listing_of_several_times_the_memory_that_it_may_take() {
+    /// The most that either may take for it, in MiB, and what is listed.
+    const MOST: u64 = 32;
+    const LISTED: u64 = 4 * MOST;
+    let one = Nine::of(1, &[], 0, 141, "k").await;
+    // Some values come with their keys, others are read one by one.
+    let value = |i: u64| vec![b'v'; if i.is_multiple_of(2) { 12 << 10 } else { 116 << 10 }];
+    let keys = 0..LISTED * 16;
+    let put = one.client.put_many(keys.map(|i| (format!("k{i:05}"), value(i)))).await;
+    assert!(put.iter().all(Result::is_ok), "{:?}", put.iter().find(|one| one.is_err()));
+    // During the first the machine may yet be sorting what it was just given, which takes memory of its own.
+    let mut least = u64::MAX;
+    for _ in 0..3 {
+        let (read, kvctl, machine) = list_all(&one, LISTED << 20);
+        eprintln!("listed {} MiB; kvctl took {kvctl} MiB, the machine {machine} MiB more", read >> 20);
+        assert!(kvctl <= MOST, "{kvctl} MiB to list {LISTED} MiB");
+        least = least.min(machine);
+    }
+    assert!(least <= MOST, "{least} MiB more to tell {LISTED} MiB");
+    one.cluster.stop().await;
 }
 
 #[tokio::test]
