@@ -9,8 +9,8 @@ use std::future::IntoFuture;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ennead::certs::{self, Who};
@@ -27,6 +27,8 @@ struct Tally {
     done: AtomicU64,
     overloaded: AtomicU64,
     other: AtomicU64,
+    /// How long each took that was done.
+    took: Mutex<Vec<Duration>>,
 }
 
 impl Tally {
@@ -44,9 +46,31 @@ impl Tally {
     }
 }
 
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
+/// Sixty operations, one by one: how long each took.
+async fn sixty(client: &Client, when: &str) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for n in 0..30 {
+        let begun = Instant::now();
+        client.put(format!("one-{n}"), "x").await.unwrap_or_else(|e| panic!("{when}, put {n}: {e}"));
+        took.push(begun.elapsed());
+        let begun = Instant::now();
+        assert!(client.get(format!("one-{n}")).await.expect("a get").is_some());
+        took.push(begun.elapsed());
+    }
+    took
+}
+
 #[tokio::test]
 async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_next_to_nothing() {
     let three = real(134, 41, 3, &[]).await;
+    // Patient: this is about turns, not about how fast this computer is.
+    let client = three.cluster.client(Duration::from_secs(10)).await.expect("a client");
+    let alone = median(sixty(&client, "alone").await);
     let tally = Arc::new(Tally::default());
     let (names, folder, counted) = (three.cluster.names(), three.cluster.certs(), tally.clone());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -63,8 +87,12 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
                 let (flooding, tally) = (flooding.clone(), counted.clone());
                 flood.spawn(async move {
                     for n in 0.. {
+                        let begun = Instant::now();
                         let came = flooding.put(format!("flood-{i}-{n}"), vec![7; 256]).await;
                         tally.note(&came);
+                        if came.is_ok() {
+                            tally.took.lock().expect("no panic").push(begun.elapsed());
+                        }
                         if let Err(Error::Overloaded { retry_after }) = came {
                             tokio::time::sleep(retry_after).await;
                         }
@@ -75,8 +103,6 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
             let _ = stopped.await;
         });
     });
-    // Patient: this is about turns, not about how fast this computer is.
-    let client = three.cluster.client(Duration::from_secs(10)).await.expect("a client");
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Not before there is more than can be done: some of it is turned away.
     let flooded = async {
@@ -86,16 +112,14 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
     };
     let flooded = tokio::time::timeout(Duration::from_secs(60), flooded).await;
     flooded.unwrap_or_else(|_| panic!("done, overloaded, other of the flood: {:?}", tally.read()));
-    let begun = Instant::now();
-    for n in 0..30 {
-        client.put(format!("one-{n}"), "x").await.unwrap_or_else(|e| panic!("put {n}: {e}"));
-        assert!(client.get(format!("one-{n}")).await.expect("a get").is_some());
-    }
+    let flooded = median(sixty(&client, "beside the flood").await);
+    let theirs = median(tally.took.lock().expect("no panic").clone());
     eprintln!(
-        "60 operations in {:?}; done, overloaded, other of the flood: {:?}",
-        begun.elapsed(),
+        "an operation takes {alone:?} alone, {flooded:?} beside the flood, whose own take {theirs:?}; done, overloaded, \
+         other of the flood: {:?}",
         tally.read()
     );
+    assert!(flooded < theirs / 10, "{flooded:?}, as long as who asks for ten thousand at once: {theirs:?}");
     drop(stop);
     flood.join().expect("no panic");
 }
