@@ -301,16 +301,39 @@ impl Drop for Talker {
 
 #[tokio::test]
 async fn a_log_that_nobody_takes_slows_nothing() {
-    // A pipe that nobody reads holds 64 KiB; a full disk takes nothing at all. Nobody scrapes the metrics either.
-    for (host, log) in [(71, &[][..]), (72, &["--log-file", "/dev/full"][..])] {
-        let mut talker = talker(host, log).await;
-        let begun = Instant::now();
-        for n in 0..1_000 {
-            let key = format!("k{}", n % 100);
+    let dir = tempfile::tempdir().expect("a folder");
+    let taken = dir.path().join("log").display().to_string();
+    // A file takes it all. A pipe that nobody reads holds 64 KiB; a full disk takes nothing at all. Nobody scrapes the
+    // metrics either.
+    let logs = [(73, &["--log-file", &taken][..]), (71, &[][..]), (72, &["--log-file", "/dev/full"][..])];
+    let mut talkers = Vec::new();
+    for (host, log) in logs {
+        talkers.push((talker(host, log).await, Vec::new()));
+    }
+    // Each in turn, again and again: whatever else this computer does, it does to all of them.
+    for n in 0..1_000 {
+        for (talker, took) in &mut talkers {
+            let (key, begun) = (format!("k{}", n % 100), Instant::now());
             talker.client.put(&*key, vec![7; 100]).await.unwrap_or_else(|e| panic!("put {n}: {e}"));
             assert!(talker.client.get(&*key).await.expect("a get").is_some());
+            took.push(begun.elapsed());
         }
-        eprintln!("2000 operations in {:?}", begun.elapsed());
-        assert!(talker.child.try_wait().expect("its state").is_none(), "it has ended");
+    }
+    let told: Vec<(Duration, Duration)> = talkers
+        .iter_mut()
+        .map(|(talker, took)| {
+            assert!(talker.child.try_wait().expect("its state").is_none(), "it has ended");
+            (took.iter().sum(), took.iter().max().copied().unwrap_or_default())
+        })
+        .collect();
+    eprintln!("2000 operations, and the longest two: {told:?}");
+    let (sum, longest) = told[0];
+    for (other, its_longest) in &told[1..] {
+        assert!(*other < 3 * sum, "a log that is taken: {sum:?}, one that is not: {other:?}");
+        let most = 10 * longest + Duration::from_secs(1);
+        assert!(
+            *its_longest < most,
+            "at worst {longest:?} with a log that is taken, {its_longest:?} with one that is not"
+        );
     }
 }
