@@ -12,8 +12,8 @@ use std::future::IntoFuture;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ennead::certs::{self, Who};
@@ -30,6 +30,8 @@ struct Tally {
     done: AtomicU64,
     overloaded: AtomicU64,
     other: AtomicU64,
+    /// How long each took that was done.
+    took: Mutex<Vec<Duration>>,
 }
 
 impl Tally {
@@ -59,10 +61,32 @@ async fn turned_away(real: &Real) -> f64 {
     all
 }
 
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
+/// Sixty operations, one by one: how long each took.
+async fn sixty(client: &Client, when: &str) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for n in 0..30 {
+        let begun = Instant::now();
+        client.put(format!("one-{n}"), "x").await.unwrap_or_else(|e| panic!("{when}, put {n}: {e}"));
+        took.push(begun.elapsed());
+        let begun = Instant::now();
+        assert!(client.get(format!("one-{n}")).await.expect("a get").is_some());
+        took.push(begun.elapsed());
+    }
+    took
+}
+
 #[tokio::test]
 async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_next_to_nothing() {
     let three = real(134, 41, 3, &[]).await;
     assert_eq!(turned_away(&three).await, 0.0);
+    // Patient: this is about turns, not about how fast this computer is.
+    let client = three.cluster.client(Duration::from_secs(10)).await.expect("a client");
+    let alone = median(sixty(&client, "alone").await);
     let tally = Arc::new(Tally::default());
     let (names, folder, counted) = (three.cluster.names(), three.cluster.certs(), tally.clone());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -79,8 +103,12 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
                 let (flooding, tally) = (flooding.clone(), counted.clone());
                 flood.spawn(async move {
                     for n in 0.. {
+                        let begun = Instant::now();
                         let came = flooding.put(format!("flood-{i}-{n}"), vec![7; 256]).await;
                         tally.note(&came);
+                        if came.is_ok() {
+                            tally.took.lock().expect("no panic").push(begun.elapsed());
+                        }
                         if let Err(Error::Overloaded { retry_after }) = came {
                             tokio::time::sleep(retry_after).await;
                         }
@@ -91,8 +119,6 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
             let _ = stopped.await;
         });
     });
-    // Patient: this is about turns, not about how fast this computer is.
-    let client = three.cluster.client(Duration::from_secs(10)).await.expect("a client");
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Not before there is more than can be done: some of it is turned away.
     let flooded = async {
@@ -102,14 +128,11 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
     };
     let flooded = tokio::time::timeout(Duration::from_secs(60), flooded).await;
     flooded.unwrap_or_else(|_| panic!("done, overloaded, other of the flood: {:?}", tally.read()));
-    let begun = Instant::now();
-    for n in 0..30 {
-        client.put(format!("one-{n}"), "x").await.unwrap_or_else(|e| panic!("put {n}: {e}"));
-        assert!(client.get(format!("one-{n}")).await.expect("a get").is_some());
-    }
+    let flooded = median(sixty(&client, "beside the flood").await);
+    let theirs = median(tally.took.lock().expect("no panic").clone());
     eprintln!(
-        "60 operations in {:?}; done, overloaded, other of the flood: {:?}",
-        begun.elapsed(),
+        "an operation takes {alone:?} alone, {flooded:?} beside the flood, whose own take {theirs:?}; done, overloaded, \
+         other of the flood: {:?}",
         tally.read()
     );
     // Published once a second.
@@ -120,6 +143,7 @@ async fn a_client_with_ten_thousand_requests_outstanding_costs_another_with_one_
         accounts.iter().map(|(_, account)| account.as_ref().expect("an account").figures.failed).sum();
     eprintln!("{turned} turned away, {failed} failed");
     assert!(turned > 0.0 && failed as f64 >= turned, "{turned} turned away, {failed} failed");
+    assert!(flooded < theirs / 10, "{flooded:?}, as long as who asks for ten thousand at once: {theirs:?}");
     drop(stop);
     flood.join().expect("no panic");
 }
@@ -301,16 +325,39 @@ impl Drop for Talker {
 
 #[tokio::test]
 async fn a_log_that_nobody_takes_slows_nothing() {
-    // A pipe that nobody reads holds 64 KiB; a full disk takes nothing at all. Nobody scrapes the metrics either.
-    for (host, log) in [(71, &[][..]), (72, &["--log-file", "/dev/full"][..])] {
-        let mut talker = talker(host, log).await;
-        let begun = Instant::now();
-        for n in 0..1_000 {
-            let key = format!("k{}", n % 100);
+    let dir = tempfile::tempdir().expect("a folder");
+    let taken = dir.path().join("log").display().to_string();
+    // A file takes it all. A pipe that nobody reads holds 64 KiB; a full disk takes nothing at all. Nobody scrapes the
+    // metrics either.
+    let logs = [(73, &["--log-file", &taken][..]), (71, &[][..]), (72, &["--log-file", "/dev/full"][..])];
+    let mut talkers = Vec::new();
+    for (host, log) in logs {
+        talkers.push((talker(host, log).await, Vec::new()));
+    }
+    // Each in turn, again and again: whatever else this computer does, it does to all of them.
+    for n in 0..1_000 {
+        for (talker, took) in &mut talkers {
+            let (key, begun) = (format!("k{}", n % 100), Instant::now());
             talker.client.put(&*key, vec![7; 100]).await.unwrap_or_else(|e| panic!("put {n}: {e}"));
             assert!(talker.client.get(&*key).await.expect("a get").is_some());
+            took.push(begun.elapsed());
         }
-        eprintln!("2000 operations in {:?}", begun.elapsed());
-        assert!(talker.child.try_wait().expect("its state").is_none(), "it has ended");
+    }
+    let told: Vec<(Duration, Duration)> = talkers
+        .iter_mut()
+        .map(|(talker, took)| {
+            assert!(talker.child.try_wait().expect("its state").is_none(), "it has ended");
+            (took.iter().sum(), took.iter().max().copied().unwrap_or_default())
+        })
+        .collect();
+    eprintln!("2000 operations, and the longest two: {told:?}");
+    let (sum, longest) = told[0];
+    for (other, its_longest) in &told[1..] {
+        assert!(*other < 3 * sum, "a log that is taken: {sum:?}, one that is not: {other:?}");
+        let most = 10 * longest + Duration::from_secs(1);
+        assert!(
+            *its_longest < most,
+            "at worst {longest:?} with a log that is taken, {its_longest:?} with one that is not"
+        );
     }
 }

@@ -20,16 +20,35 @@ use super::{real, until};
 /// Connections of one caller that means no good: four times what is served at once.
 const MANY: usize = 1_000;
 
-/// Writes and reads for so long; how many, and what failed.
-async fn work(client: &Client, time: Duration) -> (usize, Vec<Error>) {
+/// What came of some work.
+#[derive(Debug)]
+struct Came {
+    /// Pairs of a write and a read.
+    done: usize,
+    a_second: f64,
+    longest: Duration,
+    failed: Vec<Error>,
+}
+
+impl Came {
+    /// As fast as this work was, or not so much slower that anybody waited for anybody.
+    fn must_keep_up_with(&self, calm: &Came) {
+        assert!(self.a_second * 3.0 > calm.a_second, "{self:?}, and when nobody did any harm {calm:?}");
+        let most = 10 * calm.longest + Duration::from_secs(1);
+        assert!(self.longest < most, "{self:?}, and when nobody did any harm {calm:?}");
+    }
+}
+
+/// Writes and reads for so long.
+async fn work(client: &Client, time: Duration) -> Came {
     let stop = Arc::new(AtomicBool::new(false));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, begun) = (JoinSet::new(), Instant::now());
     for writer in 0..8 {
         let (client, stop) = (client.clone(), stop.clone());
         tasks.spawn(async move {
-            let (mut done, mut failed) = (0, Vec::new());
+            let (mut done, mut failed, mut longest) = (0, Vec::new(), Duration::ZERO);
             while !stop.load(Relaxed) {
-                let key = format!("writer-{writer}");
+                let (key, begun) = (format!("writer-{writer}"), Instant::now());
                 match client.put(&key, done.to_string()).await {
                     Ok(_) => match client.get(&key).await {
                         Ok(found)
@@ -42,16 +61,21 @@ async fn work(client: &Client, time: Duration) -> (usize, Vec<Error>) {
                     },
                     Err(error) => failed.push(error),
                 }
+                longest = longest.max(begun.elapsed());
             }
-            (done, failed)
+            (done, failed, longest)
         });
     }
     tokio::time::sleep(time).await;
     stop.store(true, Relaxed);
-    tasks.join_all().await.into_iter().fold((0, Vec::new()), |(done, mut failed), (n, errors)| {
-        failed.extend(errors);
-        (done + n, failed)
-    })
+    let all = tasks.join_all().await;
+    let done = all.iter().map(|(done, ..)| done).sum::<usize>();
+    Came {
+        done,
+        a_second: done as f64 / begun.elapsed().as_secs_f64(),
+        longest: all.iter().map(|(.., longest)| *longest).max().unwrap_or_default(),
+        failed: all.into_iter().flat_map(|(_, failed, _)| failed).collect(),
+    }
 }
 
 /// A caller that asks for much, again and again, and reads nothing of it.
@@ -77,12 +101,12 @@ fn allow_connections() {
 }
 
 #[tokio::test]
-async fn slow_scrapers_a_thousand_connections_and_a_full_log_disk_fail_no_operation() {
+async fn slow_scrapers_a_thousand_connections_and_a_full_log_disk_fail_and_slow_no_operation() {
     allow_connections();
     // Every write to it says that no space is left.
     let five = real(31, 5, &["--log-file", "/dev/full", "--log-level", "debug"]).await;
-    let (calm, failed) = work(&five.client, Duration::from_secs(3)).await;
-    assert!(calm > 0 && failed.is_empty(), "nobody scrapes: {calm} done, {failed:?}");
+    let calm = work(&five.client, Duration::from_secs(3)).await;
+    assert!(calm.done > 0 && calm.failed.is_empty(), "nobody scrapes: {calm:?}");
 
     let mut callers = JoinSet::new();
     for index in 0..5 {
@@ -101,10 +125,11 @@ async fn slow_scrapers_a_thousand_connections_and_a_full_log_disk_fail_no_operat
         }
     }
     eprintln!("{} of {MANY} connections are taken", idle.len());
-    let (busy, failed) = work(&five.client, Duration::from_secs(5)).await;
-    assert!(failed.is_empty(), "{busy} done, {failed:?}");
-    eprintln!("operations a second: {} before, {} while scraped", calm / 3, busy / 5);
-    assert!(busy > 0);
+    let busy = work(&five.client, Duration::from_secs(5)).await;
+    assert!(busy.failed.is_empty(), "{busy:?}");
+    eprintln!("nobody scrapes: {calm:?}; while scraped: {busy:?}");
+    assert!(busy.done > 0);
+    busy.must_keep_up_with(&calm);
 
     // All of it is bounded: who asks for the health is answered, at worst once the idle have been cut.
     let begun = Instant::now();
@@ -116,15 +141,19 @@ async fn slow_scrapers_a_thousand_connections_and_a_full_log_disk_fail_no_operat
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_fails_no_operation() -> io::Result<()> {
+async fn a_log_that_nobody_reads_fails_and_slows_no_operation() -> io::Result<()> {
     let dir = tempfile::tempdir()?;
     let pipe = dir.path().join("log");
     assert!(Command::new("mkfifo").arg(&pipe).status()?.success());
     // Open at this end, and never read.
     let _reader = OpenOptions::new().read(true).write(true).open(&pipe)?;
-    let log = pipe.display().to_string();
+    let (log, file) = (pipe.display().to_string(), dir.path().join("taken").display().to_string());
     let three = real(41, 3, &["--log-file", &log, "--log-level", "trace"]).await;
-    let (done, failed) = work(&three.client, Duration::from_secs(4)).await;
-    assert!(done > 0 && failed.is_empty(), "{done} done, {failed:?}");
+    let others = real(44, 3, &["--log-file", &file, "--log-level", "trace"]).await;
+    let taken = work(&others.client, Duration::from_secs(3)).await;
+    let nobody = work(&three.client, Duration::from_secs(4)).await;
+    eprintln!("a log that is taken: {taken:?}; one that nobody reads: {nobody:?}");
+    assert!(nobody.done > 0 && nobody.failed.is_empty(), "{nobody:?}");
+    nobody.must_keep_up_with(&taken);
     Ok(())
 }

@@ -4,7 +4,7 @@ use ennead_ring::message::{Entry, Envelope, Held, Message, Outcome, Wish};
 use ennead_ring::node::Birth;
 use ennead_ring::{Key, SlotSet};
 
-use super::stage::{BEGIN, SEC, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
+use super::stage::{BEGIN, MS, SEC, Stage, epoch, find_key, key, machine, record, slots_of, stamp, view};
 
 /// Three machines that hold some keys, and a fourth that offers itself.
 fn joining() -> (Stage, Vec<Key>) {
@@ -36,6 +36,41 @@ pub(crate) fn m1_who_joins_is_announced_first_and_copies_ahead_without_votes() {
         let held = stage.holds(4, k).expect("copied ahead");
         assert_eq!((held.stamp, held.votes), (stamp(100, 1), SlotSet::EMPTY));
     }
+}
+
+/// How long the fourth machine copies ahead, in virtual time, while clients ask it for something each so often.
+fn copies_ahead_for(clients: Option<u64>) -> u64 {
+    let (mut stage, _) = joining();
+    // Some pages of it.
+    for k in (0..800).map(|i| key(&format!("long-{i}"))) {
+        for n in 1..=3 {
+            let votes = slots_of(&view(1, "1 2 3"), &k, n);
+            stage.put(n, &k, record(stamp(100, 1), Some(&"v".repeat(4_000)), votes));
+        }
+    }
+    stage.tuning.move_rate = 128 << 10;
+    stage.start_all();
+    stage.until(60 * SEC, |s| s.epoch(4) == 2);
+    assert_eq!(stage.epoch(4), 2, "it is announced");
+    let begun = stage.now;
+    while stage.epoch(4) == 2 && stage.now < begun + 3_600 * SEC {
+        if clients.is_some() {
+            stage.put_value(4, &key("asked for"), "v");
+        }
+        stage.until(clients.unwrap_or(SEC), |s| s.epoch(4) == 3);
+    }
+    assert_eq!(stage.epoch(4), 3, "it goes on, however slowly");
+    stage.now - begun
+}
+
+#[test]
+pub(crate) fn m1_copying_ahead_leaves_three_quarters_to_clients_while_there_are_any() {
+    let (alone, beside) = (copies_ahead_for(None), copies_ahead_for(Some(50 * MS)));
+    assert!(alone > 2 * SEC, "it is the rate that it waits for: {alone} ns");
+    assert!((alone * 3..=alone * 5).contains(&beside), "{alone} ns alone, {beside} ns beside clients");
+    // Now and then is not all the time.
+    let rarely = copies_ahead_for(Some(30 * SEC));
+    assert!(rarely < alone * 2, "{alone} ns alone, {rarely} ns where clients come twice a minute");
 }
 
 #[test]

@@ -475,7 +475,7 @@ impl Stage {
                     let found = self.load(n, &key);
                     self.flights.push_back(Flight::Inside(n, Input::Loaded { key, found }));
                 }
-                Effect::Scan { scan, after, .. } => {
+                Effect::Scan { scan, after, keys, bytes } => {
                     let computer = &self.computers[&n];
                     let pending = computer.pending.iter().filter_map(|(_, change)| match change {
                         Change::Record { key, .. } => Some(key),
@@ -483,9 +483,17 @@ impl Stage {
                     });
                     let all: BTreeSet<&Key> = computer.records.keys().chain(pending).collect();
                     let rest = all.into_iter().filter(|k| after.as_ref().is_none_or(|a| *k > a));
-                    let found: Vec<(Key, Loaded)> = rest.map(|k| (k.clone(), self.load(n, k))).collect();
+                    let mut found: Vec<(Key, Loaded)> = rest.map(|k| (k.clone(), self.load(n, k))).collect();
                     let total = found.len() as u64;
-                    let input = Input::Scanned { scan, found, end: true, total };
+                    let mut left = bytes;
+                    let mut fits = |(_, loaded): &(Key, Loaded)| {
+                        let fits = left > 0;
+                        left = left.saturating_sub(size(loaded));
+                        fits
+                    };
+                    found.truncate(found.iter().take(keys).take_while(|one| fits(one)).count());
+                    let end = found.len() as u64 == total;
+                    let input = Input::Scanned { scan, found, end, total };
                     self.flights.push_back(Flight::Inside(n, input));
                 }
             }
@@ -545,6 +553,14 @@ impl Stage {
         let limits = &mut self.at(n).limits;
         limits.bound = Bound { time, version };
         limits.ceiling = limits.ceiling.max(time);
+    }
+}
+
+/// Bytes of a value, as far as there is one.
+fn size(loaded: &Loaded) -> usize {
+    match loaded {
+        Loaded::Record(record) => record.state.value.as_ref().map_or(0, |value| value.len()),
+        _ => 0,
     }
 }
 
