@@ -126,6 +126,22 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, m: usize) {
+        self.die(
+            m,
+            |w, unsynced| {
+                if w.rng.random_bool(w.profile.survive) { w.rng.random_range(0..=unsynced) } else { 0 }
+            },
+        );
+    }
+
+    /// An fsync fails. The process ends, having told nothing of what that was to write. All of it is in the system's memory,
+    /// and the process that comes next makes it durable before it tells of it (R2).
+    pub(super) fn fail_disk(&mut self, m: usize) {
+        self.die(m, |_, unsynced| unsynced);
+    }
+
+    /// A process dies, and so many of its unsynced changes survive.
+    fn die(&mut self, m: usize, survivors: impl FnOnce(&mut Self, usize) -> usize) {
         self.add_moved(m);
         if self.computers[m].node.take().is_none() {
             return;
@@ -135,8 +151,7 @@ impl World {
         computer.life += 1;
         computer.waiting.clear();
         let unsynced = computer.disk.unsynced();
-        let survive =
-            if self.rng.random_bool(self.profile.survive) { self.rng.random_range(0..=unsynced) } else { 0 };
+        let survive = survivors(self, unsynced);
         self.record(m, |_| Some(What::Dies { survive }));
         let notes = self.computers[m].disk.crash(survive);
         self.durable(m, notes);

@@ -83,6 +83,10 @@ pub(crate) enum Fault {
     Zone,
     /// A member's weight or zone is changed.
     Place,
+    /// An fsync fails.
+    Fail,
+    /// A disk is full.
+    Fill,
 }
 
 /// What is to happen, in order of time, and of what was scheduled first. Time never goes back, so this is a radix heap: an

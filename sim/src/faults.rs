@@ -181,6 +181,10 @@ pub struct Profile {
     pub churn_every: u64,
     /// One of a tenth of the machines stands still for up to half a minute.
     pub stall_every: u64,
+    /// An fsync fails: the process ends, and all that it wrote is in the system's memory, for the next one to read.
+    pub fail_every: u64,
+    /// A disk has no room for values, for up to a minute.
+    pub full_every: u64,
     /// More machines are lost for good than claim 4 allows: then only safety is promised.
     pub overdraw: bool,
 }
@@ -290,6 +294,8 @@ impl Profile {
             disaster_every: 0,
             churn_every: 0,
             stall_every: 0,
+            fail_every: 0,
+            full_every: 0,
             overdraw: false,
         }
     }

@@ -35,6 +35,10 @@ pub enum Kind {
     Clock,
     /// One fsync in 200 takes up to a second.
     SlowDisk,
+    /// An fsync fails and the process ends, with what it wrote still in memory; each machine's once a day.
+    FailingDisk,
+    /// A disk has no room for a second up to a minute; each machine's four times a day.
+    FullDisk,
     /// A crash leaves some first part of what was not synced, not nothing.
     Torn,
     /// A restart finds one record in 500 unreadable.
@@ -59,6 +63,8 @@ impl Kind {
         Self::Replay,
         Self::Clock,
         Self::SlowDisk,
+        Self::FailingDisk,
+        Self::FullDisk,
         Self::Torn,
         Self::Rot,
         Self::Forge,
@@ -99,6 +105,13 @@ impl Kind {
             Self::Replay => ("replay", "one message in ten thousand comes again up to 30 s later"),
             Self::Clock => ("clock", "clocks are up to 5 s off, and jump twice a day"),
             Self::SlowDisk => ("slow-disk", "one fsync in 200 takes up to a second"),
+            Self::FailingDisk => (
+                "failing-disk",
+                "an fsync fails and the process ends, what it wrote still in memory; each once a day",
+            ),
+            Self::FullDisk => {
+                ("full-disk", "a disk has no room for 1 to 60 s; each machine's four times a day")
+            }
             Self::Torn => ("torn", "a crash leaves some first part of what was not synced, not nothing"),
             Self::Rot => ("rot", "a restart finds one record in 500 unreadable"),
             Self::Forge => ("forge", "one message in 2,000 is followed by a forgery of it"),
@@ -128,6 +141,8 @@ impl Kind {
             Self::Replay => (p.replay, p.replay_delay) = (0.0001, 30 * SEC),
             Self::Clock => (p.skew, p.jump_every) = (5 * SEC, 12 * HOUR / machines),
             Self::SlowDisk => (p.slow_sync, p.slow_sync_for) = (0.005, SEC),
+            Self::FailingDisk => (p.fail_every, p.down_for) = (24 * HOUR / machines, 20 * SEC),
+            Self::FullDisk => p.full_every = 6 * HOUR / machines,
             Self::Torn => p.survive = 0.5,
             Self::Rot => p.rot = 0.002,
             Self::Forge => p.forge = 0.0005,

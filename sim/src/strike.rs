@@ -1,5 +1,6 @@
 //! Faults strike: cuts, crashes, pauses, clocks that jump, wrong hints.
 
+use ennead_ring::Health;
 use ennead_ring::effect::Input;
 use rand::RngExt;
 
@@ -8,6 +9,9 @@ use crate::events::{Event, Fault};
 use crate::faults::log_uniform;
 use crate::world::World;
 use crate::{MS, SEC};
+
+/// Longest that a disk has no room.
+const LONGEST_FULL: u64 = 60 * SEC;
 
 impl World {
     pub(super) fn start_faults(&mut self) {
@@ -29,6 +33,8 @@ impl World {
             Fault::Stall,
             Fault::Zone,
             Fault::Place,
+            Fault::Fail,
+            Fault::Fill,
         ] {
             self.next_fault(fault);
         }
@@ -56,6 +62,8 @@ impl World {
             Fault::Stall => self.profile.stall_every,
             Fault::Zone => self.profile.zone_every,
             Fault::Place => self.profile.place_every,
+            Fault::Fail => self.profile.fail_every,
+            Fault::Fill => self.profile.full_every,
             Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
         };
         if every > 0 {
@@ -67,6 +75,16 @@ impl World {
     pub(super) fn random_skew(&mut self) -> i64 {
         let most = self.profile.skew as i64;
         if most == 0 { 0 } else { self.rng.random_range(-most..=most) }
+    }
+
+    /// Its node is told so, and later that there is room again.
+    fn fill_disk(&mut self, m: usize) {
+        let (life, last) = (self.computers[m].life, log_uniform(&mut self.rng, SEC, LONGEST_FULL));
+        for (after, full) in [(0, true), (last, false)] {
+            let input = Input::Health(Health { full, ..Health::default() });
+            self.schedule(after, Event::Inside { machine: m, life, input });
+        }
+        self.note(|| format!("s{}: the disk is full for {} ms", m + 1, last / MS));
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
@@ -112,6 +130,8 @@ impl World {
             Fault::Stall => self.stall(),
             Fault::Zone => self.strike_zone(),
             Fault::Place => self.replace(),
+            Fault::Fail => self.fail_disk(m),
+            Fault::Fill => self.fill_disk(m),
             Fault::Freeze => {
                 let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);

@@ -1,6 +1,6 @@
 //! What `kvctl sim` runs: scenarios, their errors, their figures, their picture.
 
-use ennead_sim::{Faults, Kind, Scenario, Set, Summary, run, timeline};
+use ennead_sim::{Faults, Kind, SEC, Scenario, Set, Summary, run, timeline};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -29,12 +29,28 @@ fn a_digest_is_the_same_everywhere() {
         let report = run(scenario.seed, |rng| scenario.profile(rng), false).expect("it holds");
         format!("{:016x}", report.digest)
     });
-    assert_eq!(digests, ["d81b61135248f805", "1df533258407243c"]);
+    assert_eq!(digests, ["d81b61135248f805", "e058c529714313ed"]);
+}
+
+#[test]
+fn disks_that_fail_and_disks_that_are_full_lose_nothing() {
+    let mut said = 0;
+    for seed in 0..4 {
+        let scenario = Scenario { seed, hours: 0.02, faults: Faults::These(vec![Kind::Crash]), ..short() };
+        let disks = |rng: &mut StdRng| {
+            let (fail_every, full_every) = (SEC, SEC);
+            ennead_sim::Profile { fail_every, full_every, check: true, ..scenario.profile(rng) }
+        };
+        let report = run(seed, disks, false).unwrap_or_else(|failure| panic!("{failure}"));
+        said += report.probes.get("no room").copied().unwrap_or(0);
+        assert!(report.counts.crashes > 10, "seed {seed}: {} crashes", report.counts.crashes);
+    }
+    assert!(said > 500, "no room, said {said} times");
 }
 
 /// What the figures of a thousand machines and a day are aims for, in a tenth of both: see the README.
 #[test]
-fn an_hour_of_a_hundred_machines_evicts_nobody_and_moves_no_more_than_it_must() {
+fn half_an_hour_of_a_hundred_machines_evicts_nobody_and_moves_no_more_than_it_must() {
     let scenario = Scenario { peers: 100, hours: 0.5, churn: 60.0, ..Scenario::default() };
     let result = run(scenario.seed, |rng| scenario.profile(rng), false);
     let summary = Summary::of(&scenario, &result, 1.0, 1.0);
