@@ -25,7 +25,7 @@ pub const MAX_NEWS: usize = 8;
 const MAX_HEALTH: usize = 3;
 /// How long a word on health is passed on by one who heard it. It is said again much sooner for as long as it is true; and
 /// where it came later still, it would seem new to those who have forgotten it, and go round for ever.
-const HEALTH_FOR: u64 = 10_000_000_000;
+pub(crate) const HEALTH_FOR: u64 = 10_000_000_000;
 /// A piece is told log2 m and so many times more. Each who knows it tells it to one at random: it takes log2 m rounds to be
 /// known by about half, and whoever has missed it then does so c rounds more with a probability of e^-c.
 const TELL_MORE: u32 = 8;

@@ -1,4 +1,4 @@
-//! Faults strike: cuts, crashes, pauses, clocks that jump, wrong hints.
+//! Faults strike: cuts, crashes, pauses, clocks that jump, disks that fail or are full, wrong hints.
 
 use ennead_ring::Health;
 use ennead_ring::effect::Input;

@@ -5,7 +5,7 @@ use core::mem;
 
 use super::{Detector, MS, Notes};
 use crate::effect::{Effect, Mono, Now};
-use crate::gossip::{Health, Said};
+use crate::gossip::{HEALTH_FOR, Health, Said};
 use crate::local::Local;
 use crate::view::Name;
 
@@ -13,7 +13,7 @@ use crate::view::Name;
 pub(super) const UNWELL_FOR: u64 = 10_000 * MS;
 /// How long it is remembered which of somebody's words was the last: several times as long as one is passed on. An older one
 /// that still goes round would seem new otherwise, and be told to all again.
-pub(super) const REMEMBERED: u64 = 6 * UNWELL_FOR;
+pub(super) const REMEMBERED: u64 = 6 * HEALTH_FOR;
 /// How often it says so again.
 pub(super) const UNWELL_AGAIN: u64 = 2_000 * MS;
 
