@@ -25,7 +25,7 @@
 //! | `stage` | a script acted out, without a world that draws lots |
 //! | [`shrink`] | a seed that fails, made small |
 //! | `window` | a long run is judged as it goes |
-//! | `report`, `measure` | what a run tells; its figures |
+//! | `report`, `measure`, `least` | what a run tells; its figures; what had to move |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
 mod asked;
@@ -42,6 +42,7 @@ mod disaster;
 mod disk;
 mod events;
 mod faults;
+mod least;
 mod lister;
 mod measure;
 mod members;

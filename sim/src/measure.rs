@@ -1,10 +1,11 @@
 //! What a run is measured by: how soon failures were seen, what moved and what had to, and how it went over time.
 
-use ennead_ring::{Machine, MemberState, View, told_bytes};
+use ennead_ring::{Machine, MemberState, Stamp, View, told_bytes};
 
 use crate::MS;
 use crate::computer::Role;
 use crate::events::Event;
+use crate::least::{At, Gain};
 use crate::views::Seen;
 use crate::world::World;
 
@@ -32,7 +33,7 @@ pub struct Metrics {
     pub false_evictions: u64,
     /// Bytes that machines took in of each other.
     pub bytes_moved: u64,
-    /// Bytes that each machine had to take in of what it came to own.
+    /// Bytes that machines had to take in of what they came to own: see `least`.
     pub bytes_minimum: u64,
     /// How it went.
     pub samples: Vec<Sample>,
@@ -134,6 +135,9 @@ impl World {
                 self.note(|| format!("{} is dropped, and lives", member.machine));
             }
         }
+        if self.profile.born {
+            self.look_what_came();
+        }
         if before.view.same_ring(&after.view) {
             return;
         }
@@ -145,19 +149,38 @@ impl World {
         if !self.profile.born {
             return;
         }
-        let moved = after.new_owners(before).filter(|(_, machine)| !self.ever.contains(machine));
-        let bytes: u64 = moved.map(|(k, _)| self.bytes_of(k, before)).sum();
-        self.metrics.bytes_minimum += bytes;
+        let mut least = std::mem::take(&mut self.least);
+        let newest = |at: At| self.newest_of(at.0, before).map(|(newest, bytes)| Gain { at, newest, bytes });
+        least.change(after.new_owners(before).filter_map(newest), before.new_owners(after), |at| {
+            self.held(at)
+        });
+        self.least = least;
     }
 
-    /// What a key's newest record takes, as those who take it in count it; nothing if there is none.
-    fn bytes_of(&self, k: usize, view: &Seen) -> u64 {
+    /// What of all that has to move has come by now.
+    pub(super) fn look_what_came(&mut self) {
+        let mut least = std::mem::take(&mut self.least);
+        least.look(|at| self.held(at));
+        self.metrics.bytes_minimum = least.bytes();
+        self.least = least;
+    }
+
+    /// The record of a key on this machine's disk.
+    fn held(&self, (key, machine): At) -> Option<Stamp> {
+        let computer = &self.computers[self.by_name[&machine.name]];
+        let record = computer.disk.durable_record(self.keys.get(key));
+        record.filter(|_| computer.me == machine).map(|record| record.stamp)
+    }
+
+    /// A key's newest record, and what it takes as those who take it in count it; `None` if there is none.
+    fn newest_of(&self, k: usize, view: &Seen) -> Option<(Stamp, u64)> {
         let key = self.keys.get(k);
         let records = view.owners_once(k).filter_map(|machine| {
             let computer = &self.computers[self.by_name[&machine.name]];
             computer.disk.durable_record(key).filter(|_| computer.me == machine)
         });
-        records.max_by_key(|record| record.stamp).map_or(0, |record| told_bytes(key, &record.state))
+        let newest = records.max_by_key(|record| record.stamp)?;
+        Some((newest.stamp, told_bytes(key, &newest.state)))
     }
 
     /// A process is about to end: what it took in counts.

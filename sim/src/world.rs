@@ -25,6 +25,7 @@ use crate::disaster::{self, Disaster};
 use crate::disk::Disk;
 use crate::events::{Event, Fault, Queue};
 use crate::faults::Profile;
+use crate::least::Least;
 use crate::lister::Lister;
 use crate::measure::{Metrics, Watched};
 use crate::probes::forget_rare;
@@ -55,6 +56,8 @@ pub(crate) struct World {
     founded: bool,
     /// Machines that were members once and then were not.
     pub(super) ever: HashSet<Machine>,
+    /// What had to move so far.
+    pub(super) least: Least,
     /// Dead machines that the operator wants removed.
     pub(super) removals: Vec<Machine>,
     /// The key of each question that a machine asked another.
@@ -122,6 +125,7 @@ pub fn run_telling(
         for m in 0..world.computers.len() {
             world.add_moved(m);
         }
+        world.look_what_came();
         *kept.borrow_mut() = (world.trace.take().unwrap_or_default(), std::mem::take(&mut world.metrics));
         result.map(|()| Report {
             digest: world.digest,
@@ -215,6 +219,7 @@ impl World {
             disaster: Disaster { charged: vec![Vec::new(); keys.len()], ..Disaster::default() },
             founded: false,
             ever: HashSet::new(),
+            least: Least::default(),
             removals: Vec::new(),
             asked: Asked::default(),
             histories: vec![Vec::new(); keys.len()],
