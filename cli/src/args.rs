@@ -639,7 +639,7 @@ pub(crate) struct Sim {
     /// What fails: some of those below, or usual, all, none, or swarm (what the seed draws) [default: usual]
     #[arg(long, value_name = "LIST")]
     pub(crate) faults: Option<ennead_sim::Faults>,
-    /// All of that, and zones, disks, workloads, from a file of TOML; flags come before it
+    /// All of that, and zones, disks, workloads, and what happens when, from a file of TOML; flags come before it
     #[arg(long, value_name = "FILE")]
     pub(crate) scenario: Option<PathBuf>,
     /// Draw how it went
@@ -654,7 +654,12 @@ static SIM_HELP: LazyLock<String> = LazyLock::new(|| {
         let usual = if ennead_sim::Kind::USUAL.contains(kind) { '*' } else { ' ' };
         text += &format!("  {name:<10}{usual} {what}\n");
     }
-    text + SIM_EXAMPLES
+    text += SIM_EXAMPLES;
+    for act in ennead_sim::Act::ALL {
+        let (name, what) = act.told();
+        text += &format!("  {name:<14} {what}\n");
+    }
+    text
 });
 
 const SIM_EXAMPLES: &str = "
@@ -669,9 +674,15 @@ A scenario, with what it may say and what is taken where it says nothing:
   churn = 0              faults = \"usual\"      # or [\"crash\", \"slow-disk\"]
   virtual_peers = 64     slots = 9
   [workload]             rate = 100, reads = 50, deletes = 5, compares = 10, expiring = 0 (of 100),
-                         zipf = 0, value_size = 256
-  [network]              delay_ms = 1, zones = 1, zone_delay_ms = 0, bandwidth = 0 (bytes a second)
+                         zipf = 0, hot_keys = 0 (the first so many), hot_share = 0 (they get, of 100),
+                         value_size = 256
+  [network]              delay_ms = 1, zones = 1, zone_delay_ms = 0, bandwidth = 0 (bytes a second),
+                         distances = [] (or a row of milliseconds for each zone)
   [disk]                 sync_ms = 1, load_ms = 0.2
+  [clock]                skew_s, jumps_a_day (as faults have it where nothing is said)
+  [[at]]                 s = 60, do = \"kill\", machines = [3], for_s = 5; as often as you like
+
+What an [[at]] can do, s seconds after the start; split takes clients, slow-disk times, clock by_s:
 ";
 
 /// `60/h`, `5/min`, or a number an hour.

@@ -17,7 +17,7 @@ use crate::checker::{Call, If, Op, Reply};
 use crate::counting;
 use crate::events::Event;
 use crate::faults::log_uniform;
-use crate::report::said;
+use crate::report::{Called, said};
 use crate::views::Seen;
 use crate::world::World;
 use crate::{MS, SEC};
@@ -76,6 +76,10 @@ struct Doing {
     /// Where the next try goes.
     slot: usize,
     direct: Option<Direct>,
+    /// One copy is enough, of whoever answers this.
+    one: Option<Ask>,
+    /// See [`Called::refused`].
+    refused: Option<(&'static str, u64)>,
 }
 
 /// A read that counts for itself (D1, D2).
@@ -216,17 +220,18 @@ impl World {
             }
             doing.direct = None;
         }
+        let one = doing.one.is_some();
         doing.slot += 1;
         if doing.slot >= 2 {
             self.refresh(c);
         }
-        self.try_once(c);
+        if one { self.ask_one(c) } else { self.try_once(c) }
     }
 
     fn next_call(&mut self, c: usize) {
         let key;
         let call;
-        let mut direct = false;
+        let (mut direct, mut one) = (false, false);
         if let Some((k, script)) = self.clients[c].script.pop_front() {
             key = k;
             call = match script {
@@ -259,6 +264,9 @@ impl World {
                 Call::Get
             } else if dice < reads + self.profile.direct_reads + deletes {
                 Call::Delete(if condition == If::Absent { If::Any } else { condition })
+            } else if (touches.saturating_sub(self.profile.ones)..touches).contains(&dice) {
+                one = true;
+                Call::Get
             } else if dice >= touches {
                 Call::Touch(if condition == If::Absent { If::Any } else { condition })
             } else {
@@ -293,6 +301,8 @@ impl World {
             settled: false,
             slot: 0,
             direct: None,
+            one: None,
+            refused: None,
         });
         // A counter that expires begins anew, and nobody can say when.
         let expires = matches!(call, Call::Put(..) | Call::Touch(_))
@@ -304,7 +314,9 @@ impl World {
         }
         self.note(|| format!("client {c} begins {call:?} of key {key}"));
         self.record_call(c, key, call);
-        if direct {
+        if one {
+            self.ask_one(c);
+        } else if direct {
             let ask = self.new_ask();
             self.record_ask(c, ask);
             if let Some(doing) = &mut self.clients[c].doing {
@@ -342,6 +354,37 @@ impl World {
             _ => (None, Epoch::ZERO),
         };
         self.send_from_client(c, to, Envelope { cluster, epoch, message });
+    }
+
+    /// Asks the next owner for what it holds.
+    fn ask_one(&mut self, c: usize) {
+        let ask = self.new_ask();
+        let Some(doing) = &mut self.clients[c].doing else { return };
+        doing.one = Some(ask);
+        let (key, slot, left) = (doing.key, doing.slot, doing.deadline.saturating_sub(self.now));
+        let owners = self.owners_known(c, key);
+        if !owners.is_empty() {
+            self.direct_ask(c, key, owners[slot % owners.len()], ask);
+        }
+        self.client_timer(c, (self.profile.patience / 4).min(left).max(MS));
+    }
+
+    /// An owner told what it holds: no claim about the key, so it is counted and not judged.
+    fn conclude_one(&mut self, c: usize) {
+        let Some(doing) = self.clients[c].doing.take() else { return };
+        self.metrics.ok += 1;
+        self.counts.answered += 1;
+        self.write_down(c, &doing, Reply::Nothing(None));
+        self.client_start(c);
+    }
+
+    /// Kept of a run of which somebody wants to know.
+    fn write_down(&mut self, client: usize, doing: &Doing, reply: Reply) {
+        if !self.profile.surveys.is_empty() && !self.clients[client].scripted {
+            let (at, took, one) = (self.now, self.now - doing.begun, doing.one.is_some());
+            let (call, refused) = (doing.call, doing.refused);
+            self.calls.push(Called { client, at, took, call, reply, one, refused });
+        }
     }
 
     /// Asks the next coordinator, under the same id.
@@ -419,6 +462,7 @@ impl World {
             format!("client {c} concludes {:?} of key {}: {reply:?} [{start}..{end}]", doing.call, doing.key)
         });
         let op = Op { who: c as u32, call: doing.call, reply, start, end };
+        self.write_down(c, &doing, reply);
         if !self.profile.endless {
             self.took.push((self.now, self.now - doing.begun));
         }
@@ -482,6 +526,9 @@ impl World {
         }
         let Some(doing) = &mut client.doing else { return };
         match envelope.message {
+            Message::Answer { ask, answer: Answer::Copy(_), .. } if doing.one == Some(ask) => {
+                self.conclude_one(c);
+            }
             Message::Answer { ask, votes, answer: Answer::Copy(copied) } => {
                 let Some(direct) = doing.direct.as_mut().filter(|d| d.ask == ask) else { return };
                 // Nobody votes for slots that are not his, whatever he says.
@@ -564,6 +611,7 @@ impl World {
             | Outcome::Refused(_)
             | Outcome::NoRoom { .. }
             | Outcome::NotHere => {
+                doing.refused.get_or_insert((said(&outcome), self.now - doing.begun));
                 let (call, key) = (doing.call, doing.key);
                 if self.clients[c].scripted && !matches!(outcome, Outcome::Overloaded { .. }) {
                     let told = said(&outcome);

@@ -48,6 +48,8 @@ pub(crate) struct Computer {
     pub(super) paused_until: u64,
     /// Until then it has no power.
     pub(super) down_until: u64,
+    /// Until then its fsyncs take so many times as long as else.
+    pub(super) slow: (f64, u64),
     /// The weight and the zone that it is to have.
     pub(super) place: (u32, Zone),
     /// Until then what it has sent is on its way out.
@@ -277,6 +279,10 @@ impl World {
             && (from..until).contains(&self.now)
         {
             after = until - self.now;
+        }
+        let (times, until) = self.computers[m].slow;
+        if until > self.now {
+            after = ((after as f64 * times) as u64).min(until - self.now + after);
         }
         let life = self.computers[m].life;
         self.schedule(after, Event::Synced { machine: m, life });

@@ -15,6 +15,8 @@ pub(crate) enum Cut {
     Camps(Vec<bool>),
     /// Of so many links this share, each told by a hash: ends may be thousands, and their links millions.
     Links { share: f64, salt: u64 },
+    /// As scheduled, by its place there: one side from the other, by a bit for each end; or each of the one from everybody.
+    Timed { number: usize, side: Vec<bool>, alone: bool },
 }
 
 impl Cut {
@@ -23,6 +25,11 @@ impl Cut {
             Self::One { machine, says, hears } => *says && from == *machine || *hears && to == *machine,
             // An end that came later is in the first camp.
             Self::Camps(side) => side.get(from).unwrap_or(&false) != side.get(to).unwrap_or(&false),
+            Self::Timed { side, alone, .. } => {
+                // An end that came later is on the other side.
+                let [from, to] = [from, to].map(|end| *side.get(end).unwrap_or(&false));
+                if *alone { from || to } else { from != to }
+            }
             Self::Links { share, salt } => {
                 let link = (from as u64) << 32 | to as u64;
                 let mut x = (link ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -36,6 +43,18 @@ impl Cut {
 impl World {
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         from != to && self.cuts.iter().any(|cut| cut.has(from, to))
+    }
+
+    /// What chance has cut is mended.
+    pub(crate) fn mend(&mut self) {
+        self.note(|| "all links mended".to_string());
+        self.cuts.retain(|cut| matches!(cut, Cut::Timed { .. }));
+    }
+
+    /// What this one of the schedule has cut is mended.
+    pub(crate) fn mend_timed(&mut self, n: usize) {
+        self.note(|| "scheduled: links mended".to_string());
+        self.cuts.retain(|cut| !matches!(cut, Cut::Timed { number, .. } if *number == n));
     }
 
     /// Cuts some links, for up to so long.

@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Operator,
     /// Has anybody seen who died?
     Look,
+    /// How do all stand?
+    Survey,
     Fault(Fault),
 }
 
@@ -87,6 +89,12 @@ pub(crate) enum Fault {
     Fail,
     /// A disk is full.
     Fill,
+    /// What the schedule says, by its place there.
+    Timed(usize),
+    /// The cut that it made is mended.
+    Mend(usize),
+    /// A machine whose disk it made slow says so.
+    Ails(usize),
 }
 
 /// What is to happen, in order of time, and of what was scheduled first. Time never goes back, so this is a radix heap: an

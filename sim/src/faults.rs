@@ -6,6 +6,7 @@ use ennead_ring::node::Tuning;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::schedule::Timed;
 use crate::{MS, SEC, US, places};
 
 /// One run's cluster, load and faults.
@@ -28,6 +29,10 @@ pub struct Profile {
     pub keys: usize,
     /// How much more often the first keys are used than the last (Zipf); 0: all alike.
     pub zipf: f64,
+    /// The first so many keys get `hot_share` of all calls, each as much; the others the rest. 0: no such keys.
+    pub hot_keys: usize,
+    /// See `hot_keys`; 0 to 1.
+    pub hot_share: f64,
     /// Bytes of each value, at least eight.
     pub value_size: usize,
     /// Clients go on for as long as the faults do.
@@ -56,6 +61,8 @@ pub struct Profile {
     pub reads: u32,
     /// Of 100 calls: by counting votes.
     pub direct_reads: u32,
+    /// Of 100 calls: from one copy, whichever answers first. What it holds may be old, so nobody judges it.
+    pub ones: u32,
     /// One more client lists all keys, again and again.
     pub lists: bool,
     /// How far the clients' clocks are off.
@@ -74,6 +81,8 @@ pub struct Profile {
     pub zones: usize,
     /// See `zones`.
     pub zone_delay: u64,
+    /// What the way from each zone to each other adds, and within it; empty: `zone_delay` between any two.
+    pub distances: Vec<Vec<u64>>,
     /// Machines name their zones, and keys are spread over them; else they only stand there.
     pub named: bool,
     /// All machines of a zone lose power at once.
@@ -185,6 +194,10 @@ pub struct Profile {
     pub fail_every: u64,
     /// A disk has no room for values, for up to a minute.
     pub full_every: u64,
+    /// What happens at set times, besides. Machines that come or go for good ask for a `span`.
+    pub schedule: Vec<Timed>,
+    /// When to write down how all stand, in nanoseconds since the faults began.
+    pub surveys: Vec<u64>,
     /// More machines are lost for good than claim 4 allows: then only safety is promised.
     pub overdraw: bool,
 }
@@ -221,6 +234,8 @@ impl Profile {
             rules: Rules::default(),
             keys: 2,
             zipf: 0.0,
+            hot_keys: 0,
+            hot_share: 0.0,
             value_size: 8,
             endless: false,
             clients: 4,
@@ -235,6 +250,7 @@ impl Profile {
             compares: 15,
             reads: 25,
             direct_reads: 15,
+            ones: 0,
             lists: false,
             client_skew: 0,
             gives_up: 0.0,
@@ -243,6 +259,7 @@ impl Profile {
             delay: MS,
             zones: 1,
             zone_delay: 0,
+            distances: Vec::new(),
             named: true,
             zone_every: 0,
             zone_down: 0,
@@ -296,6 +313,8 @@ impl Profile {
             stall_every: 0,
             fail_every: 0,
             full_every: 0,
+            schedule: Vec::new(),
+            surveys: Vec::new(),
             overdraw: false,
         }
     }

@@ -10,6 +10,7 @@
 //! | `network` | what becomes of a message on its way |
 //! | `faults` | what may go wrong in a run, and how often: each seed draws its own |
 //! | `strike`, `cuts` | faults as they strike; links that are cut |
+//! | `schedule`, `acts` | what happens at set times; how it is done |
 //! | `members`, `churn` | machines that come, go, die and come back; as a steady flow |
 //! | `places` | zones that fail whole; weights and zones that are changed |
 //! | `disaster` | more are lost than may be, an operator forces the rest on, and the loss is charged |
@@ -26,8 +27,10 @@
 //! | [`shrink`] | a seed that fails, made small |
 //! | `window` | a long run is judged as it goes |
 //! | `report`, `measure`, `least` | what a run tells; its figures; what had to move |
+//! | `survey` | how all stand at set moments, and what they believe of each other |
 //! | `summary`, [`timeline`] | a run in a few figures; as a picture |
 
+mod acts;
 mod asked;
 mod audit;
 pub mod checker;
@@ -54,11 +57,13 @@ mod recorder;
 mod report;
 mod said;
 mod scenario;
+mod schedule;
 mod script;
 mod shrink;
 mod stage;
 mod strike;
 mod summary;
+mod survey;
 pub mod timeline;
 mod views;
 mod window;
@@ -67,14 +72,17 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use checker::{Call, Reply};
 pub use faults::{Counters, Profile};
 pub use measure::{Metrics, Sample};
 pub use menu::Kind;
-pub use report::{Counts, Failure, Report};
-pub use scenario::{Disk, Faults, Network, Scenario, Set, Workload};
+pub use report::{Called, Counts, Failure, Report};
+pub use scenario::{Clock, Disk, Faults, Network, Scenario, Set, Workload};
+pub use schedule::{Act, Timed};
 pub use script::{Cast, Script};
 pub use shrink::{Shrunk, shrink};
 pub use summary::{Quantiles, Summary};
+pub use survey::{Stand, Survey};
 pub use world::{run, run_telling};
 
 /// A microsecond, in nanoseconds.

@@ -80,8 +80,12 @@ impl World {
 
     /// What the way between two zones adds. Clients are spread over them, too.
     fn distance(&self, from: usize, to: usize) -> u64 {
-        let apart = from % self.profile.zones != to % self.profile.zones;
-        if apart { self.profile.zone_delay } else { 0 }
+        let (from, to) = (from % self.profile.zones, to % self.profile.zones);
+        match self.profile.distances.get(from) {
+            Some(distances) => distances[to],
+            None if from == to => 0,
+            None => self.profile.zone_delay,
+        }
     }
 
     /// A machine sends one thing after the other.

@@ -6,8 +6,9 @@ use ennead_ring::effect::{Change, Input};
 use ennead_ring::message::{Addr, DecreeAnswer, Envelope, Held, Message, Outcome};
 use ennead_ring::{Loaded, Node, View};
 
-use crate::checker::Op;
+use crate::checker::{Call, Op, Reply};
 use crate::measure::Metrics;
+use crate::survey::Survey;
 use crate::views::brief;
 use crate::world::World;
 use crate::{MS, SEC};
@@ -60,6 +61,29 @@ pub struct Report {
     pub histories: Vec<Vec<Op>>,
     /// When each call ended, and how long it took, in nanoseconds.
     pub took: Vec<(u64, u64)>,
+    /// What became of each call of a client, in a run in which moments were wanted at which it is told how all stand.
+    pub calls: Vec<Called>,
+    /// How all stood, at each moment at which that was wanted.
+    pub surveys: Vec<Survey>,
+}
+
+/// A call that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Called {
+    /// By which client: the first is 0.
+    pub client: usize,
+    /// When it ended, and how long it took, in virtual nanoseconds.
+    pub at: u64,
+    /// See `at`.
+    pub took: u64,
+    /// What was asked.
+    pub call: Call,
+    /// What was told; [`Reply::Nothing`] of a read of one copy, whatever it held.
+    pub reply: Reply,
+    /// It asked for one copy.
+    pub one: bool,
+    /// The first word of a coordinator that was no answer, such as "no quorum", and after how long it came.
+    pub refused: Option<(&'static str, u64)>,
 }
 
 /// A run that did not.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::faults::Profile;
 use crate::menu::{Kind, swarm};
+use crate::schedule::{self, Timed};
 use crate::{MS, SEC, US};
 
 /// A cluster, its load and what befalls it. What a file leaves out is as [`Scenario::default`] has it.
@@ -33,6 +34,11 @@ pub struct Scenario {
     pub network: Network,
     /// What each machine writes to.
     pub disk: Disk,
+    /// What its clock shows.
+    pub clock: Clock,
+    /// What happens at set times, besides the faults that strike by chance.
+    #[serde(deserialize_with = "with_offsets")]
+    pub at: Vec<Timed>,
 }
 
 /// Which faults.
@@ -75,6 +81,10 @@ pub struct Workload {
     pub expiring: u32,
     /// How much more often the first keys are used than the last (Zipf's exponent); 0: all alike.
     pub zipf: f64,
+    /// The first so many keys get `hot_share` of all operations, each as many. 0: no such keys.
+    pub hot_keys: usize,
+    /// Of a hundred operations: those on hot keys.
+    pub hot_share: f64,
     /// Bytes of each value.
     pub value_size: usize,
 }
@@ -89,6 +99,9 @@ pub struct Network {
     pub zones: usize,
     /// What the way from one zone to another adds, in milliseconds.
     pub zone_delay_ms: f64,
+    /// The same for each pair: a row for each zone, and in it what the way to each zone adds, its own included. Empty:
+    /// `zone_delay_ms` for any two.
+    pub distances: Vec<Vec<f64>>,
     /// Bytes a second that one machine can send; 0: any number.
     pub bandwidth: u64,
 }
@@ -101,6 +114,16 @@ pub struct Disk {
     pub sync_ms: f64,
     /// Longest that reading a record takes, in milliseconds.
     pub load_ms: f64,
+}
+
+/// What a machine's clock shows. What is not said is as the faults have it.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clock {
+    /// How far wall clocks are off at most, either way, in seconds.
+    pub skew_s: Option<f64>,
+    /// How often a day each of them jumps, to anything within that.
+    pub jumps_a_day: Option<f64>,
 }
 
 impl Default for Scenario {
@@ -117,19 +140,31 @@ impl Default for Scenario {
             workload: Workload::default(),
             network: Network::default(),
             disk: Disk::default(),
+            clock: Clock::default(),
+            at: Vec::new(),
         }
     }
 }
 
 impl Default for Workload {
     fn default() -> Self {
-        Self { rate: 100.0, reads: 50, deletes: 5, compares: 10, expiring: 0, zipf: 0.0, value_size: 256 }
+        Self {
+            rate: 100.0,
+            reads: 50,
+            deletes: 5,
+            compares: 10,
+            expiring: 0,
+            zipf: 0.0,
+            hot_keys: 0,
+            hot_share: 0.0,
+            value_size: 256,
+        }
     }
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { delay_ms: 1.0, zones: 1, zone_delay_ms: 0.0, bandwidth: 0 }
+        Self { delay_ms: 1.0, zones: 1, zone_delay_ms: 0.0, distances: Vec::new(), bandwidth: 0 }
     }
 }
 
@@ -146,6 +181,11 @@ impl Scenario {
     /// The line and the field that say something else, or a value that cannot be.
     pub fn parse(text: &str) -> Result<Self, String> {
         let scenario: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if let Err((n, what)) = scenario.check_schedule() {
+            let offset = scenario.at[n].offset.unwrap_or(0);
+            let line = 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+            return Err(format!("line {line}: {what}"));
+        }
         scenario.check()?;
         Ok(scenario)
     }
@@ -155,8 +195,10 @@ impl Scenario {
     /// # Errors
     /// What cannot, and what could.
     pub fn check(&self) -> Result<(), String> {
-        let Workload { reads, deletes, compares, expiring, zipf, value_size, rate } = self.workload;
-        let Network { delay_ms, zones, zone_delay_ms, .. } = self.network;
+        let Workload { reads, deletes, compares, expiring, zipf, hot_keys, hot_share, value_size, rate } =
+            self.workload;
+        let Network { delay_ms, zones, zone_delay_ms, ref distances, .. } = self.network;
+        let Clock { skew_s, jumps_a_day } = self.clock;
         let Disk { sync_ms, load_ms } = self.disk;
         let within = |what: &str, value: f64, low: f64, high: f64| {
             if (low..=high).contains(&value) {
@@ -183,12 +225,50 @@ impl Scenario {
         within("workload.compares", f64::from(compares), 0.0, 100.0)?;
         within("workload.expiring", f64::from(expiring), 0.0, 100.0)?;
         within("workload.zipf", zipf, 0.0, 5.0)?;
+        within("workload.hot_keys", hot_keys as f64, 0.0, self.keys as f64)?;
+        within("workload.hot_share", hot_share, 0.0, 100.0)?;
+        if (hot_keys > 0) != (hot_share > 0.0) {
+            return Err(format!(
+                "workload.hot_keys is {hot_keys} and workload.hot_share {hot_share}: so many keys get so many of a \
+                 hundred operations, and neither is 0 without the other"
+            ));
+        }
         within("workload.value_size", value_size as f64, 8.0, 65_536.0)?;
         within("network.delay_ms", delay_ms, 0.001, 1_000.0)?;
         within("network.zones", zones as f64, 1.0, 1_000.0)?;
         within("network.zone_delay_ms", zone_delay_ms, 0.0, 1_000.0)?;
+        if !distances.is_empty() {
+            if distances.len() != zones || distances.iter().any(|row| row.len() != zones) {
+                return Err(format!(
+                    "network.distances has rows of {:?}: it has a row for each zone, and in it a number for each \
+                     zone, and network.zones is {zones}",
+                    distances.iter().map(Vec::len).collect::<Vec<_>>()
+                ));
+            }
+            if zone_delay_ms > 0.0 {
+                return Err(
+                    "network.distances says it all: network.zone_delay_ms is for two zones of which it \
+                            says nothing"
+                        .to_string(),
+                );
+            }
+            for ms in distances.iter().flatten() {
+                within("each of network.distances", *ms, 0.0, 1_000.0)?;
+            }
+        }
+        within("clock.skew_s", skew_s.unwrap_or(0.0), 0.0, 31_536_000.0)?;
+        within("clock.jumps_a_day", jumps_a_day.unwrap_or(0.0), 0.0, 86_400.0)?;
+        if jumps_a_day.is_some_and(|jumps| jumps > 0.0) && skew_s.is_none_or(|skew| skew == 0.0) {
+            return Err("clock.jumps_a_day needs clock.skew_s: how far clocks jump, in seconds".to_string());
+        }
+        self.check_schedule().map_err(|(_, what)| what)?;
         within("disk.sync_ms", sync_ms, 0.01, 1_000.0)?;
         within("disk.load_ms", load_ms, 0.001, 1_000.0)
+    }
+
+    /// What is wrong with the schedule, and of which place there.
+    fn check_schedule(&self) -> Result<(), (usize, String)> {
+        schedule::check(&self.at, self.peers, self.hours * 3_600.0)
     }
 
     /// The world that is like this.
@@ -197,7 +277,7 @@ impl Scenario {
         let ms = |ms: f64| (ms * MS as f64) as u64;
         // Some machines are out at first: those that come when others go.
         let spare = if self.churn > 0.0 { self.peers.div_ceil(10) } else { 0 };
-        (p.founders, p.machines) = (self.peers, self.peers + spare);
+        (p.founders, p.machines) = (self.peers, schedule::machines(&self.at, self.peers + spare));
         p.fewest = self.peers - self.peers / 10;
         (p.slots, p.weight, p.keys) = (self.slots, self.virtual_peers, self.keys);
         p.span = (self.hours * 3_600.0 * SEC as f64) as u64;
@@ -215,10 +295,12 @@ impl Scenario {
         p.direct_reads = load.reads * 4 / 5;
         p.reads = load.reads - p.direct_reads;
         (p.deletes, p.compares, p.ttl) = (load.deletes, load.compares, f64::from(load.expiring) / 100.0);
+        (p.hot_keys, p.hot_share) = (load.hot_keys, load.hot_share / 100.0);
         (p.zipf, p.value_size, p.longest_ttl, p.stray) = (load.zipf, load.value_size, 300_000, 0.0);
         (p.patience, p.deadline) = (SEC / 2, 10 * SEC);
 
-        let Network { delay_ms, zones, zone_delay_ms, bandwidth } = self.network;
+        let Network { delay_ms, zones, zone_delay_ms, ref distances, bandwidth } = self.network;
+        p.distances = distances.iter().map(|row| row.iter().copied().map(ms).collect()).collect();
         (p.delay, p.zones, p.zone_delay, p.bandwidth) = (ms(delay_ms), zones, ms(zone_delay_ms), bandwidth);
         (p.sync, p.load, p.survive) =
             (ms(self.disk.sync_ms).max(20 * US), ms(self.disk.load_ms).max(2 * US), 0.0);
@@ -232,8 +314,25 @@ impl Scenario {
         for kind in faults {
             kind.apply(&mut p);
         }
+        let nanos = |s: f64| (s * SEC as f64) as u64;
+        p.skew = self.clock.skew_s.map_or(p.skew, nanos);
+        if let Some(jumps) = self.clock.jumps_a_day {
+            let all = jumps * p.machines as f64;
+            p.jump_every = if all > 0.0 { nanos(86_400.0 / all).max(1) } else { 0 };
+        }
+        p.schedule.clone_from(&self.at);
         p
     }
+}
+
+/// A list in a file, and where each of it begins.
+fn with_offsets<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Timed>, D::Error> {
+    let all = Vec::<toml::Spanned<Timed>>::deserialize(deserializer)?;
+    let placed = all.into_iter().map(|timed| {
+        let offset = Some(timed.span().start);
+        Timed { offset, ..timed.into_inner() }
+    });
+    Ok(placed.collect())
 }
 
 impl std::str::FromStr for Faults {

@@ -41,6 +41,7 @@ impl World {
         if self.profile.moves() {
             self.schedule(SEC, Event::Operator);
         }
+        self.start_schedule();
     }
 
     fn next_fault(&mut self, fault: Fault) {
@@ -65,6 +66,7 @@ impl World {
             Fault::Fail => self.profile.fail_every,
             Fault::Fill => self.profile.full_every,
             Fault::Uncut | Fault::Restart(_) | Fault::Reborn(_) | Fault::BackUp => return,
+            Fault::Timed(_) | Fault::Mend(_) | Fault::Ails(_) => return,
         };
         if every > 0 {
             let after = self.rng.random_range(0..=2 * every);
@@ -78,8 +80,8 @@ impl World {
     }
 
     /// Its node is told so, and later that there is room again.
-    fn fill_disk(&mut self, m: usize) {
-        let (life, last) = (self.computers[m].life, log_uniform(&mut self.rng, SEC, LONGEST_FULL));
+    pub(super) fn fill_disk(&mut self, m: usize, last: u64) {
+        let life = self.computers[m].life;
         for (after, full) in [(0, true), (last, false)] {
             let input = Input::Health(Health { full, ..Health::default() });
             self.schedule(after, Event::Inside { machine: m, life, input });
@@ -97,10 +99,7 @@ impl World {
                 let patience = self.profile.tuning.patience;
                 self.sever(m, patience * 3);
             }
-            Fault::Uncut => {
-                self.note(|| "all links mended".to_string());
-                self.cuts.clear();
-            }
+            Fault::Uncut => self.mend(),
             Fault::Crash => {
                 if self.rng.random_bool(self.profile.power_cut) {
                     for m in 0..machines {
@@ -131,7 +130,13 @@ impl World {
             Fault::Zone => self.strike_zone(),
             Fault::Place => self.replace(),
             Fault::Fail => self.fail_disk(m),
-            Fault::Fill => self.fill_disk(m),
+            Fault::Fill => {
+                let last = log_uniform(&mut self.rng, SEC, LONGEST_FULL);
+                self.fill_disk(m, last);
+            }
+            Fault::Timed(n) => self.act(n),
+            Fault::Mend(n) => self.mend_timed(n),
+            Fault::Ails(m) => self.ail(m),
             Fault::Freeze => {
                 let patience = self.profile.tuning.patience;
                 let pause = self.rng.random_range(patience / 2..=patience * 3);

@@ -30,7 +30,8 @@ use crate::lister::Lister;
 use crate::measure::{Metrics, Watched};
 use crate::probes::forget_rare;
 use crate::recorder::Recorder;
-use crate::report::{Counts, Failure, Report};
+use crate::report::{Called, Counts, Failure, Report};
+use crate::survey::Survey;
 use crate::views::{Keys, Views};
 use crate::{MS, SEC, places};
 
@@ -81,6 +82,8 @@ pub(crate) struct World {
     pub(super) popularity: Vec<f64>,
     pub(super) metrics: Metrics,
     pub(super) watched: Vec<Watched>,
+    pub(super) surveys: Vec<Survey>,
+    pub(crate) calls: Vec<Called>,
     pub(super) faulty: bool,
     failure: Option<String>,
     pub(super) effects: Vec<Effect>,
@@ -137,6 +140,8 @@ pub fn run_telling(
             metrics: Metrics::default(),
             histories: std::mem::take(&mut world.histories),
             took: std::mem::take(&mut world.took),
+            calls: std::mem::take(&mut world.calls),
+            surveys: std::mem::take(&mut world.surveys),
         })
     }));
     let (trace, metrics) = left.take();
@@ -153,14 +158,23 @@ pub fn run_telling(
     Err(Failure { seed, moving, step, at, what, trace, metrics: Box::new(metrics) })
 }
 
-/// How often so many keys are used, added up: the n-th as often as n^-s.
-fn popularity(keys: usize, s: f64) -> Vec<f64> {
-    let mut sum = 0.0;
-    let mut add = |n: usize| {
-        sum += libm::pow(n as f64, -s);
-        sum
+/// How often so many keys are used, added up: the first few share a part of all evenly; of the others the n-th is used as
+/// often as n^-s says.
+fn popularity(keys: usize, s: f64, (hot, share): (usize, f64)) -> Vec<f64> {
+    if s == 0.0 && hot == 0 {
+        return Vec::new();
+    }
+    let cold: f64 = (1..=keys.saturating_sub(hot)).map(|n| libm::pow(n as f64, -s)).sum();
+    let often = |n: usize| match n.checked_sub(hot) {
+        Some(n) if hot == 0 => libm::pow(n as f64, -s),
+        None | Some(0) => share / hot as f64,
+        Some(n) => (1.0 - share) * libm::pow(n as f64, -s) / cold,
     };
-    if s == 0.0 { Vec::new() } else { (1..=keys).map(&mut add).collect() }
+    let add = |sum: &mut f64, n: usize| {
+        *sum += often(n);
+        Some(*sum)
+    };
+    (1..=keys).scan(0.0, add).collect()
 }
 
 /// 10.0.0.1 is the first.
@@ -198,6 +212,7 @@ impl World {
                 skew: skew(&mut rng, profile.skew),
                 paused_until: 0,
                 down_until: 0,
+                slow: (1.0, 0),
                 place: places::first(&profile, i),
                 sending_until: 0,
                 due: None,
@@ -237,9 +252,11 @@ impl World {
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             cuts: Vec::new(),
-            popularity: popularity(profile.keys, profile.zipf),
+            popularity: popularity(profile.keys, profile.zipf, (profile.hot_keys, profile.hot_share)),
             metrics: Metrics::default(),
             watched: Vec::new(),
+            surveys: Vec::new(),
+            calls: Vec::new(),
             faulty: profile.dirty_birth,
             failure: None,
             effects: Vec::new(),
@@ -449,8 +466,9 @@ impl World {
             Event::Client { token, .. } => self.lister_wakes(token),
             Event::Operator => self.operate(),
             Event::Look => self.look(),
+            Event::Survey => self.survey(),
             Event::Fault(fault) => {
-                if self.faulty || matches!(fault, Fault::Restart(_)) {
+                if self.faulty || matches!(fault, Fault::Restart(_) | Fault::Ails(_)) {
                     self.strike(fault);
                 }
             }

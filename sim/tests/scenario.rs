@@ -116,9 +116,10 @@ fn an_error_in_a_scenario_names_its_line_and_its_field() {
 #[test]
 fn no_text_makes_a_scenario_panic() {
     const KEYS: &str = "peers hours seed keys churn faults virtual_peers slots [workload] rate reads deletes compares \
-                        expiring zipf value_size [network] zones bandwidth [disk] sync_ms peers.keys";
+                        expiring zipf hot_keys value_size [network] zones distances bandwidth [disk] sync_ms \
+                        [clock] skew_s jumps_a_day [[at]] s do machines for_s times peers.keys";
     const VALUES: &str = "0 1 9 -1 0.5 nan inf -inf 1e308 4294967295 18446744073709551616 true \"all\" \"crash\" \
-                          [\"crash\",\"rot\"] [] {} \"\" 2026-11-24 0x7fffffffffffffff 100 \"\"\"";
+                          [\"crash\",\"rot\"] [] [1] [[1]] \"kill-for-good\" {} \"\" 2026-11-24 0x7fffffffffffffff 100 \"\"\"";
     let (keys, values): (Vec<&str>, Vec<&str>) = (KEYS.split(' ').collect(), VALUES.split(' ').collect());
     let mut rng = StdRng::seed_from_u64(7);
     let mut taken = 0;
