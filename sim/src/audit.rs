@@ -77,7 +77,9 @@ impl World {
         }
         let begun = self.now;
         let look = if self.profile.born { SEC } else { 200 * MS };
-        if self.profile.born && self.uneven().is_some() {
+        // Where nothing moves, nothing begins a comparison either.
+        if (self.profile.born || !self.profile.moves()) && self.uneven().is_some() {
+            self.met("copies differ until they are compared");
             self.compare_copies();
         }
         while let Some(uneven) = self.uneven().filter(|_| !self.views.overdrawn()) {
@@ -91,6 +93,12 @@ impl World {
         }
         self.counts.even = self.counts.even.max(self.now - begun);
         Ok(())
+    }
+
+    /// A comparison needs all of a key's owners, and clocks by which something can succeed.
+    pub(super) fn can_compare(&self) -> bool {
+        let all = self.computers.iter().all(|c| c.role != Role::In || c.node.is_some());
+        all && !self.profile.doomed && self.profile.tuning.check_every > 0
     }
 
     /// As `kvctl check` does: by itself it happens every ten minutes.

@@ -10,6 +10,8 @@ use crate::faults::log_uniform;
 use crate::world::World;
 use crate::{MS, SEC};
 
+/// Longest that a process stands still.
+pub(super) const LONGEST_PAUSE: u64 = 3 * SEC;
 /// Longest that a disk has no room.
 const LONGEST_FULL: u64 = 60 * SEC;
 
@@ -144,7 +146,7 @@ impl World {
                 self.note(|| format!("s{} stands still for {} ms", m + 1, pause / MS));
             }
             Fault::Pause => {
-                let pause = log_uniform(&mut self.rng, 10 * MS, 3 * SEC);
+                let pause = log_uniform(&mut self.rng, 10 * MS, LONGEST_PAUSE);
                 self.computers[m].paused_until = self.now + pause;
                 self.note(|| format!("s{} pauses", m + 1));
             }

@@ -9,6 +9,7 @@ const ALWAYS: &[&str] = &[
     "accept",
     "birth",
     "blank",
+    "copies differ until they are compared",
     "copy",
     "done",
     "handed over",
