@@ -122,6 +122,11 @@ fn text(scenario: &Scenario, s: &Summary) -> String {
         }
     };
     let held = match &s.failure {
+        None if s.overdrawn => {
+            "every key linearizable, one chain of views; MORE MACHINES WERE LOST than may be at once, \
+                                and with them what only they held"
+                .to_string()
+        }
         None => "every key linearizable, nothing acknowledged lost, one chain of views, all copies alike"
             .to_string(),
         Some(what) => format!("DOES NOT HOLD: {what}"),

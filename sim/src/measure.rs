@@ -27,6 +27,8 @@ pub struct Metrics {
     pub leaves: u64,
     /// Machines that lost all they had, and those that died for good.
     pub lost: u64,
+    /// In the end more were lost at once than may be (claim 4), and not made up for: no answer and no copy is promised.
+    pub overdrawn: bool,
     /// From the death of a process to the moment at which the warden who acts has three witnesses, in nanoseconds.
     pub detected: Vec<u64>,
     /// Machines that ran and were wanted, and were dropped all the same.

@@ -38,6 +38,8 @@ pub struct Summary {
     pub crashes: u64,
     /// Machines that lost their disks, or died for good.
     pub lost: u64,
+    /// More of them at once than may be: then acknowledged writes may be lost, and nothing says that they were not.
+    pub overdrawn: bool,
     /// Views after the first.
     pub views: u64,
     /// From death to agreed suspicion.
@@ -91,6 +93,7 @@ impl Summary {
             leaves: metrics.leaves,
             crashes: counted.map_or(last.map_or(0, |s| s.crashes), |c| c.crashes),
             lost: metrics.lost,
+            overdrawn: metrics.overdrawn,
             views: counted.map_or(last.map_or(0, |s| s.views), |c| c.views),
             detect_ms: Quantiles { p50: metrics.detect_ms(0.5), p99: metrics.detect_ms(0.99) },
             false_evictions: metrics.false_evictions,

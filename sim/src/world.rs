@@ -133,6 +133,7 @@ pub fn run_telling(
             world.add_moved(m);
         }
         world.look_what_came();
+        world.metrics.overdrawn = world.views.overdrawn();
         *kept.borrow_mut() = (world.trace.take().unwrap_or_default(), std::mem::take(&mut world.metrics));
         result.map(|()| Report {
             digest: world.digest,
