@@ -97,6 +97,8 @@ pub struct Line {
     pub reason: Option<String>,
     /// What is wrong with it now, in a word of `kvctl why`.
     pub verdict: Option<Word>,
+    /// The crash report that belongs to what happened to it last, by its id. It may be over.
+    pub crash_report: Option<String>,
     /// Version of its program, if it answered.
     pub version: Option<String>,
     /// Records it holds.
@@ -156,6 +158,8 @@ impl Summary {
         let judged: Vec<Verdict> = asking.join_all().await.into_iter().flatten().collect();
         for verdict in &judged {
             let Some((word, reason)) = trouble(verdict) else { continue };
+                line.crash_report = verdict.report.as_ref().map(|report| report.id.clone());
+                let Some((word, reason)) = trouble(verdict) else { continue };
             for line in self.lines.iter_mut().filter(|line| line.name == verdict.machine) {
                 (line.verdict, line.reason) = (Some(word), Some(reason.clone()));
                 if line.health == Health::Up && word == Word::DiskStalled {
@@ -273,6 +277,7 @@ pub fn machine_to_json(line: &Line) -> Value {
         "records": line.records,
     })
 }
+        "crash_report": line.crash_report,
 
 /// What is wrong with a machine now, in a word and a sentence; what it has got over is for `kvctl why` to tell.
 fn trouble(verdict: &Verdict) -> Option<(Word, String)> {
@@ -339,6 +344,7 @@ fn line(member: &Member, account: Option<&Result<MachineStatus, String>>, accoun
         epoch: own.map(|o| o.epoch),
         uptime: own.map(|o| Duration::from_millis(o.uptime_ms)),
     }
+        crash_report: None,
 }
 
 /// True if this says that a machine is not there. Against its own answer to us, one machine that has missed a probe

@@ -104,6 +104,10 @@ fn the_verdict_is_in_the_json_as_a_word_of_why() {
     assert_eq!(of(&summary), Value::Null);
     summary.lines[3].verdict = Some(Word::DiskFailed);
     assert_eq!(of(&summary), json!("disk_failed"));
+    let report = |summary: &Summary| summary.to_json(&view(9), &[])["machines"][3]["crash_report"].clone();
+    assert_eq!(report(&summary), Value::Null);
+    summary.lines[3].crash_report = Some("7-1".to_owned());
+    assert_eq!(report(&summary), json!("7-1"));
 }
 
 #[test]
