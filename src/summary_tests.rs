@@ -208,3 +208,23 @@ fn a_blank_machine_under_a_members_name_is_not_that_member() {
     assert!(summary.lines[3].reason.as_ref().is_some_and(|why| why.contains("new incarnation")));
     assert_eq!(summary.tolerates(), Some(3));
 }
+
+#[test]
+fn a_change_of_the_ring_waits_for_those_of_the_next_one_that_do_not_answer() {
+    let summary = summary(9, &[4, 7]);
+    assert_eq!(summary.waits_for(&view(9), &[]), [], "nothing changes");
+    let changing = |which: usize, state: MemberState| {
+        let member = |n| Member {
+            state: if n == which { state } else { MemberState::Up },
+            ..Member::up(machine(n), 64)
+        };
+        let members = (1..=9).map(member).collect();
+        View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).expect("a view")
+    };
+    assert_eq!(summary.waits_for(&changing(9, MemberState::Joining), &[]), [name(4), name(7)]);
+    assert_eq!(
+        summary.waits_for(&changing(7, MemberState::Leaving), &[]),
+        [name(4)],
+        "who leaves needs no data"
+    );
+}

@@ -226,7 +226,15 @@ async fn listings_backups_and_weights_with_four_machines_dead() {
     assert_eq!(nine.json(0, &["weight", &alive, "32", "--no-wait"])["outcome"], "begun");
     let begun = nine.json(3, &["weight", &alive, "32", "--timeout", "2s"]);
     assert_eq!((&begun["error"], &begun["outcome"]), (&"timeout".into(), &"unknown".into()), "{begun}");
-    assert!(begun["message"].as_str().is_some_and(|m| m.contains("goes on by itself")), "{begun}");
+    let dead_names = dead.iter().map(|index| nine.cluster.names()[*index].to_string()).collect::<Vec<_>>();
+    let waits = format!("waits for {}", dead_names.join(", "));
+    let said = begun["message"].as_str().expect("a message");
+    assert!(said.contains(&waits) && said.contains("goes on by itself once"), "{begun}");
+    let moves = nine.told(&["moves"]);
+    assert!(moves.0.contains(&format!("the change of the ring {waits}\n")), "{moves:?}");
+    let status = nine.json(1, &["status"]);
+    assert_eq!(status["waits_for"], Value::from(dead_names));
+    assert!(nine.told(&["status"]).0.contains(&waits));
     assert_eq!(nine.told(&["get", "a/007"]), ("v7".to_owned(), 0));
     for index in dead {
         nine.cluster.start(index).expect("a process");
@@ -234,6 +242,7 @@ async fn listings_backups_and_weights_with_four_machines_dead() {
     let weight = nine.json(0, &["weight", &alive, "32", "--timeout", "60s"]);
     assert_eq!((&weight["outcome"], &weight["virtual_peers"]), (&"done".into(), &32.into()), "{weight}");
     assert_eq!(nine.told(&["get", "a/007"]), ("v7".to_owned(), 0));
+    assert_eq!(nine.json(0, &["status"])["waits_for"], Value::from(Vec::<Value>::new()));
     nine.cluster.stop().await;
 }
 
