@@ -108,6 +108,20 @@ pub enum CertError {
         /// What does not fit.
         why: String,
     },
+    /// Certificates that would be good for nothing without an older authority.
+    #[error(
+        "an older authority is needed yet: {} of the {of} certificates here are its ({}); nothing was changed. Renew them \
+         first, with `kvctl certs renew --dir {} --all`, and wait until all machines and clients have theirs",
+        .who.len(), few(.who), .dir.display()
+    )]
+    Older {
+        /// Where.
+        dir: PathBuf,
+        /// Whose they are.
+        who: Vec<Who>,
+        /// Certificates there are.
+        of: usize,
+    },
     /// Nobody can be called that.
     #[error(
         "\"{0}\" cannot name a client: use 1 to {MAX_CLIENT_NAME} letters, digits, '-', '_' and '.', not first '.'"
@@ -124,6 +138,16 @@ pub enum CertError {
     /// The certificate could not be made.
     #[error("the certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
+}
+
+/// The first names of a list, and how many more there are.
+fn few(who: &[Who]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = who.iter().take(SHOWN).map(Who::to_string).collect();
+    match who.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Why a certificate that the authority did sign says nothing to us.

@@ -377,6 +377,23 @@ impl Context {
         report
     }
 
+    /// Waits up to so long for the backtrace of the last panic, where the report of its end lacks it. True if it was found.
+    pub(crate) async fn find_backtrace(&self, report: &mut Report, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        // Without a place there was no panic.
+        while report.backtrace.is_empty() && report.location.is_some() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if let Ok(last) = self.last_panic.try_lock()
+                && let Some(last) = &*last
+                && !last.backtrace.is_empty()
+            {
+                report.backtrace.clone_from(&last.backtrace);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Hands a report in to be written. What comes back ends when it is on disk.
     fn hand_in(&self, report: Report, backtrace: Option<Backtrace>) -> Receiver<()> {
         let (done, wait) = sync_channel(0);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `slow-disk` | each fsync of the journal first waits so many milliseconds |
 //! | `failing-disk` | each fsync of the journal fails, for as long as the file is there |
+//! | `panics` | the next so many fsyncs of the journal's writer panic instead |
 //! | `clock-off` | the clock of this run is so many milliseconds ahead, or behind |
 //! | `program` | the version that this run says its program is of |
 //! | `wire` | the version of the wire that this run speaks |
@@ -66,13 +67,18 @@ pub(crate) fn wire() -> Option<&'static str> {
 pub(crate) struct OfDisk {
     slow: PathBuf,
     failing: PathBuf,
+    panics: PathBuf,
 }
 
 impl OfDisk {
     /// Of the journal of this data directory; `None` where no faults are wanted.
     pub(crate) fn of(data: &Path) -> Option<Self> {
         let wanted = WANTED.load(Relaxed);
-        wanted.then(|| Self { slow: data.join("slow-disk"), failing: data.join("failing-disk") })
+        wanted.then(|| Self {
+            slow: data.join("slow-disk"),
+            failing: data.join("failing-disk"),
+            panics: data.join("panics"),
+        })
     }
 
     /// How long an fsync is to wait first.
@@ -83,5 +89,11 @@ impl OfDisk {
     /// True if it is to fail.
     pub(crate) fn fails(&self) -> bool {
         self.failing.exists()
+    }
+
+    /// True if one is to panic, which is then one less.
+    pub(crate) fn panics(&self) -> bool {
+        let left: u64 = read(&self.panics).unwrap_or(0);
+        left > 0 && std::fs::write(&self.panics, (left - 1).to_string()).is_ok()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ennead_ring::message::Purpose;
+use ennead_ring::{MemberState, View};
 use serde_json::{Value, json};
 
 use crate::Name;
@@ -78,6 +79,19 @@ fn rated(to: Name, told: &MoveStatus, before: Option<&(Instant, MoveStatus)>, no
     let eta =
         (told.total > 0 && looked > 0).then(|| Duration::try_from_secs_f64(left / per_second(looked)).ok());
     Move { to, told: told.clone(), rate: per_second(bytes), eta: eta.flatten() }
+}
+
+/// Whom a change of the ring waits for, in order: who is asked for data and does not tell it, and who is of the next ring
+/// and does not answer, so that nobody knows it to have its data (M2).
+pub fn waits_for(view: &View, moves: &[Move], answers: impl Fn(Name) -> bool) -> Vec<Name> {
+    let changes = view.members().iter().any(|m| m.state != MemberState::Up || m.place() != m.next_place());
+    let next = view.members().iter().filter(|m| changes && m.state != MemberState::Leaving);
+    let silent = next.map(|m| m.machine.name).filter(|name| !answers(*name));
+    let told = moves.iter().filter(|m| m.told.purpose != Purpose::Check);
+    let mut all: Vec<Name> = told.flat_map(|m| m.told.waits_for.iter().copied()).chain(silent).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// For programs.

@@ -38,6 +38,8 @@ use crate::wire::{Frame, Role};
 
 /// Neighbours that a machine which cannot go on leaves its crash report to.
 const LAST_WORDS_TO: usize = 5;
+/// How long it waits for the names of a backtrace.
+const NAMES_WITHIN: Duration = Duration::from_secs(3);
 /// How long it waits for the report to be on its own disk.
 const MOMENT: Duration = Duration::from_millis(300);
 
@@ -510,6 +512,10 @@ async fn live(
             web: web.as_ref(),
             backlog: config.request_memory,
         };
+        // Before it can panic again: the report of that counts this one.
+        if let Some(crash) = &why.crash {
+            crash.set_restarts(parts.restarts.iter().sum());
+        }
         let life = core_alive.begin();
         let ended = AssertUnwindSafe(runtime::run(&parts, &mut inbox)).catch_unwind().await;
         drop(life);
@@ -581,13 +587,20 @@ async fn leave_a_report(
     transport: &Transport,
     neighbours: Vec<Name>,
 ) {
-    let report = crash.end(cause, &reason.to_string());
-    let text = report.to_json();
-    // Written to them by `close`, which waits for that.
-    for name in neighbours {
-        transport.send(To::Machine(name), Frame::LastWords { report: text.clone() });
+    let tell = |text: String| {
+        // Written to them by `close`, which waits for that.
+        for name in &neighbours {
+            transport.send(To::Machine(*name), Frame::LastWords { report: text.clone() });
+        }
+    };
+    let mut report = crash.end(cause, &reason.to_string());
+    tell(report.to_json());
+    crash.write(report.clone(), MOMENT).await;
+    // Again with its backtrace, as it may never come back: who panics again and again ends before the names are found.
+    if crash.find_backtrace(&mut report, NAMES_WITHIN).await {
+        tell(report.to_json());
+        crash.write(report, MOMENT).await;
     }
-    crash.write(report, MOMENT).await;
 }
 
 /// On a thread of its own, and no longer than a moment: the disk may be the reason.

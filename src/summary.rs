@@ -97,6 +97,8 @@ pub struct Line {
     pub reason: Option<String>,
     /// What is wrong with it now, in a word of `kvctl why`.
     pub verdict: Option<Word>,
+    /// The crash report that belongs to what happened to it last, by its id. It may be over.
+    pub crash_report: Option<String>,
     /// Version of its program, if it answered.
     pub version: Option<String>,
     /// Records it holds.
@@ -155,8 +157,9 @@ impl Summary {
         }
         let judged: Vec<Verdict> = asking.join_all().await.into_iter().flatten().collect();
         for verdict in &judged {
-            let Some((word, reason)) = trouble(verdict) else { continue };
             for line in self.lines.iter_mut().filter(|line| line.name == verdict.machine) {
+                line.crash_report = verdict.report.as_ref().map(|report| report.id.clone());
+                let Some((word, reason)) = trouble(verdict) else { continue };
                 (line.verdict, line.reason) = (Some(word), Some(reason.clone()));
                 if line.health == Health::Up && word == Word::DiskStalled {
                     line.health = Health::Suspect;
@@ -236,6 +239,12 @@ impl Summary {
         }
     }
 
+    /// Whom a change of the ring waits for.
+    pub fn waits_for(&self, view: &View, moves: &[Move]) -> Vec<Name> {
+        let answers = |name| self.lines.iter().any(|line| line.name == name && line.version.is_some());
+        moving::waits_for(view, moves, answers)
+    }
+
     /// As `kvctl status --json` prints it.
     pub fn to_json(&self, view: &View, moves: &[Move]) -> Value {
         json!({
@@ -252,6 +261,7 @@ impl Summary {
             "machines": self.lines.iter().map(machine_to_json).collect::<Vec<_>>(),
             "zones": zones::to_json(&self.zones()),
             "moves": moving::to_json(moves),
+            "waits_for": self.waits_for(view, moves).iter().map(Name::to_string).collect::<Vec<_>>(),
             "objections": self.objections,
         })
     }
@@ -267,6 +277,7 @@ pub fn machine_to_json(line: &Line) -> Value {
         "since": since,
         "reason": line.reason,
         "verdict": line.verdict.map(Word::word),
+        "crash_report": line.crash_report,
         "synced_slots": line.slots.map(|(_, synced)| synced),
         "slots": line.slots.map(|(slots, _)| slots),
         "version": line.version,
@@ -333,6 +344,7 @@ fn line(member: &Member, account: Option<&Result<MachineStatus, String>>, accoun
         since,
         reason,
         verdict: None,
+        crash_report: None,
         version: own.map(|o| o.version.clone()),
         records: own.map(|o| o.records),
         slots: own.map(|o| (o.slots, o.synced_slots)),

@@ -104,6 +104,10 @@ fn the_verdict_is_in_the_json_as_a_word_of_why() {
     assert_eq!(of(&summary), Value::Null);
     summary.lines[3].verdict = Some(Word::DiskFailed);
     assert_eq!(of(&summary), json!("disk_failed"));
+    let report = |summary: &Summary| summary.to_json(&view(9), &[])["machines"][3]["crash_report"].clone();
+    assert_eq!(report(&summary), Value::Null);
+    summary.lines[3].crash_report = Some("7-1".to_owned());
+    assert_eq!(report(&summary), json!("7-1"));
 }
 
 #[test]
@@ -203,4 +207,24 @@ fn a_blank_machine_under_a_members_name_is_not_that_member() {
     assert_eq!((summary.lines[3].health, summary.lines[3].slots), (Health::Down, None));
     assert!(summary.lines[3].reason.as_ref().is_some_and(|why| why.contains("new incarnation")));
     assert_eq!(summary.tolerates(), Some(3));
+}
+
+#[test]
+fn a_change_of_the_ring_waits_for_those_of_the_next_one_that_do_not_answer() {
+    let summary = summary(9, &[4, 7]);
+    assert_eq!(summary.waits_for(&view(9), &[]), [], "nothing changes");
+    let changing = |which: usize, state: MemberState| {
+        let member = |n| Member {
+            state: if n == which { state } else { MemberState::Up },
+            ..Member::up(machine(n), 64)
+        };
+        let members = (1..=9).map(member).collect();
+        View::new(ClusterId::new(1), Epoch::FIRST, 9, members, Vec::new()).expect("a view")
+    };
+    assert_eq!(summary.waits_for(&changing(9, MemberState::Joining), &[]), [name(4), name(7)]);
+    assert_eq!(
+        summary.waits_for(&changing(7, MemberState::Leaving), &[]),
+        [name(4)],
+        "who leaves needs no data"
+    );
 }

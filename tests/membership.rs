@@ -68,7 +68,6 @@ async fn grows_from_one_to_twelve_and_shrinks_to_nine_under_load() {
     (3..9).for_each(|i| ring.start(i));
     let nine: Vec<usize> = (0..9).collect();
     ring.at_rest(&client, &nine).await;
-    let before = load.failures();
     (9..12).for_each(|i| ring.start(i));
     let view = ring.at_rest(&client, &(0..12).collect::<Vec<_>>()).await;
     for i in [2, 4, 10] {
@@ -82,9 +81,9 @@ async fn grows_from_one_to_twelve_and_shrinks_to_nine_under_load() {
         .await;
     }
     ring.at_rest(&client, &[0, 1, 3, 5, 6, 7, 8, 9, 11]).await;
-    assert_eq!(load.failures(), before, "9 to 12 to 9 fails nothing");
     let came = load.finish(&client).await;
     told("1, 3, 9, 12, 9 machines", &came);
+    assert!(came.failed.is_empty(), "nobody was dead at any time: {:?}", came.failed);
     for i in [2, 4, 10] {
         assert_eq!(ring.ended(i).await, Some(0), "who has left ends, and says so");
     }

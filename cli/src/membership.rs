@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::args::{Global, How, Leave, Remove};
 use crate::failure::Failure;
 use crate::imagined::imagine_view;
-use crate::moves::summary;
+use crate::moves;
 use crate::output::Output;
 use crate::{Verdict, connect, planned};
 use ennead::moving::{Accounts, Rates};
@@ -192,6 +192,24 @@ fn reached(name: Name, accounts: &Accounts) -> (usize, usize) {
     (seen.iter().filter(|p| p.reachable && p.state == PeerState::Up).count(), seen.len())
 }
 
+/// How a change that is announced goes on after nobody watches it any more: by itself, if need be once others are back.
+pub(crate) async fn goes_on(client: &Client) -> String {
+    const LOOK: &str = "'kvctl moves -w' shows how far it is";
+    let waits = match (client.view().await, client.status().await) {
+        (Ok(view), Ok(accounts)) => {
+            moves::waiting(&view, &accounts, &Rates::default().look(&accounts, Instant::now()))
+        }
+        _ => Vec::new(),
+    };
+    match waits.is_empty() {
+        true => format!("it goes on by itself, {LOOK}"),
+        false => format!(
+            "it waits for {}, and goes on by itself once all of them answer or are members no more; {LOOK}",
+            moves::list(&waits)
+        ),
+    }
+}
+
 /// How far the cluster is with a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -261,14 +279,13 @@ impl Work {
                 Err(error) => trouble = Some(error.to_string()),
             }
             if Instant::now() >= deadline {
-                return Err(Failure::TimeOver(self.time_over(patience, trouble)));
+                let goes_on = if self.begun { goes_on(client).await } else { String::new() };
+                return Err(Failure::TimeOver(self.time_over(patience, trouble, &goes_on)));
             }
             if output.stderr_is_terminal && Instant::now() >= next_word {
                 next_word = Instant::now() + WISH_EVERY;
-                let moving = match client.status().await {
-                    Ok(accounts) => summary(&rates.look(&accounts, Instant::now())),
-                    Err(error) => Some(error.to_string()),
-                };
+                let moving =
+                    moves::look(client, &mut rates).await.unwrap_or_else(|error| Some(error.to_string()));
                 let waits = if self.begun { "the others copy what it holds" } else { "the cluster is asked" };
                 output.progress(&moving.or_else(|| trouble.clone()).unwrap_or_else(|| waits.to_string()));
             }
@@ -276,14 +293,11 @@ impl Work {
         }
     }
 
-    fn time_over(&self, patience: Duration, trouble: Option<String>) -> String {
+    fn time_over(&self, patience: Duration, trouble: Option<String>, goes_on: &str) -> String {
         let (machine, time) = (self.machine, show_duration(patience));
         let trouble = trouble.map(|why| format!(" (last: {why})")).unwrap_or_default();
         match self.begun {
-            true => format!(
-                "{machine} is still leaving after {time}{trouble}; it goes on by itself, 'kvctl moves -w' shows how far \
-                 it is"
-            ),
+            true => format!("{machine} is still leaving after {time}{trouble}: {goes_on}"),
             false => format!(
                 "after {time} no view shows the change{trouble}; it may yet be made within ten seconds, \
                  'kvctl members' tells. Nothing on disk is lost either way"

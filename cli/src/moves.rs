@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use ennead::Name;
-use ennead::moving::{Move, Rates, purpose_word, to_json};
+use ennead::client::{Client, Error};
+use ennead::moving::{Accounts, Move, Rates, purpose_word, to_json, waits_for};
 use ennead::units::show_duration;
+use ennead_ring::View;
 use ennead_ring::message::Purpose;
 
 use crate::args::{Global, Watch};
@@ -13,19 +15,25 @@ use crate::output::{Output, table};
 use crate::watch::{Look, show};
 use crate::{Verdict, connect};
 
+/// Names of machines that are waited for; more are counted.
+const NAMED: usize = 8;
+
 /// Lists them.
 pub(crate) async fn run(args: Watch, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
     let client = connect(global).await?;
     let mut rates = Rates::default();
     show(args, output, async |_: &Output| {
-        client.view().await?;
+        let view = client.view().await?;
         let accounts = client.status().await?;
         let moves = rates.look(&accounts, Instant::now());
+        let waits = waiting(&view, &accounts, &moves);
         let text = match moves.is_empty() {
-            true => "nothing moves\n".to_string(),
+            true if waits.is_empty() => "nothing moves\n".to_string(),
+            true => "nothing moves now\n".to_string(),
             false => to_text(&moves),
         };
-        Ok(Look { text, json: to_json(&moves), verdict: Verdict::Yes })
+        let waits = if waits.is_empty() { String::new() } else { format!("\n{}\n", waits_text(&waits)) };
+        Ok(Look { text: text + &waits, json: to_json(&moves), verdict: Verdict::Yes })
     })
     .await
 }
@@ -50,24 +58,37 @@ pub(crate) fn to_text(moves: &[Move]) -> String {
     table(&std::iter::once(head).chain(moves.iter().map(row)).collect::<Vec<_>>())
 }
 
-/// All of them in one line; `None` if there are none. Comparing copies moves nothing by itself.
-pub(crate) fn summary(moves: &[Move]) -> Option<String> {
+/// What moves now and whom that waits for, in one line; `None` if nothing does and nobody is waited for.
+pub(crate) async fn look(client: &Client, rates: &mut Rates) -> Result<Option<String>, Error> {
+    let (view, accounts) = (client.view().await?, client.status().await?);
+    let moves = rates.look(&accounts, Instant::now());
+    Ok(summary(&moves, &waiting(&view, &accounts, &moves)))
+}
+
+/// Whom a change of the ring waits for.
+pub(crate) fn waiting(view: &View, accounts: &Accounts, moves: &[Move]) -> Vec<Name> {
+    waits_for(view, moves, |name| accounts.iter().any(|(n, account)| *n == name && account.is_ok()))
+}
+
+fn waits_text(waits: &[Name]) -> String {
+    format!("the change of the ring waits for {}", list(waits))
+}
+
+/// All of them in one line, and whom they wait for; `None` if there is neither. Comparing copies moves nothing by itself.
+pub(crate) fn summary(moves: &[Move], waits: &[Name]) -> Option<String> {
     let moves: Vec<&Move> = moves.iter().filter(|m| m.told.purpose != Purpose::Check).collect();
     let mut machines: Vec<Name> = moves.iter().map(|m| m.to).collect();
     machines.dedup();
     let keys: u64 = moves.iter().map(|m| m.told.keys).sum();
     let rate: f64 = moves.iter().map(|m| m.rate).sum();
     let eta = moves.iter().filter_map(|m| m.eta).max();
-    let mut waits: Vec<Name> = moves.iter().flat_map(|m| m.told.waits_for.iter().copied()).collect();
-    waits.sort();
-    waits.dedup();
     let who = match machines.as_slice() {
-        [] => return None,
+        [] => return (!waits.is_empty()).then(|| waits_text(waits)),
         [one] => format!("{one} takes in data"),
         many => format!("{} machines take in data", many.len()),
     };
     let eta = eta.map(|eta| format!(", done in about {}", show_duration(eta))).unwrap_or_default();
-    let waits = if waits.is_empty() { String::new() } else { format!("; waits for {}", few(&waits)) };
+    let waits = if waits.is_empty() { String::new() } else { format!("; waits for {}", list(waits)) };
     Some(format!("{who}: {keys} keys so far, {}/s{eta}{waits}", show_bytes(rate)))
 }
 
@@ -78,6 +99,15 @@ fn few(names: &[Name]) -> String {
         [one] => one.to_string(),
         [one, two] => format!("{one}, {two}"),
         [one, rest @ ..] => format!("{one} and {} more", rest.len()),
+    }
+}
+
+/// The names that a person needs to know: a few more.
+pub(crate) fn list(names: &[Name]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMED).map(Name::to_string).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -120,7 +150,7 @@ mod tests {
         }
     }
 
-    fn look(told: MoveStatus) -> Move {
+    fn moving(told: MoveStatus) -> Move {
         let rate = told.bytes as f64 / Duration::from_millis(told.since_ms.max(1)).as_secs_f64();
         let eta = (told.looked > 0).then(|| Duration::from_secs(10));
         Move { to: name(9), told, rate, eta }
@@ -129,20 +159,22 @@ mod tests {
     #[test]
     fn nothing_known_is_no_promise() {
         let unknown = MoveStatus { total: 0, ..told(0, 0, 0) };
-        let moving = look(unknown);
-        assert_eq!((moving.rate, moving.eta, moving.progress()), (0.0, None, None));
-        let text = to_text(&[moving]);
+        let one = moving(unknown);
+        assert_eq!((one.rate, one.eta, one.progress()), (0.0, None, None));
+        let text = to_text(&[one]);
         assert!(text.contains("10.0.0.9  10.0.0.1 and 2 more  ahead  -"), "{text}");
     }
 
     #[test]
     fn all_moves_in_one_line() {
-        assert_eq!(summary(&[]), None);
-        let one = look(told(10, 500, 10_240));
-        assert_eq!(
-            summary(&[one]).as_deref(),
-            Some("10.0.0.9 takes in data: 250 keys so far, 1.0 KiB/s, done in about 10 s")
-        );
+        assert_eq!(summary(&[], &[]), None);
+        let one = moving(told(10, 500, 10_240));
+        let said = "10.0.0.9 takes in data: 250 keys so far, 1.0 KiB/s, done in about 10 s";
+        assert_eq!(summary(std::slice::from_ref(&one), &[]).as_deref(), Some(said));
+        let waits = [name(1), name(2)];
+        assert_eq!(summary(&[one], &waits), Some(format!("{said}; waits for 10.0.0.1, 10.0.0.2")));
+        let said = "the change of the ring waits for 10.0.0.1, 10.0.0.2";
+        assert_eq!(summary(&[], &waits).as_deref(), Some(said), "those who live have done their part");
     }
 
     #[test]

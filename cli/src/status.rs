@@ -69,7 +69,9 @@ fn to_text(summary: &Summary, view: &View, moves: &[Move], output: &Output) -> S
         summary.slots,
         quorum_of(summary.slots)
     );
-    let moves = moves::summary(moves).map(|line| format!("\n{line}\n")).unwrap_or_default();
+    let moves = moves::summary(moves, &summary.waits_for(view, moves))
+        .map(|line| format!("\n{line}\n"))
+        .unwrap_or_default();
     let objections = summary.objections.iter().map(|o| format!("{}\n", output.paint(Colour::Red, o)));
     let objections: String = objections.collect();
     format!(

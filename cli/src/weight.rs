@@ -15,10 +15,9 @@ use serde_json::json;
 use crate::args::{Global, Weight};
 use crate::failure::Failure;
 use crate::imagined::imagine_view;
-use crate::membership::{LOOK_EVERY, WISH_EVERY, no_plan, plan, tell};
-use crate::moves::summary;
+use crate::membership::{LOOK_EVERY, WISH_EVERY, goes_on, no_plan, plan, tell};
 use crate::output::Output;
-use crate::{Verdict, connect};
+use crate::{Verdict, connect, moves};
 
 /// `kvctl weight`.
 pub(crate) async fn run(args: Weight, global: &Global, output: &mut Output) -> Result<Verdict, Failure> {
@@ -95,19 +94,17 @@ async fn carry_out(
                     Err(_) => {}
                 }
             } else if output.stderr_is_terminal
-                && let Ok(accounts) = client.status().await
-                && let Some(moving) = summary(&rates.look(&accounts, Instant::now()))
+                && let Ok(Some(moving)) = moves::look(client, &mut rates).await
             {
                 output.progress(&moving);
             }
         }
         if began.elapsed() >= global.patience() {
             let goes_on = match announced {
-                true => {
-                    "the data is still moving, and goes on by itself: 'kvctl moves -w' shows how far it is"
-                }
+                true => format!("the data is still moving: {}", goes_on(client).await),
                 false => {
                     "no view shows the change; it may yet be made within ten seconds, 'kvctl members' tells"
+                        .to_string()
                 }
             };
             return Err(Failure::TimeOver(format!("after {}, {goes_on}", show_duration(began.elapsed()))));

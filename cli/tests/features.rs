@@ -2,91 +2,19 @@
 //! of them dead.
 #![allow(clippy::print_stderr, reason = "tests")]
 
+#[allow(dead_code, reason = "another test uses the rest")]
+mod nine;
+
 use std::io::Read;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ennead::backup::{BackupError, Restore, Take, verify};
 use ennead::client::{Client, Effect, Error, Listed, LockError};
-use ennead::cluster::{Base, Cluster, Options};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use nine::Nine;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-/// Nine processes, some of which are dead.
-struct Nine {
-    cluster: Cluster,
-    client: Client,
-    peers: String,
-    certs: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Nine {
-    /// On 127.0.131.`host` and on, with `dead` of them killed, the owners of the first slots of `key` among them.
-    async fn less(dead: usize, host: u8, key: &str) -> Self {
-        Self::of(9, &[], dead, host, key).await
-    }
-
-    /// The same of another number.
-    async fn of(peers: usize, flags: &[&str], dead: usize, host: u8, key: &str) -> Self {
-        let kvctl = Path::new(env!("CARGO_BIN_EXE_kvctl"));
-        let program = kvctl.with_file_name("ennead");
-        assert!(program.exists(), "no {}: cargo build --workspace makes it", program.display());
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let base = Base::at(Ipv4Addr::new(127, 0, 131, host), 9595);
-        let flags = flags.iter().map(ToString::to_string).collect();
-        let options = Options { program, dir: dir.path().join("nine"), peers: Some(peers), base, flags };
-        let mut cluster = Cluster::prepare(options).expect("addresses and certificates");
-        cluster.start_all().expect("processes");
-        cluster.wait_until_up(Duration::from_secs(60)).await.expect("peers up");
-        let client = cluster.client(Duration::from_secs(10)).await.expect("a client");
-        for slot in client.locate(key).await.expect("slots").iter().take(dead) {
-            let index = cluster.index_of(slot.owner).expect("a peer");
-            cluster.kill(index);
-        }
-        let names: Vec<String> = cluster.names().iter().map(ToString::to_string).collect();
-        let certs = cluster.certs().display().to_string();
-        Self { cluster, client, peers: names.join(","), certs, _dir: dir }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvctl"));
-        command.args(arguments).env("KVCTL_PEERS", &self.peers).env("KVCTL_CERTS", &self.certs);
-        command.env_remove("KVCTL_AS").env("KVCTL_TIMEOUT", "10s").stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("a run")
-    }
-
-    /// What it prints, and its exit code.
-    fn told(&self, arguments: &[&str]) -> (String, i32) {
-        let output = self.run(arguments);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        (text, output.status.code().expect("an exit code"))
-    }
-
-    #[track_caller]
-    fn json(&self, code: i32, arguments: &[&str]) -> Value {
-        let (text, was) = self.told(&[&["--json"], arguments].concat());
-        assert_eq!(was, code, "{arguments:?}: {text}");
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {text}"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self._dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        std::fs::write(&path, text).expect("a file");
-        path.display().to_string()
-    }
-}
 
 #[tokio::test]
 async fn leases_and_counters_with_one_machine_dead() {
@@ -298,7 +226,15 @@ async fn listings_backups_and_weights_with_four_machines_dead() {
     assert_eq!(nine.json(0, &["weight", &alive, "32", "--no-wait"])["outcome"], "begun");
     let begun = nine.json(3, &["weight", &alive, "32", "--timeout", "2s"]);
     assert_eq!((&begun["error"], &begun["outcome"]), (&"timeout".into(), &"unknown".into()), "{begun}");
-    assert!(begun["message"].as_str().is_some_and(|m| m.contains("goes on by itself")), "{begun}");
+    let dead_names = dead.iter().map(|index| nine.cluster.names()[*index].to_string()).collect::<Vec<_>>();
+    let waits = format!("waits for {}", dead_names.join(", "));
+    let said = begun["message"].as_str().expect("a message");
+    assert!(said.contains(&waits) && said.contains("goes on by itself once"), "{begun}");
+    let moves = nine.told(&["moves"]);
+    assert!(moves.0.contains(&format!("the change of the ring {waits}\n")), "{moves:?}");
+    let status = nine.json(1, &["status"]);
+    assert_eq!(status["waits_for"], Value::from(dead_names));
+    assert!(nine.told(&["status"]).0.contains(&waits));
     assert_eq!(nine.told(&["get", "a/007"]), ("v7".to_owned(), 0));
     for index in dead {
         nine.cluster.start(index).expect("a process");
@@ -306,6 +242,7 @@ async fn listings_backups_and_weights_with_four_machines_dead() {
     let weight = nine.json(0, &["weight", &alive, "32", "--timeout", "60s"]);
     assert_eq!((&weight["outcome"], &weight["virtual_peers"]), (&"done".into(), &32.into()), "{weight}");
     assert_eq!(nine.told(&["get", "a/007"]), ("v7".to_owned(), 0));
+    assert_eq!(nine.json(0, &["status"])["waits_for"], Value::from(Vec::<Value>::new()));
     nine.cluster.stop().await;
 }
 

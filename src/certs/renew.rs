@@ -60,19 +60,29 @@ pub fn renew_authority(dir: &Path) -> Result<PathBuf, CertError> {
 /// Leaves only the newest authority in `ca.pem`. Returns how many it dropped.
 ///
 /// # Errors
-/// A certificate in the folder is an older one's: it would be good for nothing.
+/// [`CertError::Older`]: certificates in the folder are an older one's, and would be good for nothing; or one is good for
+/// nothing as it is.
 pub fn retire_authorities(dir: &Path) -> Result<usize, CertError> {
     let pem = dir.join("ca.pem");
-    let mut authorities = authorities(dir)?;
+    let authorities = authorities(dir)?;
     let dropped = authorities.len() - 1;
-    authorities.truncate(1);
+    let newest = authorities[..1].to_vec();
+    let (mut of, mut older) = (0, Vec::new());
     for folder in ["peers", "clients"] {
         for path in list(&dir.join(folder))? {
             let certificate = read_certificate(&path, || init_command(dir))?;
             let damaged = |why: String| CertError::Damaged { path: path.clone(), why };
             let who = names(&certificate).map_err(|e| damaged(e.to_string()))?;
-            Identity { authorities: authorities.clone(), ..Identity::load(dir, who)? }.check(dir)?;
+            let identity = Identity::load(dir, who.clone())?;
+            identity.check(dir)?;
+            of += 1;
+            if (Identity { authorities: newest.clone(), ..identity }).check(dir).is_err() {
+                older.push(who);
+            }
         }
+    }
+    if !older.is_empty() {
+        return Err(CertError::Older { dir: dir.to_owned(), who: older, of });
     }
     if dropped > 0 {
         let all = text(&pem, dir)?;

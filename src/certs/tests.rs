@@ -159,10 +159,17 @@ fn a_new_authority_comes_before_the_old_one_and_the_old_one_goes_when_nothing_is
     assert_eq!(identity().authorities()[1..], [before]);
     assert!(identity().check(folder).is_ok() && !first.is_same(&identity()));
     assert_eq!(show(folder).unwrap().iter().filter(|shown| shown.who.is_none()).count(), 2);
-    assert!(matches!(retire_authorities(folder), Err(CertError::Unfit { .. })));
-    for who in &who {
-        renew(folder, who).unwrap();
-    }
+    let refused = |older: &str| {
+        let error = retire_authorities(folder).unwrap_err();
+        let said = error.to_string();
+        let is_older = matches!(error, CertError::Older { .. });
+        assert!(is_older && said.contains(older) && said.contains("certs renew --dir"), "{said}");
+        assert_eq!(identity().authorities().len(), 2, "nothing was changed");
+    };
+    refused("2 of the 2 certificates here are its (peer 10.0.0.1, client ops)");
+    renew(folder, &who[0]).unwrap();
+    refused("1 of the 2 certificates here are its (client ops)");
+    renew(folder, &who[1]).unwrap();
     assert_ne!(identity().certificate(), first.certificate());
     assert_eq!((retire_authorities(folder).unwrap(), retire_authorities(folder).unwrap()), (1, 0));
     assert!(identity().check(folder).is_ok() && identity().authorities().len() == 1);

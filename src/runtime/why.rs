@@ -122,9 +122,6 @@ impl Core<'_> {
                 false => tracing::info!("the disk of this machine is well again"),
             }
         }
-        if let Some(crash) = &self.parts.why.crash {
-            crash.set_restarts(self.parts.restarts.iter().sum());
-        }
         self.note_late();
         self.parts.why.evidence.silent(self.silent());
         self.input(Input::Health(health));
