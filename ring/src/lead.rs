@@ -413,3 +413,22 @@ impl Lead {
 fn first_deadline(resting: &[(Waiting, Outcome)]) -> Option<Mono> {
     resting.iter().map(|(waiting, _)| waiting.deadline).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Hlc;
+    use crate::view::Incarnation;
+
+    /// FOUND 10: who went on from 1 would be answered "held" by who holds a higher number of the same ballot.
+    #[test]
+    fn b2_numbers_do_not_begin_again_a_lead_ends_with_its_last() {
+        let ballot = Ballot { time: Hlc::from_nanos(7), by: Incarnation::new(1) };
+        let mut lead = Lead::new(ballot, Arc::default(), None, None, Rules::default());
+        assert_eq!((lead.next_number(), lead.retiring), (Some(1), false));
+        lead.n = u32::MAX - 1;
+        assert_eq!((lead.next_number(), lead.retiring), (Some(u32::MAX), true), "no further batch is taken");
+        assert_eq!((lead.next_number(), lead.next_number()), (None, None));
+        assert_eq!(lead.n, u32::MAX);
+    }
+}

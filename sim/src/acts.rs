@@ -5,7 +5,6 @@ use ennead_ring::effect::Input;
 
 use crate::computer::Role;
 use crate::cuts::Cut;
-use crate::disk::Disk;
 use crate::events::{Event, Fault};
 use crate::schedule::{Act, Timed};
 use crate::world::World;
@@ -97,7 +96,7 @@ impl World {
             Act::Remove if role == Role::Dead => self.removals.push(self.computers[m].me),
             Act::Join if matches!(role, Role::Out | Role::Dead) => {
                 if role == Role::Dead {
-                    self.renew(m, Disk::default());
+                    self.renew(m, None);
                 }
                 self.join(m);
             }

@@ -8,6 +8,7 @@ use crate::client::{Client, Script};
 use crate::computer::Role;
 use crate::events::{Event, Fault};
 use crate::faults::Profile;
+use crate::script::What;
 use crate::world::World;
 use crate::{MS, SEC};
 
@@ -104,6 +105,7 @@ impl World {
     /// As `kvctl check` does: by itself it happens every ten minutes.
     fn compare_copies(&mut self) {
         for m in 0..self.computers.len() {
+            self.record(m, |_| Some(What::Compares));
             self.at_node(m, |node, now, effects| node.start_check(now, effects));
         }
     }

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ennead_ring::message::{Answer, Copied};
 use ennead_ring::quorum::MAX_SLOTS;
-use ennead_ring::{Ballot, Epoch, SlotSet, Stamp, quorum_of};
+use ennead_ring::{Ballot, Epoch, Key, Machine, SlotSet, Stamp, quorum_of};
 
-use crate::views::Seen;
+use crate::disk::Disk;
+use crate::views::{Keys, Seen, Views};
 use crate::world::World;
 
 /// One key's votes: for each ballot and epoch, how far each slot has gone. Ballots below the chosen one are dropped.
@@ -75,14 +76,13 @@ impl Chosen {
     }
 }
 
-impl World {
-    /// A machine's vote is on its way to whoever asked.
-    pub(super) fn voted(&mut self, key: usize, epoch: Epoch, votes: SlotSet, answer: &Answer) {
-        let slots = self.profile.slots;
+impl Chosen {
+    /// A machine's vote is on its way to whoever asked, while views before that one need not be looked into.
+    pub(crate) fn voted(&mut self, epoch: Epoch, votes: SlotSet, answer: &Answer, slots: u8, settled: Epoch) {
         let stamp = match answer {
             Answer::Promised { ballot, .. } => {
-                self.chosen[key].promised(epoch, *ballot, votes, slots);
-                self.chosen[key].forget_before(self.views.settled);
+                self.promised(epoch, *ballot, votes, slots);
+                self.forget_before(settled);
                 None
             }
             Answer::Held { stamp } => Some(*stamp),
@@ -91,69 +91,91 @@ impl World {
             _ => None,
         };
         if let Some(stamp) = stamp {
-            self.chosen[key].held(epoch, stamp, votes, slots);
+            self.held(epoch, stamp, votes, slots);
         }
     }
+}
 
-    /// S5: a machine has become synced, and refuses what was promised away on behalf of the slots that it gained.
-    pub(super) fn knows_promises(&mut self, m: usize, seen: &Seen) {
-        if self.views.settled >= seen.epoch() {
-            return;
+/// Claim 2, of one key: what is wrong, if a quorum of the slots that vote in the newest view lacks what was chosen.
+pub(crate) fn forgotten<'a>(
+    views: &Views,
+    (k, key, chosen): (usize, &Key, &Chosen),
+    slots: u8,
+    disk_of: impl Fn(Machine) -> Option<&'a Disk>,
+) -> Option<String> {
+    let (newest, chosen) = (views.newest.as_ref()?, chosen.stamp?);
+    let mut lacking = SlotSet::EMPTY;
+    for machine in newest.owners_once(k) {
+        let Some(disk) = disk_of(machine) else { continue };
+        let lacks = match disk.durable_copy(key) {
+            Some((record, readable)) => readable && record.stamp < chosen,
+            None => disk.limits.bound.time < chosen.ballot.time,
+        };
+        if lacks && !views.is_lost(machine) {
+            lacking = lacking.union(views.may_vote(machine, newest.epoch(), k));
         }
-        let computer = &self.computers[m];
-        let mut missed = None;
-        for k in seen.keys_of(computer.me) {
-            let key = self.keys.get(k);
-            let owned = seen.owned(computer.me, k);
-            for (&epoch, (ballot, slots)) in
-                self.chosen[k].sworn.range(self.views.settled..seen.epoch()).rev()
-            {
-                let own = self.views.may_vote(computer.me, epoch, k);
-                // One promise serves all slots of a machine: if it is among those who promised, it remembers.
-                let among = !own.intersection(*slots).is_empty();
-                let gained = if among { SlotSet::EMPTY } else { owned.intersection(*slots).minus(own) };
-                let record = computer.disk.durable_record(key).map_or(Ballot::ZERO, |r| r.stamp.ballot);
-                let limits = &computer.disk.limits;
-                let barred = limits.floor.max(limits.bound.time).max(record.time);
-                if !gained.is_empty() && barred < ballot.time {
-                    missed = Some(format!(
-                        "S5: s{} is synced in e{} for slots {gained:?} of key {k}, which promised {ballot} in e{epoch}, \
-                         and would take part in ballots up to it",
-                        m + 1,
-                        seen.epoch()
-                    ));
-                }
+    }
+    (lacking.len() >= quorum_of(slots)).then(|| {
+        format!(
+            "claim 2: {chosen} of key {k} was chosen, and slots {lacking:?}, which vote in e{}, lack it",
+            newest.epoch()
+        )
+    })
+}
+
+/// S5: a machine that has become synced refuses what was promised away on behalf of the slots that it gained. What is wrong,
+/// if it does not.
+pub(crate) fn takes_part(
+    views: &Views,
+    seen: &Seen,
+    (me, disk): (Machine, &Disk),
+    keys: &Keys,
+    chosen: &[Chosen],
+) -> Option<String> {
+    if views.settled >= seen.epoch() {
+        return None;
+    }
+    let mut missed = None;
+    for k in seen.keys_of(me) {
+        let owned = seen.owned(me, k);
+        for (&epoch, (ballot, slots)) in chosen[k].sworn.range(views.settled..seen.epoch()).rev() {
+            let own = views.may_vote(me, epoch, k);
+            // One promise serves all slots of a machine: if it is among those who promised, it remembers.
+            let among = !own.intersection(*slots).is_empty();
+            let gained = if among { SlotSet::EMPTY } else { owned.intersection(*slots).minus(own) };
+            let record = disk.durable_record(keys.get(k)).map_or(Ballot::ZERO, |r| r.stamp.ballot);
+            let barred = disk.limits.floor.max(disk.limits.bound.time).max(record.time);
+            if !gained.is_empty() && barred < ballot.time {
+                missed = Some(format!(
+                    "S5: {me} is synced in e{} for slots {gained:?} of key {k}, which promised {ballot} in e{epoch}, and \
+                     would take part in ballots up to it",
+                    seen.epoch()
+                ));
             }
         }
-        if let Some(what) = missed {
+    }
+    missed
+}
+
+impl World {
+    /// S5: a machine has become synced.
+    pub(super) fn knows_promises(&mut self, m: usize, seen: &Seen) {
+        let computer = &self.computers[m];
+        let (me, disk) = (computer.me, &computer.disk);
+        if let Some(what) = takes_part(&self.views, seen, (me, disk), &self.keys, &self.chosen) {
             self.fail(what);
         }
     }
 
     /// Claim 2, at a moment at which somebody began to vote for these keys, or forgot something.
     pub(super) fn nothing_is_forgotten(&mut self, keys: impl IntoIterator<Item = usize>) {
-        let Some(newest) = self.views.newest.clone() else { return };
-        let mut lost = None;
-        for k in keys {
-            let (key, Some(chosen)) = (self.keys.get(k), self.chosen[k].stamp) else { continue };
-            let mut lacking = SlotSet::EMPTY;
-            for machine in newest.owners_once(k) {
-                let computer = &self.computers[self.by_name[&machine.name]];
-                let lacks = match computer.disk.durable_copy(key) {
-                    Some((record, readable)) => readable && record.stamp < chosen,
-                    None => computer.disk.limits.bound.time < chosen.ballot.time,
-                };
-                if lacks && computer.me == machine && !self.views.is_lost(machine) {
-                    lacking = lacking.union(self.views.may_vote(machine, newest.epoch(), k));
-                }
-            }
-            if lacking.len() >= quorum_of(self.profile.slots) {
-                lost = Some(format!(
-                    "claim 2: {chosen} of key {k} was chosen, and slots {lacking:?}, which vote in e{}, lack it",
-                    newest.epoch()
-                ));
-            }
-        }
+        let disk_of = |machine: Machine| {
+            let computer = &self.computers[self.by_name[&machine.name]];
+            (computer.me == machine).then_some(&computer.disk)
+        };
+        let of = |k: usize| (k, self.keys.get(k), &self.chosen[k]);
+        let slots = self.profile.slots;
+        let lost = keys.into_iter().filter_map(|k| forgotten(&self.views, of(k), slots, disk_of)).last();
         if let Some(what) = lost {
             self.fail(what);
         }

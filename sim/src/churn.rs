@@ -3,7 +3,6 @@
 use rand::RngExt;
 
 use crate::computer::Role;
-use crate::disk::Disk;
 use crate::faults::log_uniform;
 use crate::world::World;
 use crate::{MS, SEC};
@@ -41,7 +40,7 @@ impl World {
         for m in 0..self.computers.len() {
             let computer = &self.computers[m];
             if computer.role == Role::Dead && computer.reborn.is_none() && self.views.is_free(computer.me) {
-                self.renew(m, Disk::default());
+                self.renew(m, None);
                 self.computers[m].role = Role::Out;
             }
         }

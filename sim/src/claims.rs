@@ -185,7 +185,8 @@ impl World {
                     );
                     return self.fail(what);
                 }
-                self.voted(key, epoch, *votes, answer);
+                let (slots, settled) = (self.profile.slots, self.views.settled);
+                self.chosen[key].voted(epoch, *votes, answer, slots, settled);
                 if matches!(answer, Answer::Held { .. }) && !self.views.is_synced(me.incarnation, epoch) {
                     self.met("voted before all was synced");
                 }

@@ -71,6 +71,7 @@ impl World {
         let seed = self.rng.random();
         let mono = self.rng.random_range(0..1_000_000 * SEC);
         let rotten = self.spoil(m);
+        let birth = self.birth_of(m);
         let computer = &mut self.computers[m];
         computer.mono = mono;
         (computer.due, computer.wake) = (None, None);
@@ -84,12 +85,7 @@ impl World {
             views: computer.disk.views.clone(),
             account: computer.disk.account.clone(),
             decree: computer.disk.decree.clone(),
-            // Whoever belongs to a cluster needs neither; told to join again after it left, it does.
-            birth: match &computer.birth {
-                Birth::Join(seeds) if computer.role == Role::In => Birth::Join(seeds.clone()),
-                birth if computer.disk.views.is_empty() => birth.clone(),
-                _ => Birth::None,
-            },
+            birth,
             tuning: self.profile.tuning.clone(),
             seed,
             rules: self.profile.rules,
@@ -104,6 +100,16 @@ impl World {
         });
         self.set_wake(m);
         self.tell_reachable(m, true);
+    }
+
+    /// Whoever belongs to a cluster needs none; told to join again after it left, it does.
+    pub(super) fn birth_of(&self, m: usize) -> Birth {
+        let computer = &self.computers[m];
+        match &computer.birth {
+            Birth::Join(seeds) if computer.role == Role::In => Birth::Join(seeds.clone()),
+            birth if computer.disk.views.is_empty() => birth.clone(),
+            _ => Birth::None,
+        }
     }
 
     /// Some records may not be readable again; never so many of a key that it can never be read.

@@ -9,7 +9,6 @@ use crate::MS;
 use crate::checker::{Call, If, Op, Reply};
 use crate::chosen::Chosen;
 use crate::computer::{Computer, Role};
-use crate::disk::Disk;
 use crate::events::Event;
 use crate::members::OPERATOR;
 use crate::views::{bears, ring_of};
@@ -138,7 +137,7 @@ impl World {
             }
             self.met("left behind by a forced recovery");
             self.lose(m);
-            self.renew(m, Disk::default());
+            self.renew(m, None);
             self.join(m);
         }
     }

@@ -23,7 +23,7 @@
 //! | `checker`, `counting` | was the key one register? one counter? |
 //! | `probes` | rare states that a run has met |
 //! | `recorder`, [`Script`], `said` | what happened to the machines of a run, as text |
-//! | `stage` | a script acted out, without a world that draws lots |
+//! | `stage`, `bystander` | a script acted out, without a world that draws lots; what it is judged by |
 //! | [`shrink`] | a seed that fails, made small |
 //! | `window` | a long run is judged as it goes |
 //! | `report`, `measure`, `least` | what a run tells; its figures; what had to move |
@@ -33,6 +33,7 @@
 mod acts;
 mod asked;
 mod audit;
+mod bystander;
 pub mod checker;
 mod chosen;
 mod churn;

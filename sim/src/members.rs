@@ -10,6 +10,7 @@ use crate::computer::Role;
 use crate::disk::Disk;
 use crate::events::{Event, Fault};
 use crate::faults::log_uniform;
+use crate::script::What;
 use crate::world::World;
 use crate::{MS, SEC};
 
@@ -61,7 +62,7 @@ impl World {
             // One that left may come back with what it has on disk, or as new.
             let fresh = self.computers[m].disk.views.is_empty() || self.rng.random_bool(0.5);
             if fresh {
-                self.renew(m, Disk::default());
+                self.renew(m, None);
             }
             self.join(m);
             if !all {
@@ -74,18 +75,22 @@ impl World {
         self.computers[m].role = Role::In;
         self.computers[m].birth = Birth::Join(self.seeds(m, 3));
         // It left, and does not come back by itself: somebody says that it should.
-        self.computers[m].disk.account.left = false;
+        if std::mem::take(&mut self.computers[m].disk.account.left) {
+            self.record(m, |_| Some(What::Wanted));
+        }
         self.note(|| format!("s{} is to join", m + 1));
         self.start(m);
     }
 
-    /// Another disk, another incarnation.
-    pub(super) fn renew(&mut self, m: usize, disk: Disk) {
+    /// Another disk, that of a backup or a blank one; another incarnation.
+    pub(super) fn renew(&mut self, m: usize, backup: Option<Disk>) {
         let id = self.rng.random_range(1..u64::MAX);
         let computer = &mut self.computers[m];
         computer.me.incarnation = Incarnation::new(id);
-        computer.disk = disk;
+        let restored = backup.is_some();
+        computer.disk = backup.unwrap_or_default();
         computer.image = None;
+        self.record_anew(m, restored);
     }
 
     /// A machine is told to leave.
@@ -116,6 +121,7 @@ impl World {
         self.metrics.lost += 1;
         self.computers[m].role = Role::Dead;
         self.crash(m);
+        self.record(m, |_| Some(What::Lost));
     }
 
     /// A machine is gone for good.
@@ -151,7 +157,7 @@ impl World {
         let image = self.computers[m].image.take();
         let disk = image.filter(|_| restored);
         self.met(if disk.is_some() { "restored from a backup" } else { "wiped" });
-        self.renew(m, disk.unwrap_or_default());
+        self.renew(m, disk);
         self.join(m);
     }
 
@@ -160,6 +166,7 @@ impl World {
         let computer = &mut self.computers[m];
         if computer.role != Role::Dead {
             computer.image = Some(computer.disk.image());
+            self.record(m, |_| Some(What::BackedUp));
         }
     }
 

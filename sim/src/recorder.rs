@@ -5,20 +5,23 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use ennead_ring::Name;
 use ennead_ring::effect::Input;
-use ennead_ring::message::{Addr, Ask, Envelope, Message, Op};
+use ennead_ring::message::{Addr, Ask, Envelope, Message, Op, Wish as Wanted};
+use ennead_ring::node::Birth;
+use ennead_ring::{Machine, Name};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::checker::Call;
 use crate::faults::Profile;
-use crate::script::{Cast, Script, Step, What, Wish};
+use crate::said::Known;
+use crate::script::{Cast, Script, Step, What, Who, Wish};
 use crate::world::{BIRTH, World};
 
 /// See the module's caption.
 pub(crate) struct Recorder {
     script: Script,
+    known: Known,
     /// Calls that were begun: key, and what was asked.
     calls: Vec<(usize, Call)>,
     /// The one that each client is at.
@@ -27,13 +30,14 @@ pub(crate) struct Recorder {
     asks: HashMap<Ask, usize>,
 }
 
-/// Runs a seed, and writes down what happens. `None` if it does not fail by what callers saw.
+/// Runs a seed, and writes down what happens. `None` if it does not fail.
 pub(crate) fn record(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile) -> Option<(String, Script)> {
     let mut rng = StdRng::seed_from_u64(seed);
     let profile = profile(&mut rng);
     let mut world = World::new(rng, profile, false);
     let cast = Cast {
         incarnations: world.computers.iter().map(|c| c.me.incarnation.id()).collect(),
+        founders: world.profile.founders,
         cluster: 0,
         slots: world.profile.slots,
         weight: world.profile.weight,
@@ -41,6 +45,7 @@ pub(crate) fn record(seed: u64, profile: impl FnOnce(&mut StdRng) -> Profile) ->
         tuned: Cast::tuned(&world.profile.tuning),
     };
     let recorder = Rc::new(RefCell::new(Recorder {
+        known: Known::of(&cast),
         script: Script { cast, steps: Vec::new() },
         calls: Vec::new(),
         at: HashMap::new(),
@@ -75,34 +80,60 @@ impl World {
 
     pub(super) fn starts(&self, m: usize, seed: u64) -> What {
         let rotten = |key: &usize| self.computers[m].disk.is_rotten(self.keys.get(*key));
-        What::Starts { seed, unreadable: (0..self.keys.len()).filter(rotten).collect() }
+        let joins = match self.birth_of(m) {
+            Birth::Join(to) => to.iter().filter_map(|name| self.by_name.get(name).copied()).collect(),
+            Birth::None | Birth::Init { .. } => Vec::new(),
+        };
+        What::Starts { seed, unreadable: (0..self.keys.len()).filter(rotten).collect(), joins }
+    }
+
+    /// A machine has another incarnation.
+    pub(super) fn record_anew(&mut self, m: usize, restored: bool) {
+        let incarnation = self.computers[m].me.incarnation;
+        self.record(m, |_| Some(What::Anew { incarnation: incarnation.id(), restored }));
+        if let Some(recorder) = &self.recorder {
+            recorder.borrow_mut().known.anew(m, incarnation);
+        }
+    }
+
+    fn who(&self, machine: Machine) -> Option<Who> {
+        self.recorder.as_ref()?.borrow().known.who(machine.incarnation)
     }
 
     pub(super) fn record_input(&mut self, m: usize, input: &Input) {
         self.record(m, |world| match input {
             Input::Message { from: Addr::Machine(machine), envelope } => {
                 let from = *world.by_name.get(&machine.name)?;
-                // A forgery is nobody's word.
-                (world.computers[from].me == *machine)
-                    .then(|| What::Hears { from, said: world.said(envelope, Addr::Machine(*machine)) })
+                // A forgery is nobody's word; that of a machine which has begun anew since is its own.
+                world.who(*machine).filter(|who| who.0 == from)?;
+                Some(What::Hears { from, said: world.said(envelope, Addr::Machine(*machine)) })
             }
             Input::Message { from: Addr::Client(_), envelope } => world.asked(&envelope.message),
             Input::Loaded { key, .. } => world.keys.place(key).map(What::HasRead),
-            Input::Scanned { .. } => Some(What::HasScanned),
+            Input::Scanned { scan, .. } => Some(What::HasScanned(scan.0)),
             Input::Reachable { name, reachable } => {
                 Some(What::Hint { of: world.by_name[name], reachable: *reachable })
             }
             Input::Wake => Some(What::Wakes),
-            Input::Health(_) => None,
+            Input::Health(health) => Some(What::Room(!health.full)),
         });
     }
 
     fn said(&self, envelope: &Envelope, to: Addr) -> String {
         let recorder = self.recorder.as_ref().expect("somebody records");
-        recorder.borrow().script.cast.said(envelope, to, |key| self.keys.place(key))
+        recorder.borrow().known.said(envelope, to, |key| self.keys.place(key))
     }
 
     fn asked(&self, message: &Message) -> Option<What> {
+        match message {
+            Message::Wish { wish: Wanted::Leave { machine }, .. } => {
+                return self.who(*machine).map(What::Leaves);
+            }
+            Message::Wish { wish: Wanted::Remove { machine }, .. } => {
+                return self.who(*machine).map(What::Gone);
+            }
+            _ => {}
+        }
         let recorder = self.recorder.as_ref()?.borrow();
         let (ask, wish) = match message {
             Message::Read { ask, key, .. } => (ask, Wish::Copy { key: self.keys.place(key)? }),

@@ -1,19 +1,48 @@
 //! What a message says, in the words of a script: the same for two that say the same.
 
-use ennead_ring::message::{Addr, Answer, Ask, Copied, Envelope, Message, Outcome};
-use ennead_ring::{Ballot, Incarnation, Key, Record, Stamp};
+use std::sync::Arc;
 
-use crate::script::{Cast, Seconds};
+use ennead_ring::message::{Addr, Answer, Ask, Copied, DecreeAnswer, Envelope, Message, Outcome};
+use ennead_ring::{Ballot, Epoch, Incarnation, Key, Record, Stamp, View};
+
+use crate::script::{Cast, Seconds, Who};
+use crate::views::brief;
 use crate::world::BIRTH;
 
-impl Cast {
+/// Who is who by now.
+pub(crate) struct Known {
+    /// Of each machine, one after the other.
+    incarnations: Vec<Vec<Incarnation>>,
+    keys: usize,
+}
+
+impl Known {
+    pub(crate) fn of(cast: &Cast) -> Self {
+        let incarnations = cast.incarnations.iter().map(|id| vec![Incarnation::new(*id)]).collect();
+        Self { incarnations, keys: cast.keys }
+    }
+
+    /// A machine has begun anew.
+    pub(crate) fn anew(&mut self, machine: usize, incarnation: Incarnation) {
+        self.incarnations[machine].push(incarnation);
+    }
+
+    pub(crate) fn who(&self, incarnation: Incarnation) -> Option<Who> {
+        let which = |all: &Vec<Incarnation>| all.iter().position(|one| *one == incarnation);
+        let mut all = self.incarnations.iter().enumerate();
+        all.find_map(|(machine, all)| Some(Who(machine, which(all)?)))
+    }
+
+    pub(crate) fn incarnation(&self, Who(machine, which): Who) -> Option<Incarnation> {
+        self.incarnations.get(machine)?.get(which).copied()
+    }
+
     /// By the time it was taken, since the run began, and by whom.
     fn ballot(&self, ballot: Ballot) -> String {
         if ballot.by == Incarnation::new(u64::MAX) {
             return "a floor".to_owned();
         }
-        let by = self.incarnations.iter().position(|i| Incarnation::new(*i) == ballot.by);
-        let by = by.map_or("?".to_owned(), |i| format!("s{}", i + 1));
+        let by = self.who(ballot.by).map_or("?".to_owned(), |who| who.to_string());
         format!("{}@{by}", Seconds(i128::from(ballot.time.nanos()) - BIRTH))
     }
 
@@ -66,8 +95,12 @@ impl Cast {
             }
             Message::Request { handed: true, op, .. } => format!("handed over: {}", op_of(op)),
             Message::Outcome { outcome, .. } => told(outcome),
-            other => other.kind().to_owned(),
+            other => self.of_views(other),
         };
+        // Votes count where they were given (Q2).
+        if envelope.epoch > Epoch::FIRST {
+            said += &format!(", in e{}", envelope.epoch);
+        }
         if self.keys > 1
             && let Some(key) = message.key().and_then(place)
         {
@@ -77,6 +110,40 @@ impl Cast {
             said += &format!("{NUMBER}{:03})", number % 1_000);
         }
         said
+    }
+
+    /// Of views, and of what follows from them: the words first, so that one of a kind is told from another.
+    fn of_views(&self, message: &Message) -> String {
+        let yes = |yes: bool, what: &str| if yes { format!(" {what}") } else { String::new() };
+        match message {
+            Message::Birth { view } | Message::ViewTold { view, .. } => {
+                format!("{} {}", message.kind(), brief(view))
+            }
+            Message::ViewsTold { views, settled } => {
+                let all: Vec<String> = views.iter().map(|view: &Arc<View>| brief(view)).collect();
+                format!("{} {}, settled e{settled}", message.kind(), all.join(" "))
+            }
+            Message::ViewsAsk { after } => format!("{} after e{after}", message.kind()),
+            Message::DecreePrepare { ballot, .. } => format!("{} {}", message.kind(), self.ballot(*ballot)),
+            Message::DecreeAccept { ballot, view, .. } => {
+                format!("{} {} {}", message.kind(), self.ballot(*ballot), brief(view))
+            }
+            Message::DecreeAnswer { answer, .. } => {
+                let answer = match answer {
+                    DecreeAnswer::Promised { ballot, .. } => format!("promised {}", self.ballot(*ballot)),
+                    DecreeAnswer::Accepted { ballot } => format!("accepted {}", self.ballot(*ballot)),
+                    DecreeAnswer::Refused { beat } => format!("refused by {}", self.ballot(*beat)),
+                };
+                format!("{} {answer}", message.kind())
+            }
+            Message::Word { synced, warm } => {
+                format!("{}{}{}", message.kind(), yes(*synced, "synced"), yes(*warm, "warm"))
+            }
+            Message::Settled { epoch } => format!("{} e{epoch}", message.kind()),
+            Message::Tell { request, .. } => format!("{} for {:?}", message.kind(), request.purpose),
+            Message::Told { page, .. } => format!("{} of {} keys", message.kind(), page.entries.len()),
+            other => other.kind().to_owned(),
+        }
     }
 }
 
@@ -95,7 +162,25 @@ fn ask_of(message: &Message) -> Option<Ask> {
         | Message::Read { ask, .. }
         | Message::Answer { ask, .. }
         | Message::Request { ask, .. }
-        | Message::Outcome { ask, .. } => Some(*ask),
+        | Message::Outcome { ask, .. }
+        | Message::ViewAsk { ask }
+        | Message::ViewTold { ask, .. }
+        | Message::DecreePrepare { ask, .. }
+        | Message::DecreeAccept { ask, .. }
+        | Message::DecreeAnswer { ask, .. }
+        | Message::Wish { ask, .. }
+        | Message::Wished { ask, .. }
+        | Message::Tell { ask, .. }
+        | Message::Told { ask, .. }
+        | Message::Fetch { ask, .. }
+        | Message::Fetched { ask, .. }
+        | Message::Probe { ask, .. }
+        | Message::ProbeFor { ask, .. }
+        | Message::Alive { ask, .. }
+        | Message::RollCall { ask, .. }
+        | Message::RollNoted { ask, .. }
+        | Message::RollAsk { ask, .. }
+        | Message::Roll { ask, .. } => Some(*ask),
         _ => None,
     }
 }

@@ -3,12 +3,18 @@
 //!
 //! | line, after the time in seconds | what |
 //! |---|---|
-//! | `s1 starts, seed 7` | a process starts from what is on its disk (`, key 0 unreadable`) |
+//! | `s1 starts, seed 7` | a process starts from what is on its disk (`, key 0 unreadable`; `, joins s2 s3`) |
 //! | `s1 dies, 2 unsynced changes survive` | it dies |
 //! | `s1 syncs` | all that it has written is durable |
-//! | `s1 has read key 0`, `s1 has scanned` | its storage answers |
+//! | `s1 has read key 0`, `s1 has scanned (3)` | its storage answers |
 //! | `s1 wakes` | a timer of its goes off |
 //! | `s1 hears that s2 can be reached`, `cannot` | a hint |
+//! | `s1 has no room`, `has room` | its disk is full, or no longer |
+//! | `s1 compares all` | somebody there wants all copies compared |
+//! | `s1 is told that s2 leaves`, `s2 is gone` | an operator says so to it |
+//! | `s4 is wanted again` | who left may come back |
+//! | `s4 is backed up`, `s4 is lost` | its disk is copied; it will not run again as the machine that it was |
+//! | `s4 begins anew as 991`, `from its backup as 991` | another incarnation, of a blank disk or of the copy: `s4.2` from then on |
 //! | `call 3 -> s1: put 17 at key 0, id 0.25, within 300 ms` | a client asks; also `if absent`, `if version 2`, `again` |
 //! | `s1 -> s2: prepare 0.25@s1` | a message arrives: of those on their way, one that says so |
 //! | `s1 -> call 3: done, version 1` | a client hears |
@@ -26,8 +32,10 @@ use crate::{MS, SEC};
 /// Who plays, and on what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cast {
-    /// Of each machine.
+    /// Of each machine, at first.
     pub(crate) incarnations: Vec<u64>,
+    /// So many of them, the first ones, are in view 1.
+    pub(crate) founders: usize,
     pub(crate) cluster: u64,
     pub(crate) slots: u8,
     pub(crate) weight: u32,
@@ -55,17 +63,29 @@ pub(crate) struct Step {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    Starts { seed: u64, unreadable: Vec<usize> },
+    Starts { seed: u64, unreadable: Vec<usize>, joins: Vec<usize> },
     Dies { survive: usize },
     Syncs,
     HasRead(usize),
-    HasScanned,
+    HasScanned(u64),
     Wakes,
     Hint { of: usize, reachable: bool },
+    Room(bool),
+    Compares,
+    Leaves(Who),
+    Gone(Who),
+    Wanted,
+    BackedUp,
+    Lost,
+    Anew { incarnation: u64, restored: bool },
     Asked { call: usize, wish: Wish },
     Hears { from: usize, said: String },
     Tells { call: usize, said: String },
 }
+
+/// A machine, by its number, and which of its incarnations, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Who(pub(crate) usize, pub(crate) usize);
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +118,7 @@ impl Script {
 type Knob = (&'static str, fn(&Tuning) -> u64, fn(&mut Tuning, u64));
 
 /// What may be tuned in a script.
-const KNOBS: [Knob; 7] = [
+const KNOBS: [Knob; 13] = [
     ("resend_after", |t| t.resend_after, |t, n| t.resend_after = n),
     ("ceiling_ahead", |t| t.ceiling_ahead, |t, n| t.ceiling_ahead = n),
     ("backoff", |t| t.backoff, |t, n| t.backoff = n),
@@ -106,6 +126,12 @@ const KNOBS: [Knob; 7] = [
     ("inline", |t| u64::from(t.inline), |t, n| t.inline = n as u32),
     ("cells", |t| t.cells as u64, |t, n| t.cells = n as usize),
     ("waiting_per_key", |t| t.waiting_per_key as u64, |t, n| t.waiting_per_key = n as usize),
+    ("probe_every", |t| t.probe_every, |t, n| t.probe_every = n),
+    ("down_after", |t| t.down_after, |t, n| t.down_after = n),
+    ("patience", |t| t.patience, |t, n| t.patience = n),
+    ("check_every", |t| t.check_every, |t, n| t.check_every = n),
+    ("collect_after", |t| t.collect_after, |t, n| t.collect_after = n),
+    ("roll_above", |t| t.roll_above as u64, |t, n| t.roll_above = n as usize),
 ];
 
 impl Cast {
@@ -152,9 +178,12 @@ fn seconds(text: &str) -> Result<i128, String> {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cast { incarnations, cluster, slots, weight, keys, tuned } = &self.cast;
+        let Cast { incarnations, founders, cluster, slots, weight, keys, tuned } = &self.cast;
         let all: Vec<String> = incarnations.iter().map(u64::to_string).collect();
         writeln!(f, "machines {}", all.join(" "))?;
+        if *founders < incarnations.len() {
+            writeln!(f, "founders {founders}")?;
+        }
         writeln!(f, "cluster {cluster}")?;
         writeln!(f, "slots {slots}")?;
         writeln!(f, "weight {weight}")?;
@@ -176,14 +205,18 @@ impl fmt::Display for Step {
         let m = self.machine + 1;
         write!(f, "{time:<12} ")?;
         match &self.what {
-            What::Starts { seed, unreadable } => {
+            What::Starts { seed, unreadable, joins } => {
                 write!(f, "s{m} starts, seed {seed}")?;
+                if !joins.is_empty() {
+                    write!(f, ", joins")?;
+                    joins.iter().try_for_each(|to| write!(f, " s{}", to + 1))?;
+                }
                 unreadable.iter().try_for_each(|key| write!(f, ", key {key} unreadable"))
             }
             What::Dies { survive } => write!(f, "s{m} dies, {survive} unsynced changes survive"),
             What::Syncs => write!(f, "s{m} syncs"),
             What::HasRead(key) => write!(f, "s{m} has read key {key}"),
-            What::HasScanned => write!(f, "s{m} has scanned"),
+            What::HasScanned(scan) => write!(f, "s{m} has scanned ({scan})"),
             What::Wakes => write!(f, "s{m} wakes"),
             What::Hint { of, reachable } => {
                 write!(
@@ -193,10 +226,30 @@ impl fmt::Display for Step {
                     if *reachable { "can" } else { "cannot" }
                 )
             }
+            What::Room(true) => write!(f, "s{m} has room"),
+            What::Room(false) => write!(f, "s{m} has no room"),
+            What::Compares => write!(f, "s{m} compares all"),
+            What::Leaves(who) => write!(f, "s{m} is told that {who} leaves"),
+            What::Gone(who) => write!(f, "s{m} is told that {who} is gone"),
+            What::Wanted => write!(f, "s{m} is wanted again"),
+            What::BackedUp => write!(f, "s{m} is backed up"),
+            What::Lost => write!(f, "s{m} is lost"),
+            What::Anew { incarnation, restored: false } => write!(f, "s{m} begins anew as {incarnation}"),
+            What::Anew { incarnation, restored: true } => {
+                write!(f, "s{m} begins from its backup as {incarnation}")
+            }
             What::Asked { call, wish } => write!(f, "call {call} -> s{m}: {wish}"),
             What::Hears { from, said } => write!(f, "s{} -> s{m}: {said}", from + 1),
             What::Tells { call, said } => write!(f, "s{m} -> call {call}: {said}"),
         }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(machine, which) = self;
+        write!(f, "s{}", machine + 1)?;
+        if *which > 0 { write!(f, ".{}", which + 1) } else { Ok(()) }
     }
 }
 
@@ -243,8 +296,15 @@ impl FromStr for Script {
 
     /// Lines that begin with `#` say nothing.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut cast =
-            Cast { incarnations: Vec::new(), cluster: 1, slots: 9, weight: 1, keys: 1, tuned: Vec::new() };
+        let mut cast = Cast {
+            incarnations: Vec::new(),
+            founders: usize::MAX,
+            cluster: 1,
+            slots: 9,
+            weight: 1,
+            keys: 1,
+            tuned: Vec::new(),
+        };
         let mut steps = Vec::new();
         let mut acting = false;
         for (i, line) in text.lines().enumerate() {
@@ -258,6 +318,7 @@ impl FromStr for Script {
                 _ => setting(&mut cast, said).map_err(in_line)?,
             }
         }
+        cast.founders = cast.founders.min(cast.incarnations.len());
         let known = |machine: usize| machine < cast.incarnations.len();
         if let Some(lost) = steps.iter().find(|step| !known(step.machine)) {
             return Err(format!("\"{lost}\": there are {} machines", cast.incarnations.len()));
@@ -270,6 +331,7 @@ fn setting(cast: &mut Cast, line: &str) -> Result<(), String> {
     let (name, rest) = line.split_once(' ').ok_or_else(|| format!("\"{line}\" is no setting"))?;
     match name {
         "machines" => cast.incarnations = rest.split(' ').map(number).collect::<Result<_, _>>()?,
+        "founders" => cast.founders = number(rest)?,
         "cluster" => cast.cluster = number(rest)?,
         "slots" => cast.slots = number(rest)?,
         "weight" => cast.weight = number(rest)?,
@@ -283,7 +345,8 @@ fn setting(cast: &mut Cast, line: &str) -> Result<(), String> {
         }
         _ => {
             return Err(format!(
-                "\"{name}\" is no setting: there are machines, cluster, slots, weight, keys, tuned"
+                "\"{name}\" is no setting: there are machines, founders, cluster, slots, weight, keys, \
+                 tuned"
             ));
         }
     }
@@ -297,6 +360,11 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
 fn machine(text: &str) -> Result<usize, String> {
     let number = text.strip_prefix('s').and_then(|n| n.parse::<usize>().ok()).filter(|n| *n > 0);
     number.map(|n| n - 1).ok_or_else(|| format!("\"{text}\" is no machine"))
+}
+
+fn who(text: &str) -> Option<Who> {
+    let (name, which) = text.split_once('.').unwrap_or((text, "1"));
+    Some(Who(machine(name).ok()?, which.parse::<usize>().ok()?.checked_sub(1)?))
 }
 
 fn key(text: &str) -> Result<usize, String> {
@@ -336,18 +404,33 @@ fn does_alone(does: &str) -> Option<Result<What, String>> {
     Some(match does {
         "syncs" => Ok(What::Syncs),
         "wakes" => Ok(What::Wakes),
-        "has scanned" => Ok(What::HasScanned),
+        "has room" => Ok(What::Room(true)),
+        "has no room" => Ok(What::Room(false)),
+        "compares all" => Ok(What::Compares),
+        "is wanted again" => Ok(What::Wanted),
+        "is backed up" => Ok(What::BackedUp),
+        "is lost" => Ok(What::Lost),
         _ => {
             if let Some(rest) = does.strip_prefix("starts, seed ") {
-                let mut parts = rest.split(", ");
-                let seed = number(parts.next()?);
-                let unreadable = parts.map(|part| key(part.trim_end_matches(" unreadable")));
-                let unreadable = unreadable.collect::<Result<_, _>>();
-                seed.and_then(|seed| Ok(What::Starts { seed, unreadable: unreadable? }))
+                starts(rest)
             } else if let Some(rest) = does.strip_prefix("dies, ") {
                 number(rest.split(' ').next()?).map(|survive| What::Dies { survive })
             } else if let Some(rest) = does.strip_prefix("has read ") {
                 key(rest).map(What::HasRead)
+            } else if let Some(scan) = does.strip_prefix("has scanned (") {
+                number(scan.trim_end_matches(')')).map(What::HasScanned)
+            } else if let Some(id) = does.strip_prefix("begins anew as ") {
+                number(id).map(|incarnation| What::Anew { incarnation, restored: false })
+            } else if let Some(id) = does.strip_prefix("begins from its backup as ") {
+                number(id).map(|incarnation| What::Anew { incarnation, restored: true })
+            } else if let Some(told) = does.strip_prefix("is told that ") {
+                let (of, what) = told.split_once(' ')?;
+                let of = who(of)?;
+                Ok(match what {
+                    "leaves" => What::Leaves(of),
+                    "is gone" => What::Gone(of),
+                    _ => return None,
+                })
             } else {
                 let (of, can) = does.strip_prefix("hears that ")?.split_once(' ')?;
                 let reachable = can == "can be reached";
@@ -355,6 +438,19 @@ fn does_alone(does: &str) -> Option<Result<What, String>> {
             }
         }
     })
+}
+
+fn starts(rest: &str) -> Result<What, String> {
+    let mut parts = rest.split(", ");
+    let seed = number(parts.next().unwrap_or_default())?;
+    let (mut joins, mut unreadable) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part.strip_prefix("joins ") {
+            Some(to) => joins = to.split(' ').map(machine).collect::<Result<_, _>>()?,
+            None => unreadable.push(key(part.trim_end_matches(" unreadable"))?),
+        }
+    }
+    Ok(What::Starts { seed, unreadable, joins })
 }
 
 fn wish(said: &str) -> Result<Wish, String> {

@@ -5,25 +5,32 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ennead_ring::effect::{Effect, Input, Mono, Now, Ticket};
+use ennead_ring::effect::{Change, Effect, Input, Mono, Now, Scan, Ticket};
 use ennead_ring::message::{
-    Addr, Answer, Ask, Change, Condition, Copied, Envelope, Found, Message, Op as Asked, Outcome, Write,
+    Addr, Answer, Ask, Change as Wrote, Condition, Copied, Envelope, Found, Message, Op as Asked, Outcome,
+    Wish as Wanted, Write,
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
 use ennead_ring::view::DEFAULT_PORT;
 use ennead_ring::{
-    ClusterId, Epoch, Hlc, Incarnation, Key, Loaded, Machine, Member, Name, Node, Reader, RequestId, View,
-    Zone,
+    ClusterId, Epoch, Health, Hlc, Incarnation, Key, Loaded, Machine, Member, Name, Node, Reader, RequestId,
+    View, Zone,
 };
 
+use crate::SEC;
+use crate::bystander::Bystander;
 use crate::checker::{self, Call, Op, Reply};
 use crate::client::{bytes_of, condition_of, value_of};
 use crate::disk::Disk;
-use crate::said::without_number;
-use crate::script::{Cast, Script, Step, What, Wish};
+use crate::members::OPERATOR;
+use crate::said::{Known, without_number};
+use crate::script::{Cast, Script, Step, What, Who, Wish};
 use crate::views::Keys;
 use crate::world::{BIRTH, address};
+
+/// What the timers' clock of each machine shows when the script begins: none has just been switched on.
+const STARTED: u64 = 1_000_000 * SEC;
 
 /// A machine, while the script is acted out.
 struct Actor {
@@ -32,11 +39,22 @@ struct Actor {
     node: Option<Node>,
     waiting: Vec<(Ticket, Addr, Box<Envelope>)>,
     reads: Vec<(Key, Loaded)>,
-    scans: Vec<Input>,
+    scans: Vec<(Scan, Input)>,
+    /// A backup.
+    image: Option<Disk>,
+}
+
+/// To whom something is said. Whoever has a machine's address hears what is sent to that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum To {
+    Machine(usize),
+    Client(u64),
 }
 
 /// A message on its way, for as long as anybody may hear it: it may come twice.
 struct Letter {
+    /// Who says it: the machine that it was then.
+    by: Machine,
     said: String,
     envelope: Box<Envelope>,
     heard: bool,
@@ -61,8 +79,10 @@ struct Stage<'a> {
     rules: Rules,
     keys: Keys,
     actors: Vec<Actor>,
+    known: Known,
+    bystander: Bystander,
     /// By who speaks, and to whom.
-    post: HashMap<(usize, Addr), Vec<Letter>>,
+    post: HashMap<(usize, To), Vec<Letter>>,
     callers: HashMap<usize, Caller>,
     /// Of each question of a client: its call, and whether it was not the first.
     asks: Vec<(usize, bool)>,
@@ -77,7 +97,7 @@ impl Script {
     /// Acts it out under these rules. A step that needs what another one was to bring about, and did not, is passed over.
     ///
     /// # Errors
-    /// What its callers saw was no register; or a node panicked.
+    /// What its callers saw was no register; a claim on views or votes did not hold; or a node panicked.
     pub fn play(&self, rules: Rules) -> Result<(), String> {
         let mut acted = Vec::new();
         self.act(rules, &mut acted)
@@ -87,7 +107,13 @@ impl Script {
     pub(crate) fn act(&self, rules: Rules, acted: &mut Vec<Step>) -> Result<(), String> {
         let mut stage = Stage::set(&self.cast, rules);
         let played = catch_unwind(AssertUnwindSafe(|| {
-            self.steps.iter().for_each(|step| stage.act(step));
+            for step in &self.steps {
+                stage.act(step);
+                // What comes after that is not needed.
+                if stage.bystander.failure.is_some() {
+                    break;
+                }
+            }
             stage.judge()
         }));
         *acted = stage.acted;
@@ -100,7 +126,7 @@ impl Script {
 }
 
 impl<'a> Stage<'a> {
-    /// All machines are members of view 1, and down.
+    /// All founders are members of view 1, and down.
     fn set(cast: &'a Cast, rules: Rules) -> Self {
         let machine = |(i, incarnation): (usize, &u64)| Machine {
             name: Name::new((address(i + 1), DEFAULT_PORT).into()),
@@ -108,20 +134,27 @@ impl<'a> Stage<'a> {
         };
         let machines: Vec<Machine> = cast.incarnations.iter().enumerate().map(machine).collect();
         let weight = cast.weight;
-        let members = machines.iter().map(|m| Member::up(*m, weight)).collect();
+        let founders = cast.founders.min(machines.len());
+        let members = machines[..founders].iter().map(|m| Member::up(*m, weight)).collect();
         let view = View::new(ClusterId::new(cast.cluster), Epoch::FIRST, cast.slots, members, Vec::new());
         let view = Arc::new(view.expect("a script's machines make a view"));
-        let actor = |me: &Machine| {
+        let actor = |(m, me): (usize, &Machine)| {
             let mut disk = Disk::default();
-            disk.views.push(view.clone());
-            (disk.account.settled, disk.account.synced) = (Epoch::FIRST, vec![Epoch::FIRST]);
-            Actor { me: *me, disk, node: None, waiting: Vec::new(), reads: Vec::new(), scans: Vec::new() }
+            if m < founders {
+                disk.views.push(view.clone());
+                (disk.account.settled, disk.account.synced) = (Epoch::FIRST, vec![Epoch::FIRST]);
+            }
+            let (waiting, reads, scans) = (Vec::new(), Vec::new(), Vec::new());
+            Actor { me: *me, disk, node: None, waiting, reads, scans, image: None }
         };
+        let keys = Keys::new(cast.keys, cast.slots);
         Self {
             cast,
             rules,
-            keys: Keys::new(cast.keys, cast.slots),
-            actors: machines.iter().map(actor).collect(),
+            known: Known::of(cast),
+            bystander: Bystander::new(&view, &keys),
+            keys,
+            actors: machines.iter().enumerate().map(actor).collect(),
             post: HashMap::new(),
             callers: HashMap::new(),
             asks: Vec::new(),
@@ -139,11 +172,11 @@ impl<'a> Stage<'a> {
     fn act(&mut self, step: &Step) {
         let m = step.machine;
         let wall = (BIRTH + i128::from(step.at) + i128::from(step.off)).max(0) as u64;
-        let now = Now { mono: Mono(step.at), wall };
+        let now = Now { mono: Mono(STARTED + step.at), wall };
         // Before it is acted: it may be the last, where a node panics.
         self.acted.push(step.clone());
         let acted = match &step.what {
-            What::Starts { seed, unreadable } => self.start(m, now, *seed, unreadable),
+            What::Starts { seed, unreadable, joins } => self.start(m, now, *seed, unreadable, joins),
             What::Dies { survive } => self.die(m, *survive),
             What::Syncs => self.sync(m),
             What::HasRead(key) => {
@@ -152,10 +185,12 @@ impl<'a> Stage<'a> {
                 let read = at.map(|at| self.actors[m].reads.remove(at));
                 read.map(|(key, found)| self.feed(m, now, Input::Loaded { key, found })).is_some()
             }
-            What::HasScanned => {
+            What::HasScanned(number) => {
                 let scans = &mut self.actors[m].scans;
-                let scan = (!scans.is_empty()).then(|| scans.remove(0));
-                scan.map(|scan| self.feed(m, now, scan)).is_some()
+                // Where less has happened before, it has another number.
+                let at = scans.iter().position(|(scan, _)| scan.0 == *number).unwrap_or(0);
+                let scan = (at < scans.len()).then(|| scans.remove(at));
+                scan.map(|(_, input)| self.feed(m, now, input)).is_some()
             }
             What::Wakes => {
                 let node = self.actors[m].node.as_ref();
@@ -166,6 +201,27 @@ impl<'a> Stage<'a> {
                 let name = self.actors.get(*of).map(|actor| actor.me.name);
                 name.map(|name| self.feed(m, now, Input::Reachable { name, reachable: *reachable })).is_some()
             }
+            What::Room(room) => {
+                let runs = self.actors[m].node.is_some();
+                self.feed(m, now, Input::Health(Health { full: !room, ..Health::default() }));
+                runs
+            }
+            What::Compares => {
+                self.at_node(m, |node, effects| node.start_check(now, effects));
+                self.actors[m].node.is_some()
+            }
+            What::Leaves(who) => self.wish(m, now, *who, |machine| Wanted::Leave { machine }),
+            What::Gone(who) => self.wish(m, now, *who, |machine| Wanted::Remove { machine }),
+            What::Wanted => std::mem::take(&mut self.actors[m].disk.account.left),
+            What::BackedUp => {
+                self.actors[m].image = Some(self.actors[m].disk.image());
+                true
+            }
+            What::Lost => {
+                self.bystander.lose(self.actors[m].me);
+                true
+            }
+            What::Anew { incarnation, restored } => self.anew(m, *incarnation, *restored),
             What::Asked { call, wish } => self.ask(m, now, *call, wish),
             What::Hears { from, said } => self.hear(m, now, *from, said).is_some(),
             What::Tells { call, said } => self.tell(m, *call, said),
@@ -177,7 +233,8 @@ impl<'a> Stage<'a> {
 
     // -- machines ------------------------------------------------------------------------------------
 
-    fn start(&mut self, m: usize, now: Now, seed: u64, unreadable: &[usize]) -> bool {
+    fn start(&mut self, m: usize, now: Now, seed: u64, unreadable: &[usize], joins: &[usize]) -> bool {
+        let to: Vec<Name> = joins.iter().filter_map(|to| Some(self.actors.get(*to)?.me.name)).collect();
         let actor = &mut self.actors[m];
         if actor.node.is_some() {
             return false;
@@ -193,7 +250,7 @@ impl<'a> Stage<'a> {
             views: actor.disk.views.clone(),
             account: actor.disk.account.clone(),
             decree: actor.disk.decree.clone(),
-            birth: Birth::None,
+            birth: if to.is_empty() { Birth::None } else { Birth::Join(to) },
             tuning: self.cast.tuning(),
             seed,
             rules: self.rules,
@@ -210,11 +267,36 @@ impl<'a> Stage<'a> {
         actor.waiting.clear();
         actor.reads.clear();
         actor.scans.clear();
-        actor.disk.crash(survive);
+        let notes = actor.disk.crash(survive);
         // What it said to itself died with it.
-        let me = Addr::Machine(actor.me);
-        self.post.remove(&(m, me));
+        self.post.remove(&(m, To::Machine(m)));
+        self.durable(m, notes);
         true
+    }
+
+    /// Another disk, that of its backup or a blank one; another incarnation.
+    fn anew(&mut self, m: usize, incarnation: u64, restored: bool) -> bool {
+        let actor = &mut self.actors[m];
+        if actor.node.is_some() || restored && actor.image.is_none() {
+            return false;
+        }
+        let image = actor.image.take().filter(|_| restored);
+        self.bystander.lose(actor.me);
+        actor.disk = image.unwrap_or_default();
+        actor.me.incarnation = Incarnation::new(incarnation);
+        self.known.anew(m, actor.me.incarnation);
+        true
+    }
+
+    /// This is on a machine's disk now.
+    fn durable(&mut self, m: usize, notes: Vec<Change>) {
+        let actor = &self.actors[m];
+        if self.bystander.durable((actor.me, &actor.disk), notes, &self.keys) {
+            let actors = &self.actors;
+            let disk_of =
+                |machine: Machine| actors.iter().find(|actor| actor.me == machine).map(|actor| &actor.disk);
+            self.bystander.look(&self.keys, disk_of);
+        }
     }
 
     fn sync(&mut self, m: usize) -> bool {
@@ -222,7 +304,9 @@ impl<'a> Stage<'a> {
         if actor.node.is_none() || !actor.disk.is_syncing() {
             return false;
         }
-        actor.disk.sync_done();
+        let notes = actor.disk.sync_done();
+        self.durable(m, notes);
+        let actor = &mut self.actors[m];
         actor.disk.start_sync();
         let (free, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut actor.waiting)
             .into_iter()
@@ -235,9 +319,13 @@ impl<'a> Stage<'a> {
     }
 
     fn feed(&mut self, m: usize, now: Now, input: Input) {
+        self.at_node(m, |node, effects| node.handle(now, input, effects));
+    }
+
+    fn at_node(&mut self, m: usize, does: impl FnOnce(&mut Node, &mut Vec<Effect>)) {
         let mut effects = Vec::new();
         let Some(node) = &mut self.actors[m].node else { return };
-        node.handle(now, input, &mut effects);
+        does(node, &mut effects);
         node.check();
         for effect in effects {
             let actor = &mut self.actors[m];
@@ -255,21 +343,31 @@ impl<'a> Stage<'a> {
                 }
                 Effect::Scan { scan, after, keys, bytes } => {
                     let (found, end, total) = actor.disk.scan(after.as_ref(), keys, bytes);
-                    actor.scans.push(Input::Scanned { scan, found, end, total });
+                    actor.scans.push((scan, Input::Scanned { scan, found, end, total }));
                 }
             }
         }
     }
 
     fn send(&mut self, m: usize, to: Addr, envelope: Box<Envelope>) {
-        let said = self.cast.said(&envelope, to, |key| self.keys.place(key));
-        self.post.entry((m, to)).or_default().push(Letter { said, envelope, heard: false });
+        let by = self.actors[m].me;
+        self.bystander.hears(by, &envelope, &self.keys);
+        let said = self.known.said(&envelope, to, |key| self.keys.place(key));
+        let to = match to {
+            Addr::Machine(machine) => {
+                self.actors.iter().position(|a| a.me.name == machine.name).map(To::Machine)
+            }
+            Addr::Client(number) => Some(To::Client(number)),
+        };
+        if let Some(to) = to {
+            self.post.entry((m, to)).or_default().push(Letter { by, said, envelope, heard: false });
+        }
     }
 
     /// One that says so: the first that was not heard yet, or the last that was, again. Where there is none, the last one
     /// that says so under another number, or at least something of its kind: where less has happened before, numbers,
     /// versions and ballots are others.
-    fn letter(&mut self, from: usize, to: Addr, said: &str) -> Option<(String, Box<Envelope>)> {
+    fn letter(&mut self, from: usize, to: To, said: &str) -> Option<(Machine, String, Box<Envelope>)> {
         let letters = self.post.get_mut(&(from, to))?;
         let bare = without_number(said);
         let kind = bare.split(' ').next();
@@ -284,18 +382,29 @@ impl<'a> Stage<'a> {
             .or_else(|| new(&like))?;
         let letter = &mut letters[at];
         letter.heard = true;
-        Some((letter.said.clone(), letter.envelope.clone()))
+        Some((letter.by, letter.said.clone(), letter.envelope.clone()))
     }
 
     fn hear(&mut self, m: usize, now: Now, from: usize, said: &str) -> Option<()> {
-        let (teller, me) = (Addr::Machine(self.actors.get(from)?.me), self.actors[m].me);
         self.actors[m].node.as_ref()?;
-        let (said, envelope) = self.letter(from, Addr::Machine(me), said)?;
+        let (by, said, envelope) = self.letter(from, To::Machine(m), said)?;
         if let Some(step) = self.acted.last_mut() {
             step.what = What::Hears { from, said };
         }
-        self.feed(m, now, Input::Message { from: teller, envelope });
+        self.feed(m, now, Input::Message { from: Addr::Machine(by), envelope });
         Some(())
+    }
+
+    /// An operator tells a machine what is to become of one.
+    fn wish(&mut self, m: usize, now: Now, who: Who, wish: impl FnOnce(Machine) -> Wanted) -> bool {
+        let (Some(actor), Some(incarnation)) = (self.actors.get(who.0), self.known.incarnation(who)) else {
+            return false;
+        };
+        let wish = wish(Machine { incarnation, ..actor.me });
+        let message = Message::Wish { ask: Ask(0), wish };
+        let envelope = Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message });
+        self.feed(m, now, Input::Message { from: Addr::Client(OPERATOR), envelope });
+        self.actors[m].node.is_some()
     }
 
     // -- clients -------------------------------------------------------------------------------------
@@ -340,11 +449,11 @@ impl<'a> Stage<'a> {
                 let op = match call {
                     Call::Get => Asked::Read,
                     Call::Put(value, condition) => {
-                        write(condition_of(condition), Change::Put { value: bytes_of(value, 8), ttl: None })
+                        write(condition_of(condition), Wrote::Put { value: bytes_of(value, 8), ttl: None })
                     }
-                    Call::Delete(condition) => write(condition_of(condition), Change::Delete),
-                    Call::Touch(condition) => write(condition_of(condition), Change::Touch { ttl: None }),
-                    Call::Incr(by) => write(Condition::Any, Change::Incr { by }),
+                    Call::Delete(condition) => write(condition_of(condition), Wrote::Delete),
+                    Call::Touch(condition) => write(condition_of(condition), Wrote::Touch { ttl: None }),
+                    Call::Incr(by) => write(Condition::Any, Wrote::Incr { by }),
                 };
                 Message::Request { ask, key, op, within: *within, handed: false }
             }
@@ -355,7 +464,7 @@ impl<'a> Stage<'a> {
     }
 
     fn tell(&mut self, m: usize, number: usize, said: &str) -> bool {
-        let Some((said, envelope)) = self.letter(m, Addr::Client(number as u64), said) else { return false };
+        let Some((_, said, envelope)) = self.letter(m, To::Client(number as u64), said) else { return false };
         if let Some(step) = self.acted.last_mut() {
             step.what = What::Tells { call: number, said };
         }
@@ -379,8 +488,11 @@ impl<'a> Stage<'a> {
         true
     }
 
-    /// Was each key one register?
+    /// Did all claims hold that somebody could see, and was each key one register?
     fn judge(&self) -> Result<(), String> {
+        if let Some(what) = &self.bystander.failure {
+            return Err(what.clone());
+        }
         for key in 0..self.keys.len() {
             let callers = self.callers.iter().filter(|(_, caller)| caller.key == key);
             let mut ops: Vec<Op> = callers.flat_map(|(number, caller)| caller.ops(*number as u32)).collect();

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `SHRINK=D3Later cargo test -p ennead-sim --test mutants shrink_one -- --nocapture` | hunts this mutant, makes the seed small, and writes the script |
 //! | `SHRINK=D3Later KEEP=1 ...` | the same in that mutant's world with every rule kept, if that fails |
-//! | `SHRINK=8841 ...` | the same of a seed of `sim.rs` that fails with every rule kept |
+//! | `SHRINK=8841 ...` | the same of a seed of `sim.rs` that fails with every rule kept; `m8841` where membership changes |
 //! | `SHRINK_PLAYS=20000 ...` | acts scripts out so many times at most; 4,000 if nobody says |
 //! | `SHRINK_TRIES=500 ...` | looks for a failure in each smaller world among so many seeds; 30 if nobody says |
 
@@ -85,7 +85,9 @@ fn shrink_one() {
     let (plays, tries) = (number("SHRINK_PLAYS", 4_000), number("SHRINK_TRIES", 30) as u64);
     // Panics are how some of them show.
     std::panic::set_hook(Box::new(|_| {}));
-    let (mutant, shrunk) = match wanted.parse() {
+    let (moving, number) = wanted.strip_prefix('m').map_or((false, &*wanted), |number| (true, number));
+    let (mutant, shrunk) = match number.parse() {
+        Ok(seed) if moving => (None, shrink(seed, &|rng| Profile::moving(rng), tries, plays)),
         Ok(seed) => (None, shrink(seed, &|rng| Profile::draw(rng), tries, plays)),
         Err(_) => {
             let named = |mutant: &&Mutant| format!("{mutant:?}") == wanted;
