@@ -32,6 +32,24 @@ pub(crate) enum Fault {
     Blackout,
 }
 
+/// One of each kind, of middling length.
+pub(crate) const KINDS: [Fault; 11] = {
+    const LASTS: Duration = Duration::from_secs(3);
+    [
+        Fault::Kill(LASTS),
+        Fault::Freeze(LASTS),
+        Fault::Wipe(LASTS),
+        Fault::Join,
+        Fault::Leave,
+        Fault::Full(LASTS),
+        Fault::Slow { by: Duration::from_millis(100), lasts: LASTS },
+        Fault::Clock(-3_600),
+        Fault::Cut { machines: 2, lasts: LASTS },
+        Fault::Deaf(LASTS),
+        Fault::Blackout,
+    ]
+};
+
 impl Fault {
     /// The word by which such faults are counted.
     pub(crate) fn kind(self) -> &'static str {

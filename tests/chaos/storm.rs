@@ -9,7 +9,7 @@ use ennead::Name;
 use ennead::client::Client;
 use ennead_ring::message::Wish;
 
-use crate::draw::{Draw, Draws, Fault};
+use crate::draw::{Draw, Draws, Fault, KINDS};
 use crate::load::Load;
 use crate::namespaces;
 use crate::ring::Ring;
@@ -109,16 +109,29 @@ impl Storm {
         &self.counts
     }
 
-    /// For so long.
+    /// A fault of a kind that has not come about yet, and can here.
+    fn owed(&self) -> Option<Fault> {
+        let can = |fault: &Fault| match fault {
+            Fault::Full(_) => self.places.disks,
+            Fault::Cut { .. } | Fault::Deaf(_) => self.places.prefix.is_some(),
+            _ => true,
+        };
+        KINDS.into_iter().find(|fault| can(fault) && !self.counts.contains_key(fault.kind()))
+    }
+
+    /// For so long; and until each kind of fault has come about that can here, in as long again at most. From the half on,
+    /// those are struck that have not.
     pub(crate) async fn rage(&mut self, length: Duration, load: &Load) {
         let (mut next, mut told) = (self.draws.next(), Instant::now());
         let mut at = Instant::now() + next.pause;
-        while self.begun.elapsed() < length {
+        while self.begun.elapsed() < length || self.owed().is_some() {
+            let owed = self.owed().filter(|_| self.begun.elapsed() > length / 2);
+            assert!(self.begun.elapsed() < length * 2, "no chance for {owed:?}");
             self.undo_what_is_due();
             self.see_who_ended();
             if at <= Instant::now() {
                 if self.watch.look().await.is_some() {
-                    self.strike(next).await;
+                    self.strike(owed.map_or(next, |fault| Draw { fault, ..next })).await;
                 }
                 next = self.draws.next();
                 at = Instant::now() + next.pause;
