@@ -18,6 +18,8 @@ use ennead::moving::Accounts;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// A machine that has begun and is heard no more for so long is given up. A busy one may miss a look or two.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// Looks after a round in which what it found unlike may still be settled.
 const GRACE: u32 = 10;
 
@@ -39,7 +41,8 @@ pub(crate) async fn run(global: &Global, output: &mut Output) -> Result<Verdict,
         tokio::time::sleep(EVERY).await;
         // Nobody reached for a moment: the deadline is the end of that.
         if let Ok(accounts) = client.status().await {
-            found.iter_mut().for_each(|(name, found)| found.look(*name, &accounts));
+            let now = Instant::now();
+            found.iter_mut().for_each(|(name, found)| found.look(*name, &accounts, now));
         }
         let keys: u64 = found.values().map(|found| found.told.keys).sum();
         let open = found.values().filter(|found| found.is_open()).count();
@@ -64,6 +67,8 @@ struct Found {
     before: CheckStatus,
     /// Why it looked at nothing, or not to the end.
     trouble: Option<String>,
+    /// Since when it does not say how far it is.
+    silent: Option<Instant>,
     done: bool,
     /// Looks for which what was unlike may still be mended after the round.
     grace: u32,
@@ -80,6 +85,7 @@ impl Found {
         Self {
             before,
             trouble,
+            silent: None,
             done: false,
             grace: GRACE,
             told: CheckStatus::default(),
@@ -95,11 +101,14 @@ impl Found {
         self.done && self.told.unlike == 0
     }
 
-    fn look(&mut self, name: Name, accounts: &Accounts) {
+    fn look(&mut self, name: Name, accounts: &Accounts, now: Instant) {
         if !self.is_open() {
             return;
         }
-        match accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account) {
+        let account = accounts.iter().find(|(n, _)| *n == name).map(|(_, account)| account);
+        let silent = matches!(account, Some(Err(_))).then(|| self.silent.unwrap_or(now));
+        self.silent = silent;
+        match account {
             // Begun again meanwhile, its counts too: what it looks at now it does to the end as well.
             Some(Ok(account)) if account.check.rounds < self.before.rounds => {
                 self.before = CheckStatus::default()
@@ -123,7 +132,10 @@ impl Found {
                 self.waits_for =
                     checks.iter().flat_map(|m| m.waits_for.iter().copied()).chain(missed).collect();
             }
-            Some(Err(why)) => self.trouble = Some(why.clone()),
+            Some(Err(why)) if silent.is_some_and(|since| since + SILENT_FOR <= now) => {
+                self.trouble = Some(why.clone());
+            }
+            Some(Err(_)) => {}
             None => self.trouble = Some("it is no member any more".to_string()),
         }
     }
@@ -179,4 +191,28 @@ fn to_json(found: &BTreeMap<Name, Found>, took: Duration) -> Value {
         "machines": found.iter().map(machine).collect::<Vec<_>>(),
         "seconds": took.as_secs_f64(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_misses_a_look_is_waited_for_and_who_is_silent_is_given_up() {
+        let name: Name = "10.0.0.1".parse().expect("a name");
+        let begun = || Found::new(CheckAnswer::Begun(CheckStatus::default()));
+        let silent = [(name, Err("no answer".to_owned()))];
+        let (start, moment) = (Instant::now(), Duration::from_millis(1));
+
+        let mut found = begun();
+        found.look(name, &silent, start);
+        found.look(name, &silent, start + SILENT_FOR - moment);
+        assert!(found.is_open(), "a busy machine may be late");
+        found.look(name, &silent, start + SILENT_FOR);
+        assert_eq!((found.is_open(), found.trouble.as_deref()), (false, Some("no answer")));
+
+        let mut found = begun();
+        found.look(name, &[], start);
+        assert_eq!(found.trouble.as_deref(), Some("it is no member any more"));
+    }
 }

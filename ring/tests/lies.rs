@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use any_message::envelope;
 use ennead_ring::effect::Effect;
+use ennead_ring::key::MAX_KEY;
 use ennead_ring::message::{
-    Addr, Answer, Ask, Change, Condition, DecreeAnswer, Entry, Envelope, Held, Message, Op, Outcome, Page,
-    Purpose, Wish, Write,
+    Addr, Answer, Ask, Change, Condition, DecreeAnswer, Entry, Envelope, Held, ListRequest, Message, Op,
+    Outcome, Page, Purpose, Wish, Write,
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup, Tuning};
@@ -24,6 +25,8 @@ use proptest::prelude::*;
 
 const SEC: u64 = 1_000_000_000;
 const CLUSTER: ClusterId = ClusterId::new(7);
+/// Bytes of the longest value that the victim takes.
+const MOST: usize = 64 << 10;
 
 fn machine(n: u8) -> Machine {
     Machine { name: format!("10.0.0.{n}").parse().expect("a name"), incarnation: Incarnation::new(n.into()) }
@@ -62,7 +65,7 @@ impl Victim {
             account: Account { settled: epoch(1), synced: vec![epoch(1)], left: false },
             decree: Decree::default(),
             birth: Birth::None,
-            tuning: Tuning { probe_every: SEC / 4, ..Tuning::default() },
+            tuning: Tuning { probe_every: SEC / 4, max_value: MOST, ..Tuning::default() },
             seed: 5,
             rules: Rules::default(),
         };
@@ -273,6 +276,170 @@ proptest! {
             prop_assert!(epoch >= before, "it went back from view {before} to {epoch}");
             before = epoch;
         }
+    }
+}
+
+/// What is said by who should know better, with the machine that says it, its epoch, and what must come of it.
+#[derive(Clone, Debug)]
+enum Lie {
+    /// At an epoch that there is not yet.
+    Later(u32, Box<Envelope>),
+    /// By one that was a member and is none, as if it still were.
+    Former(Box<Envelope>),
+    /// A change for a machine that is no member under this incarnation.
+    WrongMachine { name: u8, incarnation: u64, leaves: bool },
+    /// That a member which answers is gone.
+    NotGone(u8),
+    /// A second machine under a member's name.
+    Namesake { name: u8, incarnation: u64 },
+    /// A value of so many bytes too many.
+    TooLong(usize),
+    /// A write of a key that is the cluster's own.
+    Reserved(String),
+    /// A list of such keys, or of keys longer than any.
+    Unlistable { own: bool, bytes: usize },
+    /// A ballot so close to the end of time that none comes after it.
+    LastBallot(u64),
+    /// A page whose keys are not in order.
+    Unordered(String, String),
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    let text = || "[a-z]{1,12}";
+    let said = || envelope().prop_map(Box::new);
+    prop_oneof![
+        (3u32..1_000, said()).prop_map(|(at, said)| Lie::Later(at, said)),
+        said().prop_map(Lie::Former),
+        (2u8..20, 100u64.., any::<bool>()).prop_map(|(name, incarnation, leaves)| Lie::WrongMachine {
+            name,
+            incarnation,
+            leaves
+        }),
+        (2u8..9).prop_map(Lie::NotGone),
+        (2u8..9, 100u64..).prop_map(|(name, incarnation)| Lie::Namesake { name, incarnation }),
+        (1usize..5_000).prop_map(Lie::TooLong),
+        text().prop_map(Lie::Reserved),
+        (any::<bool>(), 1usize..300).prop_map(|(own, bytes)| Lie::Unlistable { own, bytes }),
+        (0u64..4).prop_map(Lie::LastBallot),
+        (text(), text()).prop_map(|(one, other)| Lie::Unordered(one, other)),
+    ]
+}
+
+/// True of what is said between members about keys and views, and not in order to become one or to fetch views.
+fn is_between_members(message: &Message) -> bool {
+    !matches!(
+        message,
+        Message::Blank { .. }
+            | Message::ViewAsk { .. }
+            | Message::ViewsAsk { .. }
+            | Message::ViewsTold { .. }
+            | Message::Birth { .. }
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
+
+    /// Each lie changes nothing, and whoever told it hears what is wrong with it: the reason names it.
+    #[test]
+    fn a_lie_is_refused_with_its_reason(lie in lie(), from in 2u8..9) {
+        let mut victim = Victim::new();
+        // Whom it asks anything it believes to be alive.
+        (2..9).for_each(|n| drop(victim.hear(n, epoch(2), Message::Word { synced: false, warm: false })));
+        let before = victim.node.view().map(|view| view.epoch());
+        let refusal = |said: &[(Addr, Message)]| said.iter().find_map(|(_, message)| match message {
+            Message::Wished { refused: Some(why), .. } | Message::NotTaken { reason: why } => Some(why.clone()),
+            Message::Outcome { outcome: Outcome::Refused(why), .. } => Some(why.to_string()),
+            _ => None,
+        });
+        let names = |said: Vec<(Addr, Message)>, what: &str| {
+            let why = refusal(&said);
+            prop_assert!(why.as_ref().is_some_and(|why| why.contains(what)), "no word of {what}: {said:?}");
+            Ok(())
+        };
+        let of = |n: u8, incarnation| Machine { incarnation: Incarnation::new(incarnation), ..machine(n) };
+        match lie.clone() {
+            Lie::Later(at, envelope) if is_between_members(&envelope.message) => {
+                let said = victim.hear(from, epoch(at), envelope.message);
+                let asks = (Addr::Machine(machine(from)), Message::ViewsAsk { after: epoch(2) });
+                prop_assert_eq!(said, vec![asks], "nothing but the views that it lacks");
+            }
+            Lie::Former(envelope) if is_between_members(&envelope.message) => {
+                let said = victim.hear(9, epoch(1), envelope.message.clone());
+                let told = said.iter().any(|(to, message)| {
+                    let to_it = *to == Addr::Machine(machine(9));
+                    to_it && matches!(message, Message::ViewsTold { views, .. } if views.last().is_some_and(|v| v.epoch() == epoch(2)))
+                });
+                prop_assert!(told, "it is not told the views: {said:?}");
+                let voted = said.iter().any(|(_, m)| matches!(m, Message::Answer { votes, .. } if !votes.is_empty()));
+                prop_assert!(!voted, "{said:?}");
+            }
+            Lie::Later(..) | Lie::Former(_) => {}
+            Lie::WrongMachine { name, incarnation, leaves } => {
+                let machine = of(name, incarnation);
+                let wish = if leaves { Wish::Leave { machine } } else { Wish::Remove { machine } };
+                let said = victim.hear(from, epoch(2), Message::Wish { ask: Ask(5), wish });
+                names(said, &format!("{} is not in the view", machine.name))?;
+            }
+            Lie::NotGone(n) => {
+                let wish = Wish::Remove { machine: machine(n) };
+                let said = victim.hear(from, epoch(2), Message::Wish { ask: Ask(5), wish });
+                names(said, &format!("{} answers", machine(n).name))?;
+            }
+            Lie::Namesake { name, incarnation } => {
+                let blank = Message::Blank { weight: 4, zone: Zone::NONE, gathers: false };
+                let envelope = Box::new(Envelope { cluster: None, epoch: Epoch::ZERO, message: blank });
+                let from = Addr::Machine(of(name, incarnation));
+                let said = victim.feed(Input::Message { from, envelope });
+                names(said, "two machines must not share a name")?;
+            }
+            Lie::TooLong(more) => {
+                let Message::Request { ask, key, within, .. } = put(7) else { unreachable!() };
+                let id = RequestId { time: Hlc::from_nanos(1_000 * SEC), random: 7 };
+                let value = vec![0; MOST + more].into();
+                let change = Change::Put { value, ttl: None };
+                let op = Op::Write(Write { id, again: false, condition: Condition::Any, change });
+                let message = Message::Request { ask, key, op, within, handed: true };
+                let said = victim.hear(from, epoch(2), message);
+                names(said, &format!("the value has {} bytes; this machine takes at most {MOST}", MOST + more))?;
+            }
+            Lie::Reserved(text) => {
+                let Message::Request { ask, op, within, .. } = put(7) else { unreachable!() };
+                let key = Key::new(format!("\0{text}")).expect("a key");
+                let message = Message::Request { ask, key, op, within, handed: false };
+                let envelope = Box::new(Envelope { cluster: Some(CLUSTER), epoch: epoch(2), message });
+                let said = victim.feed(Input::Message { from: Addr::Client(3), envelope });
+                names(said, "keys that begin with a zero byte are the cluster's own")?;
+            }
+            Lie::Unlistable { own, bytes } => {
+                let prefix = if own { vec![0; bytes] } else { vec![b'a'; MAX_KEY + bytes] };
+                let request = ListRequest { after: None, prefix, bytes: 1_000, within: 1_000, values: None };
+                let message = Message::List { ask: Ask(3), request: Box::new(request) };
+                let envelope = Box::new(Envelope { cluster: Some(CLUSTER), epoch: epoch(2), message });
+                let said = victim.feed(Input::Message { from: Addr::Client(3), envelope });
+                names(said, if own { "are not listed" } else { "longer than any key" })?;
+            }
+            Lie::LastBallot(short) => {
+                let ballot = Ballot { time: Hlc::from_nanos(Hlc::MAX.nanos() - short), by: Incarnation::new(2) };
+                victim.hear(from, epoch(2), Message::Prepare { ask: Ask(1), key: key(), ballot });
+                // So many readings of the clock are left; then nothing can be written, and it says why.
+                let puts = (0..=short + 1).map(|n| victim.hear(from, epoch(2), put(50 + n)));
+                let said: Vec<(Addr, Message)> = puts.flatten().collect();
+                let why = refusal(&said);
+let said_so = why.as_ref().map(|why| why.contains("clock is at its end"));
+                prop_assert!(said_so != Some(false) && (short > 0 || said_so.is_some()), "{said:?}");
+            }
+            Lie::Unordered(one, other) => {
+                let ask = victim.asked(from, "tell");
+                let (first, last) = if one < other { (other, one) } else { (one, other) };
+                let moves = |v: &Victim| v.node.moves().iter().map(|m| (m.keys, m.bytes, m.looked)).collect::<Vec<_>>();
+                let had = moves(&victim);
+                let page = Box::new(page(&[&first, &last], None));
+                victim.hear(from, epoch(2), Message::Told { ask, page });
+                prop_assert_eq!(moves(&victim), had);
+            }
+        }
+        prop_assert_eq!(victim.node.view().map(|view| view.epoch()), before, "no lie makes a view");
     }
 }
 
