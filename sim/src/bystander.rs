@@ -46,12 +46,7 @@ impl Bystander {
                     }
                 }
                 Change::Account(account) => {
-                    for &epoch in account
-                        .synced
-                        .iter()
-                        .filter(|epoch| self.views.remembers(**epoch))
-                        .collect::<Vec<_>>()
-                    {
+                    for &epoch in &account.synced {
                         self.synced((me, disk), epoch, keys);
                     }
                     if let Err(what) = self.views.settled(account.settled) {
@@ -71,6 +66,9 @@ impl Bystander {
 
     /// A machine notes that it is synced for all that it owns in a view.
     fn synced(&mut self, (me, disk): (Machine, &Disk), epoch: Epoch, keys: &Keys) {
+        if !self.views.remembers(epoch) {
+            return;
+        }
         let Some(seen) = self.views.get(epoch).cloned() else {
             return self.fail(format!("S7: {me} is synced in e{epoch}, which nobody adopted"));
         };

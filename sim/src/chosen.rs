@@ -74,9 +74,7 @@ impl Chosen {
             self.sworn = self.sworn.split_off(&settled);
         }
     }
-}
 
-impl Chosen {
     /// A machine's vote is on its way to whoever asked, while views before that one need not be looked into.
     pub(crate) fn voted(&mut self, epoch: Epoch, votes: SlotSet, answer: &Answer, slots: u8, settled: Epoch) {
         let stamp = match answer {

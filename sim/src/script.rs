@@ -25,8 +25,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use ennead_ring::node::Tuning;
+use ennead_ring::view::DEFAULT_PORT;
+use ennead_ring::{ClusterId, Epoch, Incarnation, Machine, Member, Name, View};
 
 use crate::checker::{Call, If};
+use crate::world::address;
 use crate::{MS, SEC};
 
 /// Who plays, and on what.
@@ -135,6 +138,30 @@ const KNOBS: [Knob; 13] = [
 ];
 
 impl Cast {
+    /// As they are at first.
+    pub(crate) fn machines(&self) -> Vec<Machine> {
+        let machine = |(i, incarnation): (usize, &u64)| Machine {
+            name: Name::new((address(i + 1), DEFAULT_PORT).into()),
+            incarnation: Incarnation::new(*incarnation),
+        };
+        self.incarnations.iter().enumerate().map(machine).collect()
+    }
+
+    /// View 1, of the founders.
+    ///
+    /// # Errors
+    /// They make none.
+    pub(crate) fn view(&self) -> Result<View, String> {
+        let Self { founders, slots, weight, .. } = *self;
+        let machines = self.machines();
+        let Some(first) = machines.get(..founders) else {
+            return Err(format!("founders is {founders}, and there are {} machines", machines.len()));
+        };
+        let members = first.iter().map(|machine| Member::up(*machine, weight)).collect();
+        View::new(ClusterId::new(self.cluster), Epoch::FIRST, slots, members, Vec::new())
+            .map_err(|error| format!("these machines, slots and weights make no view: {error}"))
+    }
+
     pub(crate) fn tuned(tuning: &Tuning) -> Vec<(String, u64)> {
         let usual = Tuning::default();
         let other = KNOBS.iter().filter(|(_, get, _)| get(tuning) != get(&usual));
@@ -318,7 +345,10 @@ impl FromStr for Script {
                 _ => setting(&mut cast, said).map_err(in_line)?,
             }
         }
-        cast.founders = cast.founders.min(cast.incarnations.len());
+        if cast.founders == usize::MAX {
+            cast.founders = cast.incarnations.len();
+        }
+        cast.view()?;
         let known = |machine: usize| machine < cast.incarnations.len();
         if let Some(lost) = steps.iter().find(|step| !known(step.machine)) {
             return Err(format!("\"{lost}\": there are {} machines", cast.incarnations.len()));

@@ -12,10 +12,8 @@ use ennead_ring::message::{
 };
 use ennead_ring::mutant::Rules;
 use ennead_ring::node::{Birth, Setup};
-use ennead_ring::view::DEFAULT_PORT;
 use ennead_ring::{
-    ClusterId, Epoch, Health, Hlc, Incarnation, Key, Loaded, Machine, Member, Name, Node, Reader, RequestId,
-    View, Zone,
+    Epoch, Health, Hlc, Incarnation, Key, Loaded, Machine, Name, Node, Reader, RequestId, Zone,
 };
 
 use crate::SEC;
@@ -27,7 +25,7 @@ use crate::members::OPERATOR;
 use crate::said::{Known, without_number};
 use crate::script::{Cast, Script, Step, What, Who, Wish};
 use crate::views::Keys;
-use crate::world::{BIRTH, address};
+use crate::world::BIRTH;
 
 /// What the timers' clock of each machine shows when the script begins: none has just been switched on.
 const STARTED: u64 = 1_000_000 * SEC;
@@ -128,16 +126,9 @@ impl Script {
 impl<'a> Stage<'a> {
     /// All founders are members of view 1, and down.
     fn set(cast: &'a Cast, rules: Rules) -> Self {
-        let machine = |(i, incarnation): (usize, &u64)| Machine {
-            name: Name::new((address(i + 1), DEFAULT_PORT).into()),
-            incarnation: Incarnation::new(*incarnation),
-        };
-        let machines: Vec<Machine> = cast.incarnations.iter().enumerate().map(machine).collect();
-        let weight = cast.weight;
-        let founders = cast.founders.min(machines.len());
-        let members = machines[..founders].iter().map(|m| Member::up(*m, weight)).collect();
-        let view = View::new(ClusterId::new(cast.cluster), Epoch::FIRST, cast.slots, members, Vec::new());
-        let view = Arc::new(view.expect("a script's machines make a view"));
+        let machines = cast.machines();
+        let view = Arc::new(cast.view().expect("what is read as a script makes a view"));
+        let founders = cast.founders;
         let actor = |(m, me): (usize, &Machine)| {
             let mut disk = Disk::default();
             if m < founders {

@@ -70,6 +70,11 @@ fn a_script_that_makes_no_sense_is_refused_with_its_line() {
         ("machines 1\n----\nsoon s1 wakes\n", "line 3: \"soon\" is no time in seconds"),
         ("machines one\n", "line 1: \"one\" is no number here"),
         ("machines 1\ntuned colour 3\n", "line 2: colour cannot be tuned"),
+        ("machines 1 2\nfounders 3\n", "founders is 3, and there are 2 machines"),
+        ("machines 1 2\nfounders 0\n", "make no view"),
+        ("machines 1 2\nslots 4\n", "make no view"),
+        ("machines 1\n----\n0.1 s1 is told that s2.0 leaves\n", "line 3"),
+        ("machines 1\n----\n0.1 s1 starts, seed 7, joins you\n", "\"you\" is no machine"),
         ("machines 1\n----\n0.1 call 1 -> s1: sing\n", "line 3: \"sing\" is nothing to ask"),
     ] {
         let error = text.parse::<Script>().expect_err("it makes no sense");
