@@ -526,7 +526,7 @@ impl Coordinator {
             Stage::Leading(lead) => lead.wake_at(),
         };
         let handed = self.handed.iter().map(|h| h.back_at).min();
-        [stage, handed, self.deadline].into_iter().flatten().min()
+        Mono::first([stage, handed, self.deadline])
     }
 
     /// True if nothing here is waited for. The lead may be forgotten: it costs the next write a round trip.

@@ -21,6 +21,14 @@ impl Mono {
     pub const fn plus(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
+
+    /// The first of these, if there is one. Asked after every input: a fold, which compiles to a few comparisons.
+    pub(crate) fn first<const N: usize>(times: [Option<Self>; N]) -> Option<Self> {
+        times.into_iter().fold(None, |first, time| match (first, time) {
+            (Some(first), Some(time)) => Some(first.min(time)),
+            (first, time) => first.or(time),
+        })
+    }
 }
 
 /// What time it is, twice. `mono` drives timers; `wall` feeds the hybrid clock and expiry, nothing else.

@@ -215,14 +215,20 @@ impl Node {
         if self.cast_out.is_some() {
             return None;
         }
-        let round = self.timers.first().map(|(at, _)| (*at, Why::Round));
-        let birth = self.birth.wake_at().map(|at| (at, Why::Birth));
-        let probe = self.detector.wake_at(&self.local).map(|at| (at, Why::Probe));
-        let warden =
-            self.warden.wake_at(&self.local, self.sync.standing(&self.local)).map(|at| (at, Why::Warden));
-        let sync = self.sync.wake_at(&self.local).map(|at| (at, Why::Sync));
-        let roll = self.rolls.wake_at().map(|at| (at, Why::Sync));
-        [round, birth, probe, warden, sync, roll].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let mut first = self.timers.first().map(|(at, _)| (*at, Why::Round));
+        let mut or = |at: Option<Mono>, why: Why| {
+            if let Some(at) = at
+                && first.is_none_or(|(earlier, _)| at < earlier)
+            {
+                first = Some((at, why));
+            }
+        };
+        or(self.birth.wake_at(), Why::Birth);
+        or(self.detector.wake_at(&self.local), Why::Probe);
+        or(self.warden.wake_at(&self.local, self.sync.standing(&self.local)), Why::Warden);
+        or(self.sync.wake_at(&self.local), Why::Sync);
+        or(self.rolls.wake_at(), Why::Sync);
+        first
     }
 
     /// Who it is.
@@ -427,18 +433,21 @@ impl Node {
     /// Walks the whole state and panics at anything that cannot be: the simulator calls it after every input.
     pub fn check(&self) {
         self.local.check();
-        let mut timers = 0;
+        let mut timed = 0;
         for (key, entry) in self.young.iter().chain(&self.old) {
             let Entry::Here(cell) = entry else { continue };
             cell.acceptor.check(&self.local.limits);
-            if let Some(timer) = cell.timer {
-                timers += 1;
-                assert!(self.timers.contains(&(timer, key.clone())), "{key}: a timer is not set");
-            }
-            let due = [cell.coordinator.wake_at(), cell.readings.wake_at()].into_iter().flatten().min();
+            timed += usize::from(cell.timer.is_some());
+            let due = Mono::first([cell.coordinator.wake_at(), cell.readings.wake_at()]);
             assert!(due.is_none() || cell.timer <= due && cell.timer.is_some(), "{key}: nobody wakes it");
         }
-        assert_eq!(timers, self.timers.len(), "timers of keys that are gone");
+        for (at, key) in &self.timers {
+            let entry = self.young.get(key).or_else(|| self.old.get(key));
+            let is = matches!(entry, Some(Entry::Here(cell)) if cell.timer == Some(*at));
+            assert!(is, "{key}: a timer is not the one of its key");
+        }
+        // One of each key, so of each that has one.
+        assert_eq!(timed, self.timers.len(), "a timer is not set");
         assert_eq!(
             self.young_bytes,
             self.young.values().map(Entry::bytes).sum::<usize>(),

@@ -347,7 +347,7 @@ impl Readings {
     /// When `on_time` is due.
     pub(crate) fn wake_at(&self) -> Option<Mono> {
         let round = self.current.as_ref().map(|r| r.present().resend_at);
-        [round, self.deadline].into_iter().flatten().min()
+        Mono::first([round, self.deadline])
     }
 
     /// True if this is a question of the present round.

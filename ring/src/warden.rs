@@ -139,7 +139,7 @@ impl Warden {
             epoch != present.epoch() || present.me.is_some_and(|me| !seats.slots_of(me).is_empty())
         });
         let tick = (busy && seat).then_some(self.tick);
-        [say, tick, self.decrees.wake_at()].into_iter().flatten().min()
+        Mono::first([say, tick, self.decrees.wake_at()])
     }
 
     // -- wishes --------------------------------------------------------------------------------------

@@ -105,6 +105,8 @@ pub(super) struct Queue {
     due: VecDeque<u32>,
     /// By bit: their times, and their places in `events`. Each bucket is in the order in which they were scheduled.
     later: [Vec<(u64, u32)>; 64],
+    /// A bit for each bucket that is not empty.
+    filled: u64,
     now: u64,
     events: Vec<Option<Event>>,
     free: Vec<u32>,
@@ -113,7 +115,7 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         let later = std::array::from_fn(|_| Vec::new());
-        Self { due: VecDeque::new(), later, now: 0, events: Vec::new(), free: Vec::new() }
+        Self { due: VecDeque::new(), later, filled: 0, now: 0, events: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -132,29 +134,33 @@ impl Queue {
     fn put(&mut self, at: u64, place: u32) {
         match (at ^ self.now).checked_ilog2() {
             None => self.due.push_back(place),
-            Some(bit) => self.later[bit as usize].push((at, place)),
+            Some(bit) => {
+                self.later[bit as usize].push((at, place));
+                self.filled |= 1 << bit;
+            }
         }
     }
 
-    /// When the next one is due.
-    pub(super) fn next_at(&self) -> Option<u64> {
-        if !self.due.is_empty() {
-            return Some(self.now);
-        }
-        self.later.iter().find(|bucket| !bucket.is_empty())?.iter().map(|(at, _)| *at).min()
-    }
-
-    /// Takes it out; it is due then.
-    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+    /// Takes out the next one, if it is due by then, and says when.
+    pub(super) fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
         if self.due.is_empty() {
-            self.now = self.next_at()?;
-            let bit = self.later.iter().position(|bucket| !bucket.is_empty())?;
+            // Of no bucket: nothing is to come.
+            let bit = self.filled.trailing_zeros() as usize;
+            let first = self.later.get(bit)?.iter().map(|(at, _)| *at).min()?;
+            if first > until {
+                return None;
+            }
+            self.now = first;
+            self.filled &= !(1 << bit);
             let mut bucket = std::mem::take(&mut self.later[bit]);
             for (at, place) in bucket.drain(..) {
                 self.put(at, place);
             }
             // All of them went further down: its room is kept.
             self.later[bit] = bucket;
+        }
+        if self.now > until {
+            return None;
         }
         let place = self.due.pop_front()?;
         self.free.push(place);
@@ -163,7 +169,7 @@ impl Queue {
 
     /// Only these will happen.
     pub(super) fn retain(&mut self, wanted: impl Fn(&Event) -> bool) {
-        let Self { due, later, events, free, .. } = self;
+        let Self { due, later, filled, events, free, .. } = self;
         let mut stays = |place: u32| {
             let event = &mut events[place as usize];
             let stays = event.as_ref().is_some_and(&wanted);
@@ -174,7 +180,12 @@ impl Queue {
             stays
         };
         due.retain(|place| stays(*place));
-        later.iter_mut().for_each(|bucket| bucket.retain(|(_, place)| stays(*place)));
+        for (bit, bucket) in later.iter_mut().enumerate() {
+            bucket.retain(|(_, place)| stays(*place));
+            if bucket.is_empty() {
+                *filled &= !(1 << bit);
+            }
+        }
     }
 }
 
@@ -198,8 +209,8 @@ mod tests {
                 all.insert((at, number));
                 number += 1;
             } else if let Some((at, first)) = all.pop_first() {
-                assert_eq!(queue.next_at(), Some(at));
-                let Some((then, Event::Client { client, .. })) = queue.pop() else { panic!("it is gone") };
+                assert!(at == 0 || queue.pop(at - 1).is_none(), "before it is due");
+                let Some((then, Event::Client { client, .. })) = queue.pop(at) else { panic!("it is gone") };
                 assert_eq!((then, client), (at, first));
                 now = at;
             }

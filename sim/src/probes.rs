@@ -19,7 +19,7 @@ impl World {
 
     /// All that it has met, and how often.
     pub(super) fn rare(&mut self) -> BTreeMap<&'static str, u64> {
-        let mut met = std::mem::take(&mut self.probes);
+        let mut met: BTreeMap<_, _> = self.probes.drain().collect();
         met.extend(rare::take().map(|(turn, times)| (turn.name(), times)));
         met
     }

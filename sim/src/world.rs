@@ -1,7 +1,7 @@
 //! The world around the nodes: one queue of events in virtual time, one random generator, nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -73,7 +73,7 @@ pub(crate) struct World {
     pub(crate) expiring: Vec<(usize, Op)>,
     pub(crate) last_ask: u64,
     pub(crate) counts: Counts,
-    pub(super) probes: BTreeMap<&'static str, u64>,
+    pub(super) probes: HashMap<&'static str, u64, foldhash::fast::FixedState>,
     pub(super) computers: Vec<Computer>,
     pub(super) by_name: HashMap<Name, usize, foldhash::fast::FixedState>,
     pub(super) queue: Queue,
@@ -247,7 +247,7 @@ impl World {
             keys,
             expiring: Vec::new(),
             last_ask: 0,
-            probes: BTreeMap::new(),
+            probes: HashMap::default(),
             counts: Counts::default(),
             by_name: names.iter().enumerate().map(|(i, &n)| (n, i)).collect(),
             computers,
@@ -374,14 +374,10 @@ impl World {
     ) -> Result<(), String> {
         let until = self.now.saturating_add(at_most);
         while wanted(self) {
-            match self.queue.next_at() {
-                Some(at) if at <= until => {}
-                _ => {
-                    self.now = until;
-                    return Ok(());
-                }
-            }
-            let Some((at, event)) = self.queue.pop() else { return Ok(()) };
+            let Some((at, event)) = self.queue.pop(until) else {
+                self.now = until;
+                return Ok(());
+            };
             self.now = at;
             PROGRESS.set((self.steps, self.now));
             self.happen(event);

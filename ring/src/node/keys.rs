@@ -11,7 +11,7 @@ use super::{Entry, Node, Work};
 use crate::acceptor::Acceptor;
 use crate::cell::Cell;
 use crate::coordinator::Coordinator;
-use crate::effect::{Effect, Loaded, Now};
+use crate::effect::{Effect, Loaded, Mono, Now};
 use crate::key::Key;
 use crate::mutant::Mutant;
 use crate::rare::{Rare, met, met_if};
@@ -22,9 +22,10 @@ use crate::turn::Turn;
 impl Node {
     /// Brings something to be done to its key's cell, through storage if it is not in memory.
     pub(super) fn route(&mut self, now: Now, key: Key, work: Work, effects: &mut Vec<Effect>) {
-        if !self.young.contains_key(&key)
-            && let Some(entry) = self.old.remove(&key)
-        {
+        if matches!(self.young.get(&key), Some(Entry::Here(_))) {
+            return self.work(now, &key, work, effects);
+        }
+        if let Some(entry) = self.old.remove(&key) {
             self.young_bytes += entry.bytes();
             self.young.insert(key.clone(), entry);
         }
@@ -137,7 +138,7 @@ impl Node {
         if young {
             self.young_bytes = self.young_bytes + bytes - before;
         }
-        let wake = [cell.coordinator.wake_at(), cell.readings.wake_at()].into_iter().flatten().min();
+        let wake = Mono::first([cell.coordinator.wake_at(), cell.readings.wake_at()]);
         if let Some(wake) = wake
             && cell.timer.is_none_or(|timer| wake < timer)
         {
