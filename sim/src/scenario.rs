@@ -1,11 +1,12 @@
 //! What a run is asked to be: a cluster, its load, its days. From flags, or from a file of TOML.
 
+use ennead_ring::node::Tuning;
 use rand::rngs::StdRng;
 use serde::Deserialize;
 
 use crate::faults::Profile;
 use crate::menu::{Kind, swarm};
-use crate::schedule::{self, Timed};
+use crate::schedule::{self, Act, Timed};
 use crate::{MS, SEC, US};
 
 /// A cluster, its load and what befalls it. What a file leaves out is as [`Scenario::default`] has it.
@@ -269,6 +270,14 @@ impl Scenario {
     /// What is wrong with the schedule, and of which place there.
     fn check_schedule(&self) -> Result<(), (usize, String)> {
         schedule::check(&self.at, self.peers, self.hours * 3_600.0)
+    }
+
+    /// True if the schedule has a machine stand still, cut off, or with a disk that is of no use, for as long as the others
+    /// wait at most: V7 has them drop it, though it lives. What strikes by chance is shorter.
+    pub fn keeps_somebody_silent(&self) -> bool {
+        let patience = Tuning::default().patience;
+        let silent = |act| matches!(act, Act::Pause | Act::Cut | Act::Split | Act::SlowDisk | Act::FullDisk);
+        self.at.iter().any(|timed| silent(timed.act) && timed.lasts() >= patience)
     }
 
     /// The world that is like this.

@@ -75,6 +75,11 @@ impl Summary {
             Err(failure) => (&failure.metrics, failure.at),
         };
         let failure = result.as_ref().err().map(|failure| failure.what.clone());
+        let evicted = metrics.false_evictions;
+        let failure = failure.or_else(|| {
+            (evicted > 0 && !scenario.keeps_somebody_silent())
+                .then(|| format!("V7: machines that lived and were dropped: {evicted}"))
+        });
         let says = |claim: &str| failure.as_ref().is_some_and(|what| what.starts_with(claim));
         let last = metrics.samples.last();
         let counted = result.as_ref().ok().map(|report| report.counts);

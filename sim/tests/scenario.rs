@@ -1,6 +1,6 @@
 //! What `kvctl sim` runs: scenarios, their errors, their figures, their picture.
 
-use ennead_sim::{Faults, Kind, SEC, Scenario, Set, Summary, run, timeline};
+use ennead_sim::{Act, Faults, Kind, SEC, Scenario, Set, Summary, Timed, run, timeline};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -46,6 +46,29 @@ fn disks_that_fail_and_disks_that_are_full_lose_nothing() {
         assert!(report.counts.crashes > 10, "seed {seed}: {} crashes", report.counts.crashes);
     }
     assert!(said > 500, "no room, said {said} times");
+}
+
+/// V7: to drop a machine that lives is a failure, but where the schedule has it silent for as long as the others wait.
+#[test]
+fn v7_a_machine_that_lives_and_is_dropped_fails_the_run() {
+    let pause = |s| vec![Timed::new(20.0, Act::Pause, [2]).lasting(s)];
+    let of = |s: f64| Scenario {
+        peers: 9,
+        hours: 0.05,
+        keys: 50,
+        at: pause(s),
+        faults: "none".parse().unwrap(),
+        ..Scenario::default()
+    };
+    let ran = |scenario: &Scenario| run(scenario.seed, |rng| scenario.profile(rng), false);
+    let rightly = ran(&of(60.0));
+    let summary = |scenario: &Scenario| Summary::of(scenario, &rightly, 1.0, 1.0);
+    assert_eq!(summary(&of(60.0)).false_evictions, 1, "{rightly:?}");
+    assert_eq!(summary(&of(60.0)).failure, None);
+    // The same run, had the schedule been this.
+    let failure = summary(&of(20.0)).failure.expect("it was dropped");
+    assert!(failure.starts_with("V7: ") && failure.ends_with(": 1"), "{failure}");
+    assert_eq!(Summary::of(&of(20.0), &ran(&of(20.0)), 1.0, 1.0).failure, None);
 }
 
 /// What the figures of a thousand machines and a day are aims for, in a tenth of both: see the README.
