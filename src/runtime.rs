@@ -18,11 +18,13 @@ use crate::progress;
 use crate::status::CheckStatus;
 mod admit;
 mod clocks;
+mod gate;
 mod look;
 mod why;
 
 use self::admit::Border;
 use self::clocks::Clocks;
+use self::gate::Gate;
 use self::look::Look;
 use self::why::Beat;
 pub(crate) use self::why::Why;
@@ -213,15 +215,11 @@ impl Peers {
 struct Core<'a> {
     node: ennead_ring::Node,
     parts: &'a Parts<'a>,
-    /// Added to the node's tickets to make the storage's. What an earlier core loop persisted may be no more
-    /// durable than what this one does, and may be read back before it is: nothing leaves before that.
-    base: u64,
-    durable: u64,
+    /// What waits for the disk before it leaves.
+    gate: Gate<(Addr, Box<Envelope>)>,
     /// The node's number of each scan under way, by the storage's: a page that an earlier core loop asked for
     /// would be taken for one of this one's.
     scans: BTreeMap<Scan, Scan>,
-    /// Sends that wait for a ticket.
-    parked: BTreeMap<u64, Vec<(Addr, Box<Envelope>)>>,
     /// Messages to oneself.
     loopback: VecDeque<Input>,
     effects: Vec<Effect>,
@@ -238,7 +236,7 @@ struct Core<'a> {
 
 /// Runs the protocol until somebody or something ends it. Dropping the future loses what R1 says: promises, leads.
 pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
-    let (setup, base, durable) = {
+    let (setup, handed_in, durable) = {
         let saved = parts.saved.borrow();
         let setup = Setup {
             me: parts.me,
@@ -259,10 +257,8 @@ pub(crate) async fn run(parts: &Parts<'_>, inbox: &mut Inbox) -> Ended {
     let mut core = Core {
         node,
         parts,
-        base,
-        durable,
+        gate: Gate::new(handed_in, durable),
         scans: BTreeMap::new(),
-        parked: BTreeMap::new(),
         loopback: VecDeque::new(),
         effects: Vec::new(),
         ended: None,
@@ -346,11 +342,10 @@ impl Core<'_> {
     fn on_storage(&mut self, event: StorageEvent) {
         match event {
             StorageEvent::Durable(ticket) => {
-                self.durable = self.durable.max(ticket.0);
-                self.parts.saved.borrow_mut().durable = self.durable;
-                let waiting = self.parked.split_off(&(self.durable + 1));
-                let free = std::mem::replace(&mut self.parked, waiting);
-                for (to, envelope) in free.into_values().flatten() {
+                let saved = &self.parts.saved;
+                let durable = saved.borrow().durable.max(ticket.0);
+                saved.borrow_mut().durable = durable;
+                for (to, envelope) in self.gate.open(ticket) {
                     self.deliver(to, envelope);
                 }
                 self.drain();
@@ -464,15 +459,12 @@ impl Core<'_> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Persist { ticket, change } => {
-                    let ticket = self.base + ticket.0;
+                    let ticket = self.gate.ticket(ticket);
                     self.remember(ticket, &change);
-                    self.parts.storage.persist(Ticket(ticket), change);
+                    self.parts.storage.persist(ticket, change);
                 }
                 Effect::Send { to, envelope, after } => {
-                    let ticket = self.base + after.map_or(0, |t| t.0);
-                    if ticket > self.durable {
-                        self.parked.entry(ticket).or_default().push((to, envelope));
-                    } else {
+                    if let Some((to, envelope)) = self.gate.pass(after, (to, envelope)) {
                         self.deliver(to, envelope);
                     }
                 }
@@ -496,7 +488,7 @@ impl Core<'_> {
         Scan(saved.scans)
     }
 
-    fn remember(&self, ticket: u64, change: &Change) {
+    fn remember(&self, Ticket(ticket): Ticket, change: &Change) {
         let mut saved = self.parts.saved.borrow_mut();
         saved.ticket = ticket;
         match change {

@@ -80,7 +80,7 @@ impl Core<'_> {
             storage: self.parts.storage.stats(),
             messages: self.look.messages.iter().map(|(kind, counts)| (*kind, *counts)).collect(),
             certificates: self.parts.transport.certificates(),
-            parked: self.parked.values().map(Vec::len).sum(),
+            parked: self.gate.held(),
             lines: self.border.waiting() as u64,
             waited: *self.border.waited(),
             turned: *self.border.turned(),
