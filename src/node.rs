@@ -431,6 +431,8 @@ async fn live(
     control: mpsc::Receiver<Control>,
     started: oneshot::Sender<Result<(), StartError>>,
 ) -> Option<StopReason> {
+    // An answer to each load and scan that the core loop has asked for, which are bounded, and a ticket for each fsync: more
+    // is never in it, and storage must not wait for who waits for storage.
     let (storage_tx, storage_rx) = mpsc::unbounded_channel();
     let begun = begin(&config, identity, &storage_tx);
     let Begun {

@@ -222,6 +222,7 @@ fn closed_loop(load: &Arc<Load>, clients: u32) -> JoinSet<Found> {
 
 /// Operation `i` is to start at `began + i / rate`, come what may.
 fn open_loop(load: &Arc<Load>, clients: u32, rate: u64, began: Instant, until: Instant) -> JoinSet<Found> {
+    // An open loop: what is late is what is measured, so that it is kept until it is done.
     let (starts, queue) = mpsc::unbounded_channel();
     // A thread of its own: the runtime's timers are a millisecond coarse, more than a get takes.
     std::thread::spawn(move || {

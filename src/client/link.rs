@@ -187,6 +187,7 @@ impl Link {
     }
 
     pub(super) fn question(self: &Arc<Self>) -> Replies {
+        // What machines answer to one operation, while it lasts: a few, and whoever asks takes them as they come.
         let (tx, rx) = mpsc::unbounded_channel();
         Replies { ask: self.register(&tx), others: vec![], tx, rx, link: self.clone() }
     }
