@@ -355,6 +355,8 @@ turns! {
         M1CopiedAhead,
         /// M1: a machine that was joining is dropped.
         M1JoiningDropped,
+        /// M1: nothing is to be copied ahead, where each machine owns each key.
+        M1OwnsAll,
         /// M1: several join in one view.
         M1SeveralJoin,
         /// M2: what was copied ahead was for another ring.
