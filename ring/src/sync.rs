@@ -155,8 +155,8 @@ impl Sync {
         }
         self.copied = None;
         match present.view.next_ring() {
-            // No more machines than slots: each owns every key, and holds already what it will own.
-            Some(_) if present.ring_members().any(|m| m == local.me) && owns_all(&present.view) => {
+            // It holds already what it will own.
+            Some(_) if owns_all(local) => {
                 met(Rare::M1OwnsAll);
                 self.warm = true;
                 self.copied = Some(next_ring_of(&present.view));
@@ -288,8 +288,10 @@ impl Sync {
             local.tombstones.begin();
         }
         local.tombstones.found(found, end);
+        let owns_all = owns_all(local);
         for (key, loaded) in core::mem::take(found) {
             if let Loaded::Record(record) = &loaded
+                && !owns_all
                 && is_for_nothing(local, &key)
             {
                 wants.push(Want::Forget(key.clone(), record.stamp));
@@ -444,9 +446,11 @@ fn sync(local: &Local, now: Now) -> Merge {
     Merge::begin(local, now, Purpose::Sync, everyone(local))
 }
 
-/// True if every machine of the ring owns a slot of every key (section 4).
-fn owns_all(view: &View) -> bool {
-    view.members().iter().filter(|m| m.in_ring()).count() <= usize::from(view.slots())
+/// True if this machine owns a slot of every key: it is in a ring of no more machines than slots (section 2).
+fn owns_all(local: &Local) -> bool {
+    let present = local.present();
+    present.ring_members().any(|m| m == local.me)
+        && present.ring_members().count() <= usize::from(present.view.slots())
 }
 
 fn ring_of(view: &View) -> Vec<(Machine, (u32, Zone))> {

@@ -570,7 +570,7 @@ impl View {
     pub fn index_of(&self, name: Name) -> Option<usize> {
         // Few are found sooner without a table.
         match self.members.len() {
-            0..32 => self.members.binary_search_by_key(&name, |m| m.machine.name).ok(),
+            0..16 => self.members.iter().position(|m| m.machine.name == name),
             _ => self.rings.places(self).get(&name).map(|place| *place as usize),
         }
     }
