@@ -426,7 +426,7 @@ proptest! {
                 let puts = (0..=short + 1).map(|n| victim.hear(from, epoch(2), put(50 + n)));
                 let said: Vec<(Addr, Message)> = puts.flatten().collect();
                 let why = refusal(&said);
-let said_so = why.as_ref().map(|why| why.contains("clock is at its end"));
+                let said_so = why.as_ref().map(|why| why.contains("clock is at its end"));
                 prop_assert!(said_so != Some(false) && (short > 0 || said_so.is_some()), "{said:?}");
             }
             Lie::Unordered(one, other) => {
